@@ -1,0 +1,3 @@
+"""Fair, reproducible benchmarks for deep metric learning, from images to a leaderboard."""
+
+__version__ = "0.1.0"
