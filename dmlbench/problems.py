@@ -1,0 +1,64 @@
+"""One clear message for a wrong study: file, key path, found, allowed, "did you mean"."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable
+from types import UnionType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+class StudyError(ValueError):
+    """The study cannot be run as it is written. Its text is for the person who wrote it."""
+
+    def __init__(self, file: str, problems: Iterable[str]) -> None:
+        super().__init__(
+            "\n".join([f"{file}: the study cannot be run:", *(f"  {p}" for p in problems)])
+        )
+
+
+def did_you_mean(found: str, allowed: Iterable[str], show: int = 30) -> str:
+    """Sentence that names the nearest of `allowed`, and all of them where they are few."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(found, names, n=1)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    return f"{guess}Allowed: {', '.join(names)}." if len(names) <= show else guess.rstrip()
+
+
+def describe(error: ValidationError, model: type[BaseModel], path: str = "") -> list[str]:
+    """A line for each thing that `model` refused; `path` is where it stands in the file."""
+    lines = []
+    for item in error.errors():
+        where = ".".join([*([path] if path else []), *(str(part) for part in item["loc"])])
+        found = _short(item["input"])
+        if item["type"] == "extra_forbidden":
+            name = str(item["loc"][-1])
+            line = f"unknown key. {did_you_mean(name, _fields(model, item['loc'][:-1]))}"
+        elif item["type"] == "missing":
+            line = "is missing."
+        elif item["type"] == "value_error":
+            line = f"{item['ctx']['error']}."
+        else:
+            line = f"found {found}. {item['msg']}."
+        lines.append(f"{where or 'study'}: {line}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _fields(model: type[BaseModel], loc: Iterable[int | str]) -> Iterable[str]:
+    """Keys that `model` allows at `loc`."""
+    for part in loc:
+        if part in model.model_fields:
+            inner = model.model_fields[str(part)].annotation
+            options = typing.get_args(inner) if isinstance(inner, UnionType) else (inner,)
+            for option in options:
+                if isinstance(option, type) and issubclass(option, BaseModel):
+                    model = option
+    return model.model_fields

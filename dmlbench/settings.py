@@ -1,0 +1,170 @@
+"""The settings of a study file, as pydantic models: types, defaults, and what each means.
+
+They refuse unknown keys, and write the schema for editors (`dmlbench schema`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Control = Literal["random", "untrained", "oracle"]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Augmentation(Model):
+    """Random resized crop and flip, as the field defines them."""
+
+    crop_scale: tuple[Fraction, Fraction] = (0.16, 1.0)
+    """Least and largest share of the image's area that a crop covers."""
+    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    """Least and largest aspect ratio of a crop."""
+    flip: bool = True
+    """Mirror half of the images left to right. Not for letters."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: [{low}, {high}] is not an interval above 0")
+        return self
+
+
+class Recipe(Model):
+    """How every loss of the study is trained: one recipe for all, that is what makes it fair."""
+
+    epochs: Count = 40
+    """Passes over the training images; the last one's model is evaluated."""
+    batch_size: Annotated[int, Field(ge=2)] = 112
+    """Images a step. An epoch is `images // batch_size` steps for every loss."""
+    images_per_class: Count | None = 4
+    """K of P x K batches (P = batch_size / K classes); null: plain shuffling."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    """Learning rate of the backbone; a loss's own parameters multiply it by their factor."""
+    head_lr_factor: Rate = 1.0
+    """Learning rate of the embedding head, as a multiple of `lr`."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of sgd."""
+    weight_decay: Rate = 1e-4
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    step_epochs: tuple[Count, ...] = ()
+    """Of the step schedule: the epochs after which the learning rate is multiplied."""
+    step_factor: Rate = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """First steps in which only the head and the loss's own parameters learn."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient of all parameters together; null: no clipping."""
+    freeze_bn: bool = True
+    """Batch norm by its stored statistics, with its affine parameters fixed."""
+    pooling: str | None = None
+    """timm's global_pool (avg, max, avgmax ...); null: the backbone's own."""
+    augmentation: Augmentation = Augmentation()
+    gpu_precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Autocast of the backbone on a GPU; losses are float32 always, and so is the CPU."""
+    cpu_threads: Count = 1
+    """Threads of a training on CPU. Part of the key: other sums, other bits."""
+
+    @model_validator(mode="after")
+    def _whole_classes(self) -> Recipe:
+        if self.images_per_class and self.batch_size % self.images_per_class:
+            raise ValueError(
+                f"batch_size: {self.batch_size} is not a multiple of "
+                f"images_per_class: {self.images_per_class}"
+            )
+        return self
+
+
+class Backbone(Model):
+    """A timm model, the size of its images, and the embedding that its head gives."""
+
+    type: str
+    dim: Count = 512
+    """Embedding dimension."""
+    image_size: Annotated[int, Field(ge=8)] = 224
+    """Side in pixels of what the backbone sees: a crop when training, the centre in a test."""
+    resize: Count | None = None
+    """Short side in pixels before the centre crop, and of the packed store; null: image_size."""
+    pretrained: bool | str = False
+    """true: timm's weights; a path: a safetensors file of one's own; false: random."""
+    recipe: dict[str, Any] = {}
+    """Settings of the recipe that this backbone needs otherwise, for every loss alike."""
+
+    @property
+    def side(self) -> int:
+        return self.resize or self.image_size
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Backbone:
+        if self.side < self.image_size:
+            raise ValueError(f"resize: {self.side} is below image_size: {self.image_size}")
+        return self
+
+
+class Dataset(Model):
+    """A data set, or a seeded part of one."""
+
+    type: str
+    class_fraction: Fraction = 1.0
+    """Share of the classes of each split, drawn by a fixed seed within each super-class."""
+    checksums: dict[str, str] = {}
+    """Of archives that differ from the official ones: {file name: "md5:..."}."""
+    recipe: dict[str, Any] = {}
+    """Settings of the recipe that this data set needs otherwise, for every loss alike."""
+
+
+class Evaluation(Model):
+    """How embeddings are scored."""
+
+    recall_at: tuple[Count, ...] | None = None
+    """The K of Recall@K; null: the data set's own."""
+    kmeans_seed: int = 0
+    kmeans_iterations: Count = 20
+    kmeans_restarts: Count = 1
+    threads: Count = 1
+
+
+class Plan(Model):
+    """What is run: every combination of these. Each name stands under its mapping, or is a type
+    with its defaults."""
+
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
+    losses: Annotated[tuple[Name, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    controls: tuple[Control, ...] = get_args(Control)
+    """Rows that need no training: random vectors, the model before its first step, the labels."""
+
+    @model_validator(mode="after")
+    def _no_twice(self) -> Plan:
+        for field in type(self).model_fields:
+            values = getattr(self, field)
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"{field}: {value} stands there twice")
+        return self
+
+
+class Settings(Model):
+    """A study file."""
+
+    study: Name
+    """Its results stand in results/<study>/."""
+    plan: Plan
+    recipe: Recipe = Recipe()
+    losses: dict[Name, dict[str, Any]] = {}
+    """name: {type: ..., and the loss's own options}."""
+    backbones: dict[Name, dict[str, Any]] = {}
+    datasets: dict[Name, dict[str, Any]] = {}
+    evaluation: Evaluation = Evaluation()
+    keep_model: bool = False
+    """Keep each run's trained weights as model.safetensors."""

@@ -1,0 +1,258 @@
+"""A study's grid, its two keys, and its refusals."""
+
+import contextlib
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dmlbench import source, study
+from dmlbench.problems import StudyError
+
+ROOT = Path(__file__).parent.parent
+STUDY = {
+    "study": "made",
+    "plan": {
+        "datasets": ["letters"],
+        "backbones": ["tiny"],
+        "losses": ["softtriple", "st1"],
+        "seeds": [0, 1],
+    },
+    "datasets": {"letters": {"type": "glyphs", "class_fraction": 0.5}},
+    "backbones": {"tiny": {"type": "test_resnet", "dim": 64, "image_size": 32}},
+    "losses": {"st1": {"type": "softtriple", "centers_per_class": 1}},
+    "recipe": {"batch_size": 80, "epochs": 2},
+}
+
+
+def changed(path, value, base=STUDY):
+    made = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    place = made
+    for part in parents:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return made
+
+
+def keys(settings, which="train_key"):
+    return {path: getattr(run, which) for path, run in study.check(settings, "made").runs.items()}
+
+
+def moved(before, after):
+    """Runs whose key differs, of those in both."""
+    return {path for path in before.keys() & after.keys() if before[path] != after[path]}
+
+
+def test_the_grid_is_every_combination_and_a_control_once():
+    paths = list(study.check(STUDY, "made").runs)
+    controls = [f"letters/tiny/control_{name}/seed0" for name in ("random", "untrained", "oracle")]
+    trained = [f"letters/tiny/{loss}/seed{k}" for loss in ("softtriple", "st1") for k in (0, 1)]
+    assert sorted(paths) == sorted(controls + trained)
+
+
+def test_a_seed_more_adds_its_runs_and_moves_no_key():
+    after = keys(changed("plan.seeds", [0, 1, 2]))
+    assert moved(keys(STUDY), after) == set()
+    assert after.keys() - keys(STUDY).keys() == {
+        "letters/tiny/softtriple/seed2",
+        "letters/tiny/st1/seed2",
+    }
+
+
+def test_one_loss_s_parameter_moves_its_runs_alone():
+    after = keys(changed("losses.st1.gamma", 0.2))
+    assert moved(keys(STUDY), after) == {f"letters/tiny/st1/seed{k}" for k in (0, 1)}
+
+
+def test_a_default_that_is_written_out_moves_nothing():
+    assert moved(keys(STUDY), keys(changed("losses.softtriple", {"gamma": 0.1}))) == set()
+    assert moved(keys(STUDY), keys(changed("recipe.momentum", 0.9))) == set()
+
+
+def test_the_recipe_moves_every_training_and_no_control():
+    after = moved(keys(STUDY), keys(changed("recipe.lr", 0.5)))
+    assert after == {path for path in keys(STUDY) if "control" not in path}
+
+
+def test_a_metric_s_setting_moves_evaluations_and_no_training():
+    after = changed("evaluation.recall_at", [1, 5])
+    assert moved(keys(STUDY), keys(after)) == set()
+    evaluated = keys(STUDY, "eval_key")
+    assert moved(evaluated, keys(after, "eval_key")) == evaluated.keys()
+
+
+@pytest.mark.parametrize(
+    ("file", "which", "expected"),
+    [
+        ("losses/softtriple.py", "train_key", lambda path: "softtriple" in path or "st1" in path),
+        ("losses/rll.py", "train_key", lambda path: False),
+        ("losses/base.py", "train_key", lambda path: "control" not in path),
+        ("training/train.py", "train_key", lambda path: True),
+        ("training/batches.py", "train_key", lambda path: True),
+        ("datasets/glyphs.py", "train_key", lambda path: False),
+        ("settings.py", "train_key", lambda path: False),
+        ("study.py", "train_key", lambda path: False),
+        ("cli.py", "train_key", lambda path: False),
+        ("training/job.py", "train_key", lambda path: False),
+        ("evaluation/retrieval.py", "train_key", lambda path: False),
+        ("evaluation/retrieval.py", "eval_key", lambda path: True),
+        ("evaluation/job.py", "eval_key", lambda path: False),
+        ("leaderboard/table.py", "eval_key", lambda path: False),
+    ],
+)
+def test_code_moves_the_keys_of_the_numbers_it_makes(tmp_path, monkeypatch, file, which, expected):
+    package = tmp_path / "dmlbench"
+    shutil.copytree(source.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    caches = (source.digest, source._normalised, source.declarations)
+    monkeypatch.setattr(source, "PACKAGE", package)
+
+    def fresh():
+        for cached in caches:
+            cached.cache_clear()
+        return keys(STUDY, which)
+
+    before = fresh()
+    text = (package / file).read_text()
+    (package / file).write_text(text + "\n# a comment\n")
+    assert moved(before, fresh()) == set()
+    (package / file).write_text(text + "\nNEW = 1\n")
+    after = fresh()
+    monkeypatch.undo()
+    fresh()
+    assert moved(before, after) == {path for path in before if expected(path)}
+
+
+WRONG = {
+    "unknown key": (
+        "recipe.batchsize",
+        3,
+        r"recipe\.batchsize: unknown key\. Did you mean 'batch_size'\?",
+    ),
+    "nested": (
+        "recipe.augmentation",
+        {"flips": True},
+        r"recipe\.augmentation\.flips: unknown key\. Did you mean 'flip'\?",
+    ),
+    "wrong type": ("recipe.epochs", "many", r"recipe\.epochs: found 'many'\. .*integer"),
+    "out of range": ("recipe.lr", -1, r"recipe\.lr: found -1\. .*greater than 0"),
+    "missing": ("plan", {"losses": ["htl"]}, r"plan\.seeds: is missing"),
+    "loss": ("plan.losses", ["softripple"], r"losses\.softripple: .*Did you mean 'softtriple'\?"),
+    "option": ("losses.st1.gama", 1, r"losses\.st1\.gama: unknown key\. Did you mean 'gamma'\?"),
+    "option type": ("losses.st1.gamma", "x", r"losses\.st1\.gamma: found 'x'"),
+    "backbone": (
+        "backbones.tiny.type",
+        "test_resnett",
+        r"backbones\.tiny: timm has no model 'test_resnett'\. Did you mean 'test_resnet'\?",
+    ),
+    "dataset": ("datasets.letters.type", "glyph", r"datasets\.letters: .*Did you mean 'glyphs'\?"),
+    "weights": ("backbones.tiny.pretrained", "no.file", r"there is no file no\.file"),
+    "resize": ("backbones.tiny.resize", 16, r"backbones\.tiny: resize: 16 is below image_size: 32"),
+    "P x K": ("recipe.images_per_class", 3, r"recipe: batch_size: 80 is not a multiple of"),
+    "override": (
+        "datasets.letters.recipe",
+        {"lrr": 1},
+        r"datasets\.letters\.recipe\.lrr: unknown key\. Did you mean 'lr'\?",
+    ),
+    "twice": ("plan.seeds", [1, 1], r"plan: seeds: 1 stands there twice"),
+    "name": ("study", "../x", r"study: found '\.\./x'"),
+    "control": ("plan.losses", ["control_mine"], r"names that begin with control_"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_study_is_refused_with_file_key_and_fix(case):
+    path, value, message = WRONG[case]
+    with pytest.raises(StudyError, match=message) as caught:
+        study.check(changed(path, value), "my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+
+
+def test_a_batch_that_htl_cannot_fill_is_refused():
+    wrong = changed("losses.htl7", {"type": "htl", "neighbours": 7})
+    wrong["plan"]["losses"] = ["htl7"]
+    message = r"losses\.htl7: neighbours 7 x images_per_class 4 does not divide .*batch_size 80"
+    with pytest.raises(StudyError, match=message):
+        study.check(wrong, "my.yaml")
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    wrong = changed("losses.st1.gama", 1, changed("datasets.letters.type", "glyph"))
+    with pytest.raises(StudyError) as caught:
+        study.check(wrong, "my.yaml")
+    assert "gama" in str(caught.value)
+    assert "glyph'" in str(caught.value)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists, max_leaves=3))
+@settings(max_examples=60, deadline=None)
+def test_any_value_at_any_top_key_is_accepted_or_refused_in_words(value):
+    for key in ("plan", "recipe", "losses", "backbones", "datasets", "evaluation", "study"):
+        with contextlib.suppress(StudyError):  # any other exception is a bug
+            study.check(changed(key, value), "my.yaml")
+
+
+def test_overrides_reach_every_loss_of_their_backbone_and_data_set():
+    made = changed("backbones.tiny.recipe", {"lr": 0.25})
+    made = changed("datasets.letters.recipe", {"epochs": 5}, made)
+    runs = study.check(made, "made").runs.values()
+    assert {(run.recipe.lr, run.recipe.epochs, run.recipe.batch_size) for run in runs} == {
+        (0.25, 5, 80)
+    }
+
+
+def test_yaml_s_scientific_notation_without_a_dot_is_a_number():
+    made = yaml.safe_load("lr: 1e-3")
+    assert isinstance(made["lr"], str)  # YAML 1.1
+    found = study.check(changed("recipe.lr", made["lr"]), "made")
+    assert next(iter(found.runs.values())).recipe.lr == 1e-3
+
+
+def test_a_weights_file_counts_by_its_content_and_not_by_its_path(tmp_path):
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for file, content in zip(files, ["x", "x", "y"], strict=True):
+        file.write_text(content)
+    first, same, other = (keys(changed("backbones.tiny.pretrained", str(f))) for f in files)
+    assert moved(first, same) == set()
+    assert moved(first, other) == first.keys()
+
+
+def test_the_resolved_study_means_the_same(tmp_path):
+    found = study.check(STUDY, "made")
+    (tmp_path / "study.json").write_text(found.settings.model_dump_json())
+    again = study.read(tmp_path / "study.json")
+    assert {p: (r.train_key, r.eval_key) for p, r in again.runs.items()} == {
+        p: (r.train_key, r.eval_key) for p, r in found.runs.items()
+    }
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])
+def test_a_file_that_is_no_study_is_refused_by_its_name(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=r"broken\.yaml"):
+        study.read(path)
+
+
+def test_a_missing_file_is_refused_by_its_name():
+    with pytest.raises(StudyError, match=r"nowhere\.yaml: .*\n.*no such file"):
+        study.read("nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_studies_that_we_ship_are_right(path):
+    assert study.read(path).runs
+
+
+def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
+    from dmlbench.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["schema", "--output", str(tmp_path / "schema.json")])
+    assert not ended.value.code
+    written = (tmp_path / "schema.json").read_text()
+    assert (ROOT / "config/schema.json").read_text() == written, "run: dmlbench schema"
