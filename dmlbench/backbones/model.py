@@ -1,0 +1,63 @@
+"""The model that is trained: a backbone's trunk and a linear embedding head."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dmlbench.installed import backbone_module
+
+if TYPE_CHECKING:
+    from dmlbench.settings import Backbone, Recipe
+
+
+class EmbeddingModel(nn.Module):
+    """Images (B, channels, S, S), float in [0, 1] -> embeddings (B, dim), not normalised."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, channels: int) -> None:
+        super().__init__()
+        module = importlib.import_module(backbone_module(backbone.type))
+        self.trunk, mean, std = module.create_trunk(
+            backbone.type,
+            channels=channels,
+            image_size=backbone.image_size,
+            pooling=recipe.pooling,
+            pretrained=backbone.pretrained,
+        )
+        side = backbone.image_size
+        with torch.no_grad():
+            self.trunk.eval()
+            features = self.trunk(torch.zeros(1, channels, side, side)).shape[1]
+        self.head = nn.Linear(features, backbone.dim)
+        self.freeze_bn = recipe.freeze_bn
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        if self.freeze_bn:
+            for layer in self._batch_norms():
+                layer.requires_grad_(False)
+        # faster on GPU and CPU alike
+        self.to(memory_format=torch.channels_last)
+        self.train()
+
+    def forward(self, images: Tensor, train_trunk: bool = True) -> Tensor:
+        with torch.set_grad_enabled(train_trunk and torch.is_grad_enabled()):
+            images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            features = self.trunk(images)
+        return self.head(features)
+
+    def train(self, mode: bool = True) -> EmbeddingModel:
+        super().train(mode)
+        if self.freeze_bn:
+            for layer in self._batch_norms():
+                layer.eval()
+        return self
+
+    def _batch_norms(self) -> list[nn.Module]:
+        # timm's BatchNormAct2d is one too; synchronised batch norm shares the base class
+        return [m for m in self.trunk.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -1,0 +1,163 @@
+"""One training as a job: its lock, its device, its signals, and a result whatever happens.
+
+Exit codes: 0, the result is written (a failure is one, with its status); 75, stopped with its
+state saved - ask again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dmlbench.files import read_json, replacing, write_json
+from dmlbench.study import Run, Study
+from dmlbench.training.device import lease, visible_gpus
+from dmlbench.training.provenance import measured, now, provenance
+from dmlbench.training.state import Attempts, alone, stop_requests
+
+TRY_AGAIN = 75  # EX_TEMPFAIL
+TAIL = 12  # lines of a failure that are kept
+
+
+def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -> int:
+    """Train `run`, or go on with it, and write its result; answers with the exit code."""
+    out, state = study.folder / "runs" / run.path, study.folder / "state" / run.path
+    with alone(state):
+        if _finished(out, run):
+            print(f"{run.path}: another trainer has finished it meanwhile")
+            shutil.rmtree(state, ignore_errors=True)
+            return 0
+        attempts = Attempts(state, run.train_key)
+        started = time.monotonic()
+        origin = provenance()
+        failure: dict[str, Any] | None = attempts.hopeless()
+        history: list[dict[str, Any]] = []
+        embeddings, ids = np.empty((0, run.model.dim), np.float32), np.empty(0, np.int32)
+        if not failure:
+            attempts.begin()
+            with lease(visible_gpus()) as gpu:
+                if gpu:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch looks
+                from dmlbench.training.train import Diverged, Stopped
+
+                try:
+                    with stop_requests(max_minutes) as stop:
+                        history, embeddings, ids = _produce(study, run, stores, state, stop)
+                except Stopped as stopped:
+                    print(stopped, flush=True)
+                    attempts.end(stopped.reason)
+                    return TRY_AGAIN
+                except Exception as error:
+                    traceback.print_exc()
+                    history = error.history if isinstance(error, Diverged) else []
+                    failure = _failure(error)
+                origin |= measured(history)
+        origin |= {"finished": now(), "wall_seconds": round(time.monotonic() - started, 3)}
+        result = failure or {"status": "ok", "error": None}
+        _write(out, run, study, result, history, embeddings, ids, origin)
+        if result["status"] in ("ok", "diverged"):
+            shutil.rmtree(state, ignore_errors=True)
+        else:  # what was learnt is kept for the next time that it is asked for
+            attempts.forget()
+        print(f"{run.path}: {result['status']}")
+    return 0
+
+
+def _produce(
+    study: Study, run: Run, stores: Path, state: Path, stop: Callable[[], str | None]
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
+    """History, and the test split's embeddings with their rows of the index."""
+    import torch
+
+    from dmlbench.datasets.store import Store
+    from dmlbench.training.controls import control_embeddings
+    from dmlbench.training.train import embed, train
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    store = Store(stores / run.store)
+    if run.control:
+        test = store.split("test", run.data.class_fraction)
+        return [], control_embeddings(run, store, test, device), test.rows.astype(np.int32)
+    model, history = train(run, store, device, state, stop)
+    # No choice is made from here on: the test split is opened now, and once
+    test = store.split("test", run.data.class_fraction)
+    embeddings = embed(model.eval(), store, test.rows, device, run)
+    if study.settings.keep_model:
+        from safetensors.torch import save_file
+
+        with replacing(study.folder / "runs" / run.path / "model.safetensors") as temporary:
+            save_file(model.state_dict(), temporary)
+    return history, embeddings, test.rows.astype(np.int32)
+
+
+def _write(
+    out: Path,
+    run: Run,
+    study: Study,
+    result: dict[str, Any],
+    history: list[dict[str, Any]],
+    embeddings: np.ndarray,
+    ids: np.ndarray,
+    origin: dict[str, Any],
+) -> None:
+    """Write the run's files, run.json last: it says that the others are whole."""
+    with replacing(out / "history.parquet") as temporary:
+        empty = pa.schema({"epoch": pa.int64(), "step": pa.int64(), "loss": pa.float64()})
+        pq.write_table(pa.Table.from_pylist(history) if history else empty.empty_table(), temporary)
+    with replacing(out / "embeddings.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, embeddings=embeddings, id=ids, train_key=run.train_key)
+    names = {"study": study.name, "dataset": run.dataset, "backbone": run.backbone}
+    names |= {"loss": run.loss, "seed": run.seed}  # type: ignore[dict-item]
+    write_json(
+        out / "run.json",
+        {
+            **names,
+            "train_key": run.train_key,
+            **result,
+            "settings": run.settings,
+            "provenance": origin,
+        },
+    )
+
+
+def _finished(out: Path, run: Run) -> bool:
+    try:
+        found = read_json(out / "run.json")
+    except FileNotFoundError:
+        return False
+    files = [out / "embeddings.npz", out / "history.parquet"]
+    return (
+        found["train_key"] == run.train_key
+        and found["status"] == "ok"
+        and all(path.is_file() for path in files)
+    )
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """A failure in the words of the results."""
+    import torch
+
+    from dmlbench.backbones.timm import MissingWeights
+    from dmlbench.training.train import Diverged
+
+    status = "error"
+    if isinstance(error, Diverged):
+        status = "diverged"
+    elif isinstance(error, MissingWeights):
+        status = "missing_weights"
+    elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
+        error
+    ):
+        status = "out_of_memory"
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    tail = traceback.format_exc().splitlines()[-TAIL:]
+    return {"status": status, "error": {"message": message, "tail": tail}}

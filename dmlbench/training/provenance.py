@@ -1,0 +1,68 @@
+"""Where a number comes from: code, versions, machine, time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dmlbench.installed import versions
+
+PACKAGES = "dmlbench torch torchvision timm pytorch-metric-learning numpy faiss-gpu faiss-cpu"
+
+
+def provenance() -> dict[str, Any]:
+    return {
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **versions(*PACKAGES.split())},
+        "host": platform.node(),
+        "started": now(),
+    }
+
+
+def measured(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Device, peak memory and speed of the training that this process did."""
+    import torch
+
+    seconds = sum(row["seconds"] for row in history)
+    images = sum(row["images_per_second"] * row["seconds"] for row in history)
+    gpu = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else _resident_peak()
+    return {
+        "device": torch.cuda.get_device_name() if gpu else f"cpu ({_processor()})",
+        "driver": torch.version.cuda if gpu else None,
+        "peak_memory_mb": round(peak, 1),
+        "train_seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if seconds else None,
+    }
+
+
+def _resident_peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Commit of this package's source, marked where the tree has changes; None outside git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    folder = Path(__file__).parent
+    try:
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return answer.stdout.strip() or None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

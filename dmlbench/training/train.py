@@ -1,0 +1,266 @@
+"""Train one run and embed its test split. Read it from top to bottom: this is all there is.
+
+Everything that is drawn is a function of (seed, epoch, step), and everything that is learnt is
+in the checkpoint, so a training that was interrupted ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.losses import create_loss
+from dmlbench.training import batches
+from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dmlbench.datasets.store import Store
+    from dmlbench.settings import Recipe
+    from dmlbench.study import Run
+
+EMBED_BATCH = 256  # fixed: another size sums in another order, and gives other bits
+
+
+class Stopped(Exception):
+    """The training was asked to stop, and why; its state is saved."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Diverged(Exception):
+    """The loss is no number any more. `history` is what there was before."""
+
+    def __init__(self, message: str, history: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+def train(
+    run: Run,
+    store: Store,
+    device: torch.device,
+    state: Path,
+    stop: Callable[[], str | None],
+) -> tuple[EmbeddingModel, list[dict[str, Any]]]:
+    """Train the model of `run` on the training classes of `store`, from its checkpoint in the
+    folder `state` if there is one.
+
+    `stop` is asked once a step, and answers with the reason to stop, or None.
+
+    Raises:
+        Stopped: `stop` gave a reason; the checkpoint holds all that was done.
+        Diverged: the loss became NaN or infinite.
+    """
+    recipe = run.recipe
+    set_up(recipe, device)
+    split = store.split("train", run.data.class_fraction)
+    labels = torch.from_numpy(split.labels).to(device)
+    steps = len(split.rows) // recipe.batch_size
+    if not steps:
+        raise ValueError(
+            f"recipe.batch_size: {recipe.batch_size} is more than the {len(split.rows)} images "
+            f"of {run.dataset}'s training classes"
+        )
+
+    # The seed decides the model's first weights, the loss's, and every draw: equal for all losses
+    torch.manual_seed(run.seed)
+    model = EmbeddingModel(run.model, recipe, store.channels).to(device)
+    torch.manual_seed(run.seed)
+    parents = None if split.parents is None else torch.from_numpy(split.parents)
+    loss = create_loss(
+        run.loss_type,
+        num_classes=int(split.labels.max()) + 1,
+        embedding_dim=run.model.dim,
+        parents=parents,
+        **run.loss_options,
+    ).to(device)
+    optimizer = create_optimizer(recipe, model, loss.param_groups(recipe.lr))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    checkpoint = Checkpoint(state, run.train_key)
+    history: list[dict[str, Any]] = []
+    done, total = 0, recipe.epochs * steps  # steps
+    refreshed = 0  # epochs that the loss has been prepared for
+    loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # of this epoch
+    seconds = 0.0  # of this epoch, over all attempts
+    if saved := checkpoint.load():
+        model.load_state_dict(saved["model"])
+        loss.load_state_dict(saved["loss"])
+        optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["rng"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_rng"])
+        history, done, seconds = saved["history"], saved["step"], saved["seconds"]
+        refreshed = saved["refreshed"]
+        loss_sum.copy_(saved["loss_sum"])
+        print(f"resumed at step {done} of {total}", flush=True)
+
+    def save() -> None:
+        if not math.isfinite(float(loss_sum)):
+            raise Diverged(f"the loss is {float(loss_sum)} at step {done}", history)
+        checkpoint.save(
+            {
+                "model": model.state_dict(),
+                "loss": loss.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None,
+                "history": history,
+                "step": done,
+                "refreshed": refreshed,
+                "seconds": seconds + time.monotonic() - began,
+                "loss_sum": loss_sum.cpu(),
+            }
+        )
+
+    def embed_training_set() -> tuple[Tensor, Tensor]:
+        embeddings = embed(model, store, split.rows, device, run)
+        return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
+
+    progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
+    for epoch in range(done // steps, recipe.epochs):
+        began = time.monotonic()
+        if refreshed <= epoch:
+            model.eval()
+            for parameter in loss.refresh(embed_training_set):
+                optimizer.state.pop(parameter, None)
+            refreshed = epoch + 1
+        model.train()
+        rows = loss.batches(split.labels, steps, recipe.batch_size, run.seed, epoch)
+        if rows is None:
+            rows = batches.sample(
+                split.labels,
+                steps,
+                recipe.batch_size,
+                recipe.images_per_class,
+                run.seed,
+                epoch,
+            )
+        targets = torch.from_numpy(split.labels[rows]).to(device)
+        for step in range(done % steps, steps):
+            if reason := stop():
+                save()
+                raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
+            if checkpoint.due():
+                save()
+            pixels, sizes = store.read(split.rows[rows[step]])
+            random = np.random.default_rng([run.seed, epoch, step])
+            images = batches.augment(
+                to_device(pixels, device), sizes, run.model.image_size, recipe.augmentation, random
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
+            with autocast(recipe, device):
+                embeddings = model(images, train_trunk=done >= recipe.warmup_steps)
+            value = loss(embeddings, targets[step])
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            if recipe.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+            optimizer.step()
+            loss_sum += value.detach()
+            done += 1
+            progress.step(done, value.detach())
+
+        mean = float(loss_sum) / steps
+        if not math.isfinite(mean):
+            raise Diverged(f"the loss is {mean} in epoch {epoch + 1}", history)
+        seconds += time.monotonic() - began
+        history.append(
+            {
+                "epoch": epoch + 1,
+                "step": done,
+                "loss": mean,
+                "lr": recipe.lr * schedule(recipe, done - 1, steps),
+                "images_per_second": steps * recipe.batch_size / seconds,
+                "seconds": seconds,
+                **loss.statistics(),
+            }
+        )
+        progress.epoch(history[-1], recipe.epochs)
+        loss_sum.zero_()
+        seconds = 0.0
+    progress.close()
+    return model, history
+
+
+@torch.no_grad()
+def embed(
+    model: EmbeddingModel, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
+) -> NDArray[np.float32]:
+    """Embeddings (len(rows), dim) of images by the test transform; the model is in eval mode."""
+    embeddings = np.empty((len(rows), run.model.dim), dtype=np.float32)
+    for first in range(0, len(rows), EMBED_BATCH):
+        part = slice(first, first + EMBED_BATCH)
+        pixels, sizes = store.read(rows[part])
+        images = batches.centre(to_device(pixels, device), sizes, run.model.image_size)
+        with autocast(run.recipe, device):
+            embeddings[part] = model(images).float().cpu().numpy()
+    return embeddings
+
+
+def set_up(recipe: Recipe, device: torch.device) -> None:
+    """Make the arithmetic repeatable: threads by the recipe, deterministic kernels on a GPU."""
+    torch.set_num_threads(recipe.cpu_threads)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    images = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        return images.pin_memory().to(device, non_blocking=True)
+    return images
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU if the recipe has it; float32 on CPU."""
+    enabled = device.type == "cuda" and recipe.gpu_precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def create_optimizer(
+    recipe: Recipe, model: EmbeddingModel, loss_groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser over trunk, head and the loss's own parameters."""
+    trunk = [p for p in model.trunk.parameters() if p.requires_grad]
+    head = list(model.head.parameters())
+    groups = [
+        {"params": trunk, "lr": recipe.lr},
+        {"params": head, "lr": recipe.lr * recipe.head_lr_factor},
+        *loss_groups,
+    ]
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
+    else:
+        optimizer = torch.optim.SGD(
+            groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def schedule(recipe: Recipe, step: int, steps: int) -> float:
+    """Factor of the learning rates at `step` (from 0), of `steps` an epoch."""
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / (recipe.epochs * steps)))
+    if recipe.schedule == "step":
+        return recipe.step_factor ** sum(step // steps >= epoch for epoch in recipe.step_epochs)
+    return 1.0

@@ -1,0 +1,129 @@
+"""One trainer a run; a silent death is counted; a wish to stop is heard."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from dmlbench.training.state import Attempts, alone, stop_requests
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from dmlbench.training.state import alone
+with alone(Path(sys.argv[1])):
+    print("holds", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def holder(folder, seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "holds\n"
+    return process
+
+
+def test_a_second_trainer_waits_for_the_first(tmp_path):
+    process = holder(tmp_path / "state", 0.7)
+    started = time.monotonic()
+    with alone(tmp_path / "state"):
+        waited = time.monotonic() - started
+    assert process.wait() == 0
+    assert waited > 0.4
+
+
+def test_a_killed_trainer_leaves_no_lock(tmp_path):
+    process = holder(tmp_path / "state", 60)
+    process.kill()
+    process.wait()
+    with alone(tmp_path / "state"):
+        pass
+
+
+def test_a_lock_in_a_removed_folder_guards_nothing(tmp_path):
+    """The first trainer removes its folder when it succeeds: who waited on that lock must take
+    the new folder's, or a third trainer would run beside it."""
+    state = tmp_path / "state"
+    process = holder(state, 0.7)
+    with (state / "lock").open() as old:
+        shutil.rmtree(state)
+        with alone(state):
+            inode = (state / "lock").stat().st_ino
+            assert inode != os.fstat(old.fileno()).st_ino
+            with (state / "lock").open() as other:
+                try:
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    held = True
+            assert held
+    process.kill()
+    process.wait()
+
+
+def attempt(state, saves=False, ended=None, key="k"):
+    attempts = Attempts(state, key)
+    failure = attempts.hopeless()
+    if failure is None:
+        attempts.begin()
+        if saves:
+            time.sleep(0.01)
+            (state / "checkpoint.pt").write_text("x")
+        if ended:
+            attempts.end(ended)
+    return failure
+
+
+def test_two_deaths_without_progress_end_a_run_as_killed(tmp_path):
+    assert attempt(tmp_path) is None
+    assert attempt(tmp_path) is None
+    assert attempt(tmp_path)["status"] == "killed"
+
+
+def test_two_time_limits_without_progress_end_a_run_as_timeout(tmp_path):
+    assert attempt(tmp_path, ended="timeout") is None
+    assert attempt(tmp_path, ended="timeout") is None
+    assert attempt(tmp_path)["status"] == "timeout"
+
+
+def test_an_attempt_with_progress_is_free(tmp_path):
+    for _ in range(6):
+        assert attempt(tmp_path) is None
+        assert attempt(tmp_path, saves=True) is None
+
+
+def test_stopping_by_hand_is_no_death(tmp_path):
+    for _ in range(6):
+        assert attempt(tmp_path, ended="stopped") is None
+
+
+def test_deaths_under_other_settings_do_not_count(tmp_path):
+    assert attempt(tmp_path) is None
+    assert attempt(tmp_path) is None
+    assert attempt(tmp_path, key="other") is None
+
+
+def test_a_signal_is_a_reason_to_stop_and_no_death():
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with stop_requests(None) as stop:
+            assert stop() is None
+            os.kill(os.getpid(), number)
+            assert stop() == "stopped"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_time_limit_is_a_reason_to_stop_before_it_is_reached():
+    with stop_requests(0.1 / 60) as stop:
+        assert stop() is None
+        time.sleep(0.097)
+        assert stop() == "timeout"
+
+
+def test_what_a_dead_attempt_leaves_is_readable(tmp_path):
+    attempt(tmp_path, ended="timeout")
+    assert json.loads((tmp_path / "attempts.json").read_text())["ended"] == "timeout"
