@@ -1,4 +1,45 @@
+import copy
 import os
+from pathlib import Path
+
+import pytest
 
 # Workers share two cores; the numbers of threads that matter are set by what is tested.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY = {
+    "study": "tiny",
+    "plan": {
+        "datasets": ["letters"],
+        "backbones": ["tiny"],
+        "losses": ["normalized_softmax", "proxy_anchor"],
+        "seeds": [0],
+        "controls": ["random"],
+    },
+    "datasets": {"letters": {"type": "glyphs", "class_fraction": 0.1}},
+    "backbones": {"tiny": {"type": "test_resnet", "dim": 16, "image_size": 32}},
+    "recipe": {"batch_size": 48, "epochs": 1, "lr": 0.003, "freeze_bn": False},
+}
+
+
+@pytest.fixture
+def tiny():
+    """A study of seconds, of one's own to change."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory):
+    """A data folder with the packed glyphs."""
+    from dmlbench.datasets.pack import pack
+
+    folder = tmp_path_factory.mktemp("data")
+    pack("glyphs", 32, folder / "stores/glyphs-32", folder / "archives")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def glyphs(data_folder):
+    from dmlbench.datasets.store import Store
+
+    return Store(Path(data_folder) / "stores/glyphs-32")

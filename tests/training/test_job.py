@@ -1,0 +1,165 @@
+"""A job writes a result whatever happens, and loses nothing that was computed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from dmlbench import study
+from dmlbench.backbones.timm import MissingWeights
+from dmlbench.training import job
+from dmlbench.training.train import Diverged
+
+PATH = "letters/tiny/normalized_softmax/seed0"
+HISTORY = [{"epoch": 1, "step": 9, "loss": 2.0, "seconds": 1.0, "images_per_second": 9.0}]
+
+
+@pytest.fixture
+def made(tiny, tmp_path, monkeypatch, data_folder):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMLBENCH_DATA", str(data_folder))
+    return study.check(tiny, "tiny")
+
+
+def go(made, stores, path=PATH, minutes=None):
+    run = made.runs[path]
+    code = job.train_job(made, run, stores / "stores", minutes)
+    out = made.folder / "runs" / path
+    result = json.loads((out / "run.json").read_text()) if (out / "run.json").is_file() else None
+    return code, result, out, made.folder / "state" / path
+
+
+def test_a_training_leaves_its_embeddings_history_settings_and_origin(made, data_folder, glyphs):
+    code, result, out, state = go(made, data_folder)
+    assert (code, result["status"], result["error"]) == (0, "ok", None)
+    run = made.runs[PATH]
+    with np.load(out / "embeddings.npz") as file:
+        test = glyphs.split("test", run.data.class_fraction)
+        assert file["embeddings"].shape == (len(test.rows), 16)
+        assert file["embeddings"].dtype == np.float32
+        assert np.array_equal(file["id"], test.rows)
+        assert str(file["train_key"]) == run.train_key
+    history = pq.read_table(out / "history.parquet").to_pylist()
+    assert [row["epoch"] for row in history] == [1]
+    assert result["settings"] == json.loads(json.dumps(run.settings))
+    assert result["provenance"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert result["provenance"]["images_per_second"] > 0
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("control", ["random", "untrained", "oracle"])
+def test_a_control_embeds_without_a_training(tiny, made, data_folder, control, glyphs):
+    tiny["plan"]["controls"] = [control]
+    made = study.check(tiny, "tiny")
+    path = f"letters/tiny/control_{control}/seed0"
+    code, result, out, _ = go(made, data_folder, path)
+    assert (code, result["status"]) == (0, "ok")
+    test = glyphs.split("test", 0.1)
+    with np.load(out / "embeddings.npz") as file:
+        vectors = file["embeddings"]
+    assert vectors.shape == (len(test.rows), 16)
+    same = np.all(vectors[:, None] == vectors[None], axis=2)
+    if control == "oracle":
+        assert np.array_equal(same, test.labels[:, None] == test.labels[None])
+    else:
+        assert same.sum() == len(vectors)
+    assert pq.read_table(out / "history.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Diverged("the loss is nan", HISTORY), "diverged"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (MemoryError("Unable to allocate 9 TiB"), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (MissingWeights("no weights of x"), "missing_weights"),
+        (ZeroDivisionError("division by zero"), "error"),
+    ],
+)
+def test_a_failure_is_a_result(made, data_folder, monkeypatch, error, status):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(job, "_produce", fail)
+    code, result, out, state = go(made, data_folder)
+    assert (code, result["status"]) == (0, status)
+    assert str(error) in result["error"]["message"]
+    assert result["error"]["tail"][-1].endswith(str(error))
+    with np.load(out / "embeddings.npz") as file:
+        assert file["embeddings"].shape == (0, 16)
+    assert pq.read_table(out / "history.parquet").num_rows == (status == "diverged")
+    assert not (state / "attempts.json").exists()
+
+
+def test_a_checkpoint_outlives_a_failure_that_may_pass(made, data_folder, monkeypatch):
+    def fail(_study, _run, _stores, state, _stop):
+        (state / "checkpoint.pt").write_text("learnt")
+        raise torch.OutOfMemoryError("busy")
+
+    monkeypatch.setattr(job, "_produce", fail)
+    *_, state = go(made, data_folder)
+    assert (state / "checkpoint.pt").read_text() == "learnt"
+
+
+def test_nearly_out_of_minutes_it_saves_and_asks_to_be_called_again(made, data_folder):
+    code, result, _, state = go(made, data_folder, minutes=1e-6)
+    assert (code, result) == (job.TRY_AGAIN, None)
+    assert (state / "checkpoint.pt").is_file()
+    code, result, *_ = go(made, data_folder)
+    assert (code, result["status"]) == (0, "ok")
+
+
+def test_what_an_orphan_has_finished_is_not_done_again(made, data_folder, monkeypatch, capsys):
+    _, first, *_ = go(made, data_folder)
+    monkeypatch.setattr(job, "_produce", None)  # called, it would fail
+    code, second, _, state = go(made, data_folder)
+    assert code == 0
+    assert second == first
+    assert not state.exists()
+
+
+def test_a_result_of_other_settings_is_done_again(tiny, made, data_folder):
+    _, first, *_ = go(made, data_folder)
+    tiny["recipe"]["lr"] = 0.001
+    _, second, *_ = go(study.check(tiny, "tiny"), data_folder)
+    assert second["train_key"] != first["train_key"]
+
+
+def test_attempts_that_die_silently_end_as_killed(made, data_folder, monkeypatch):
+    def die(*arguments):
+        raise SystemExit  # as SIGKILL: nothing is caught, nothing written
+
+    monkeypatch.setattr(job, "_produce", die)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            go(made, data_folder)
+    code, result, *_ = go(made, data_folder)
+    assert (code, result["status"]) == (0, "killed")
+
+
+def test_sigterm_saves_and_ends_with_75(tiny, tmp_path, data_folder):
+    tiny["recipe"]["epochs"] = 400
+    (tmp_path / "study.json").write_text(json.dumps(tiny))
+    command = [sys.executable, "-m", "dmlbench", "train", "study.json", PATH]
+    environment = {**os.environ, "DMLBENCH_DATA": str(data_folder)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    state = tmp_path / "results/tiny/state" / PATH
+    deadline = time.monotonic() + 120
+    while not (state / "progress.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == job.TRY_AGAIN
+    assert (state / "checkpoint.pt").is_file()
+    assert json.loads((state / "attempts.json").read_text())["ended"] == "stopped"
+    progress = json.loads((state / "progress.json").read_text())
+    assert 0 < progress["step"] < progress["steps"]
+    assert not list(Path(state).glob(".*"))

@@ -1,0 +1,150 @@
+"""A training ends with the same bits however often it was interrupted."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dmlbench import study
+from dmlbench.losses import list_losses
+from dmlbench.settings import Recipe
+from dmlbench.training import train as training
+from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.train import Diverged, Stopped, create_optimizer, embed, schedule, train
+
+CPU = torch.device("cpu")
+
+
+def never():
+    return None
+
+
+def run_of(settings, loss, **recipe):
+    settings["plan"]["losses"] = [loss]
+    settings["recipe"] |= recipe
+    return study.check(settings, "tiny").runs[f"letters/tiny/{loss}/seed0"]
+
+
+def stop_after(steps):
+    asked = iter(range(10**6))
+    return lambda: "stopped" if next(asked) == steps else None
+
+
+def embeddings_of(model, run, store):
+    test = store.split("test", run.data.class_fraction)
+    return embed(model.eval(), store, test.rows, CPU, run)
+
+
+@pytest.mark.parametrize("loss", list_losses())
+def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path, loss):
+    run = run_of(tiny, loss, epochs=3, warmup_steps=5, schedule="cosine", clip_norm=1.0)
+    model, history = train(run, glyphs, CPU, tmp_path / "whole", never)
+    expected = embeddings_of(model, run, glyphs)
+    steps = history[0]["step"]
+
+    # within an epoch, between two, within the last - and once right after a resume
+    for stop in (3, steps - 3, 0, steps + 4):
+        with pytest.raises(Stopped):
+            train(run, glyphs, CPU, tmp_path / "parts", stop_after(stop))
+    resumed, parts = train(run, glyphs, CPU, tmp_path / "parts", never)
+    assert np.array_equal(embeddings_of(resumed, run, glyphs), expected)
+    assert [row["loss"] for row in parts] == [row["loss"] for row in history]
+    assert [row["step"] for row in parts] == [steps, 2 * steps, 3 * steps]
+
+
+def test_seeds_differ_and_a_seed_repeats(tiny, glyphs, tmp_path):
+    tiny["plan"]["seeds"] = [0, 1]
+    runs = study.check(tiny, "tiny").runs
+    once, again, other = (
+        embeddings_of(train(runs[path], glyphs, CPU, tmp_path / name, never)[0], runs[path], glyphs)
+        for name, path in {
+            "once": "letters/tiny/proxy_anchor/seed0",
+            "again": "letters/tiny/proxy_anchor/seed0",
+            "other": "letters/tiny/proxy_anchor/seed1",
+        }.items()
+    )
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, other)
+
+
+def test_all_losses_of_a_seed_start_from_the_same_weights(tiny, glyphs, tmp_path, monkeypatch):
+    found = []
+    create = training.create_optimizer
+
+    def spy(recipe, model, groups):
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+        return create(recipe, model, groups)
+
+    monkeypatch.setattr(training, "create_optimizer", spy)
+    for loss in ("normalized_softmax", "triplet"):
+        with pytest.raises(Stopped):
+            train(run_of(tiny, loss), glyphs, CPU, tmp_path / loss, stop_after(0))
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_thrown_away(tiny, glyphs, tmp_path):
+    with pytest.raises(Stopped):
+        train(run_of(tiny, "proxy_anchor"), glyphs, CPU, tmp_path, stop_after(5))
+    other = run_of(tiny, "proxy_anchor", lr=0.001)
+    model, _ = train(other, glyphs, CPU, tmp_path, never)
+    fresh, _ = train(other, glyphs, CPU, tmp_path / "fresh", never)
+    assert torch.equal(model.head.weight, fresh.head.weight)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_its_history(tiny, glyphs, tmp_path):
+    tiny["losses"] = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e38}}
+    run = run_of(tiny, "bad", epochs=3)
+    with pytest.raises(Diverged, match="loss is") as caught:
+        train(run, glyphs, CPU, tmp_path, never)
+    assert len(caught.value.history) < 3
+
+
+def test_in_the_warm_up_the_trunk_stands_still(tiny, glyphs, tmp_path):
+    def trunk_after(steps):
+        run = run_of(tiny, "proxy_anchor", warmup_steps=4, freeze_bn=True, epochs=2)
+        with pytest.raises(Stopped):
+            train(run, glyphs, CPU, tmp_path / str(steps), stop_after(steps))
+        state = Checkpoint(tmp_path / str(steps), run.train_key).load()
+        return {n: v for n, v in state["model"].items() if n.startswith("trunk")}, state["model"]
+
+    (start, first), (still, warm), (moved, _) = (trunk_after(steps) for steps in (0, 4, 5))
+    assert all(torch.equal(start[name], still[name]) for name in start)
+    assert not torch.equal(first["head.weight"], warm["head.weight"])
+    assert not all(torch.equal(start[name], moved[name]) for name in start)
+
+
+def test_a_batch_larger_than_the_training_set_is_an_error_that_says_so(tiny, glyphs, tmp_path):
+    run = run_of(tiny, "proxy_anchor", batch_size=4000, images_per_class=None)
+    with pytest.raises(ValueError, match=r"batch_size: 4000 is more than the \d+ images"):
+        train(run, glyphs, CPU, tmp_path, never)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({"schedule": "constant"}, [1, 1, 1, 1]),
+        ({"schedule": "step", "step_epochs": (1, 3), "step_factor": 0.5}, [1, 0.5, 0.5, 0.25]),
+        ({"schedule": "cosine"}, [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
+    ],
+)
+def test_the_schedule_at_the_start_of_each_of_four_epochs(recipe, expected):
+    made = Recipe(epochs=4, **recipe)
+    assert [schedule(made, 10 * epoch, 10) for epoch in range(4)] == pytest.approx(expected)
+
+
+def test_head_and_loss_have_learning_rates_of_their_own():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    proxies = nn.Parameter(torch.zeros(3))
+    groups = [{"params": [proxies], "lr": 5.0, "weight_decay": 0.0}]
+    recipe = Recipe(lr=0.1, head_lr_factor=10, weight_decay=0.3)
+    made = create_optimizer(recipe, Model(), groups).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in made] == [
+        (0.1, 0.3),
+        (1.0, 0.3),
+        (5.0, 0.0),
+    ]
