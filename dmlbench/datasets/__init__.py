@@ -1,0 +1,57 @@
+"""Data sets: archives -> index and packed images, one file a data set.
+
+A data set is a file of this folder with a literal constant FACTS. It declares
+
+- FACTS, literal, read without an import and part of a run's key: `version` (raised when images or
+  split change), `channels` (1 gray, 3 RGB), `levels` (kinds of super-class, the nearest to the
+  class first), `recall_at`, and `splits` ({"train": [classes, images], ...}; packing asserts them);
+- SOURCES, {archive's file name: (url, "md5:..." or "sha256:...")}, empty where nothing is fetched;
+- `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
+  image, in the order of their ids. A source is the encoded file's bytes, or a picklable function
+  side -> PIL image. Sources are decoded in other processes, so yielding them must be cheap.
+"""
+
+from __future__ import annotations
+
+import ast
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+
+class DatasetError(Exception):
+    """An archive, data set or store is not what it must be; the message says what to do."""
+
+
+class Row(NamedTuple):
+    """What is known of one image: `path` and `class_name` are unique in the data set."""
+
+    path: str
+    class_name: str
+    levels: tuple[str, ...]
+    """Super-classes of the class, one for each of FACTS["levels"]."""
+    split: str
+    """"train" or "test"; a class is in one of them."""
+
+
+def list_datasets() -> list[str]:
+    """Names of the data sets."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if _has_facts(path))
+
+
+def load(name: str) -> ModuleType:
+    """Module of the data set `name`, and of no other. Raises DatasetError if there is none."""
+    if name not in (names := list_datasets()):
+        close = get_close_matches(name, names, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names)}"
+        raise DatasetError(f"no data set '{name}': {hint}")
+    return import_module(f"{__name__}.{name}")
+
+
+def _has_facts(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FACTS"
+        for node in ast.parse(path.read_bytes()).body
+    )

@@ -1,0 +1,86 @@
+"""Archives: found or downloaded, verified, and read without being unpacked."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from dmlbench.datasets import DatasetError
+
+Sources = Mapping[str, tuple[str, str]]
+"""{file name: (url, checksum)}; a checksum is "md5:..." or "sha256:..."."""
+
+
+def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[str, Path]:
+    """Path in `folder` of each archive of `sources`: there already, or downloaded now; verified.
+
+    `checksums` names those of archives that differ from the official ones. Raises DatasetError,
+    and never touches a file that was there.
+    """
+    if unknown := sorted(checksums.keys() - sources.keys()):
+        known = ", ".join(sources) or "none"
+        raise DatasetError(f"checksum of an unknown archive: {', '.join(unknown)} (known: {known})")
+    paths = {}
+    for name, (url, official) in sources.items():
+        paths[name] = folder / name
+        expected = checksums.get(name, official)
+        if paths[name].exists():
+            _verify(paths[name], url, expected)
+        else:
+            _download(url, paths[name], expected)
+    return paths
+
+
+def read_zip(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file in a zip, by name; what macOS adds to archives is left out.
+
+    The order is of names and not of the archive, so a re-made archive gives the same images the
+    same ids. Raises DatasetError for what is damaged, encrypted or no zip.
+    """
+    name = ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if not (name.endswith("/") or _of_macos(name)):
+                    yield name, archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        raise DatasetError(f"{path}: cannot read {name or 'it'}: {error}") from error
+
+
+def _of_macos(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return parts[0] == "__MACOSX" or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
+
+
+def _verify(path: Path, url: str, expected: str) -> None:
+    import pooch
+
+    algorithm, _, digest = expected.rpartition(":")
+    found = pooch.file_hash(str(path), alg=algorithm or "sha256")
+    if found != digest.lower():
+        raise DatasetError(
+            f"{path}: wrong checksum\n  found    {algorithm}:{found}\n  expected {expected}\n"
+            f"Delete the file to have it downloaded from {url}, or, if it is what you want, name "
+            f"its checksum under `checksums` of the data set's entry in the study."
+        )
+
+
+def _download(url: str, path: Path, expected: str) -> None:
+    import pooch
+
+    try:
+        # under another name in the same folder, renamed once its checksum is right
+        pooch.retrieve(url, expected, path.name, path.parent, progressbar=sys.stderr.isatty())
+    except OSError as error:  # no internet, no such page, no space: requests' errors are OSErrors
+        raise DatasetError(
+            f"{url}: cannot download: {error}\n"
+            f"Get it on a machine with internet and put it at {path} (checksum {expected})."
+        ) from error
+    except ValueError as error:
+        raise DatasetError(
+            f"{url}: the download is not the expected file: {error}\n"
+            f"Get the right one (checksum {expected}) from elsewhere and put it at {path}."
+        ) from error

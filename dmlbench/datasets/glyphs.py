@@ -1,0 +1,147 @@
+"""Glyphs: printed letters of five scripts, drawn from the fonts inside matplotlib. No download.
+
+A class is a letter (as Latin k, Latin K, Georgian Kan), its super-class the script: Latin, Greek,
+Cyrillic, Armenian, Georgian. Taken are the letters without decomposition (no accents) that all
+twelve DejaVu text faces carry; of letters that look the same in DejaVu Sans (Latin A, Greek Alpha,
+Cyrillic A) only the first. Each face draws each letter twice, under a small affine distortion, and
+so do the four STIXGeneral faces where they carry it. White on black. Half of the classes of every
+script train, the other half test.
+
+Made for this benchmark: small enough for a laptop, with natural super-classes and variation that
+is known. Fonts: DejaVu (Bitstream Vera licence, changes in the public domain) and STIX (SIL Open
+Font Licence); both licences lie beside the fonts.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import unicodedata
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
+from hashlib import sha256
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets.decoding import Source
+
+FACTS = {"version": 1, "channels": 1, "levels": ["script"], "recall_at": [1, 2, 4, 8]}
+SOURCES: dict[str, tuple[str, str]] = {}
+
+DEJAVU = [
+    f"DejaVu{family}{style}"
+    for family, slanted in (("Sans", "Oblique"), ("SansMono", "Oblique"), ("Serif", "Italic"))
+    for style in ("", "-Bold", f"-{slanted}", f"-Bold{slanted}")
+]
+STIX = ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"]
+SCRIPTS = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN")
+COPIES = 2
+
+EM = 0.72
+"""Size of the font as a share of the image's side: capitals are 0.73 of it high."""
+BASELINE = 0.7
+"""Distance of the baseline from the top, as a share of the side."""
+ROTATION = math.radians(10)
+SHEAR = 0.1
+SCALE = math.log(1.12)
+SHIFT = 0.06
+"""Largest distortions; the shift is a share of the side."""
+
+
+def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, Source]]:
+    """Every letter in every face that carries it."""
+    folder = _fonts()
+    carried = {face: _carried(folder, face) for face in DEJAVU + STIX}
+    letters = _letters(folder, set.intersection(*(carried[face] for face in DEJAVU)))
+    for letter, split in _split(letters).items():
+        code, script = f"U+{ord(letter):04X}", _script(letter).title()
+        class_name = f"{code} {unicodedata.name(letter)}"
+        for face in DEJAVU + STIX:
+            if letter in carried[face]:
+                for copy in range(COPIES):
+                    path = f"{code}/{face}-{copy}"
+                    yield (
+                        Row(path, class_name, (script,), split),
+                        partial(draw, folder / f"{face}.ttf", letter, copy),
+                    )
+
+
+def draw(face: Path, letter: str, copy: int, side: int) -> Image.Image:
+    """One letter, gray, side x side pixels. The distortion depends on nothing but face, letter and
+    copy, so the same image comes out at every side, in whatever process."""
+    chance = random.Random(f"{face.stem} {letter} {copy}")
+    angle = chance.uniform(-ROTATION, ROTATION)
+    shear = chance.uniform(-SHEAR, SHEAR)
+    wide, high = (math.exp(chance.uniform(-SCALE, SCALE)) for _ in range(2))
+    right, down = (chance.uniform(-SHIFT, SHIFT) for _ in range(2))
+
+    fine = 2 * side  # drawn at twice the side and averaged, which smooths the edges
+    image = Image.new("L", (fine, fine))
+    font = _font(face, round(EM * fine))
+    position = (fine / 2, BASELINE * fine)
+    ImageDraw.Draw(image).text(position, letter, fill=255, font=font, anchor="ms")
+    # from a pixel of the result back to one of the drawing, about the centre
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b = cos / wide + shear * sin / wide, -sin / wide + shear * cos / wide
+    c, d = sin / high, cos / high
+    x, y = (0.5 + right) * fine, (0.5 + down) * fine
+    back = (a, b, fine / 2 - a * x - b * y, c, d, fine / 2 - c * x - d * y)
+    image = image.transform((fine, fine), Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+    return image.reduce(2)
+
+
+def _fonts() -> Path:
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    if missing := [face for face in DEJAVU + STIX if not (folder / f"{face}.ttf").is_file()]:
+        raise DatasetError(
+            f"glyphs: {folder} lacks {', '.join(missing)}, which matplotlib's own package has: "
+            f"pip install --force-reinstall matplotlib"
+        )
+    return folder
+
+
+@cache
+def _font(face: Path, size: int) -> ImageFont.FreeTypeFont:
+    # the basic layout is there in every build of Pillow
+    return ImageFont.truetype(str(face), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _carried(folder: Path, face: str) -> set[str]:
+    from fontTools.ttLib import TTFont
+
+    with TTFont(folder / f"{face}.ttf", lazy=True) as font:
+        return {chr(code) for code in font.getBestCmap()}
+
+
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "").partition(" ")[0]
+
+
+def _letters(folder: Path, characters: set[str]) -> list[str]:
+    """The classes among `characters`, by code point."""
+    font = _font(folder / "DejaVuSans.ttf", 64)
+    looks: dict[bytes, str] = {}
+    for letter in sorted(characters):
+        if (
+            unicodedata.category(letter).startswith("L")
+            and _script(letter) in SCRIPTS
+            and not unicodedata.decomposition(letter)
+        ):
+            image = Image.new("1", (128, 128))  # 1 bit: a shade is no difference
+            ImageDraw.Draw(image).text((32, 96), letter, fill=1, font=font, anchor="ls")
+            looks.setdefault(image.tobytes(), letter)
+    return list(looks.values())
+
+
+def _split(letters: list[str]) -> dict[str, str]:
+    """Half of the letters of each script train, chosen by a digest: the same on every machine."""
+    split = dict.fromkeys(letters, "test")
+    for script in SCRIPTS:
+        mine = [letter for letter in letters if _script(letter) == script]
+        mine.sort(key=lambda letter: sha256(f"glyphs {letter}".encode()).digest())
+        split.update(dict.fromkeys(mine[: len(mine) // 2], "train"))
+    return split

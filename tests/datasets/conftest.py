@@ -1,0 +1,96 @@
+import hashlib
+import io
+import random
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmlbench.datasets import Row, decoding, omniglot
+from dmlbench.datasets import pack as pack_module
+from dmlbench.datasets.pack import pack
+from dmlbench.datasets.store import Store
+
+
+@pytest.fixture(scope="session")
+def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    out = tmp_path_factory.mktemp("stores") / "glyphs-32"
+    pack("glyphs", 32, out, out / "no-archives")
+    return Store(out)
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[np.ndarray], bytes]:
+    def encode(pixels: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def pack_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Store]:
+    """Pack a made data set of (Row, source) pairs, in threads, which start faster."""
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(2))
+
+    def pack_them(
+        images: list[tuple[Row, object]], side: int, out: Path, channels: int = 1, **facts: object
+    ) -> Store:
+        levels = [f"level {i}" for i in range(len(images[0][0].levels))] if images else []
+        made = SimpleNamespace(
+            FACTS={"version": 1, "channels": channels, "levels": levels, "recall_at": [1], **facts},
+            SOURCES={},
+            images=lambda archives: iter(images),
+        )
+        monkeypatch.setattr(pack_module, "load", lambda name: made)
+        pack("made", side, out, out / "no-archives")
+        return Store(out)
+
+    return pack_them
+
+
+@pytest.fixture
+def twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A small Omniglot in the true layout: 2 alphabets train, 1 tests, 3 characters, 4 drawings."""
+    monkeypatch.setitem(omniglot.FACTS, "splits", {"train": [6, 24], "test": [3, 12]})
+    rng = np.random.default_rng(0)
+    alphabets = {"background": ["Greek", "Angelic_(old)"], "evaluation": ["Tibetan"]}
+    members: dict[str, dict[str, bytes]] = {}
+    for half, names in alphabets.items():
+        files = members[f"images_{half}.zip"] = {}
+        for alphabet in names:
+            for character in range(1, 4):
+                for drawing in range(1, 5):
+                    pixels = rng.integers(0, 2, (105, 105)).astype(bool)
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "PNG")
+                    path = f"images_{half}/{alphabet}/character{character:02}/00{character}"
+                    files[f"{path}_{drawing:02}.png"] = file.getvalue()
+    folder = tmp_path / "archives"
+    folder.mkdir()
+
+    def write(seed: int = 0) -> dict[str, str]:
+        """Write the archives, the members in an order by `seed`; their checksums."""
+        checksums = {}
+        for name, files in members.items():
+            with zipfile.ZipFile(folder / name, "w") as archive:
+                shuffled = list(files)
+                random.Random(seed).shuffle(shuffled)
+                for path in shuffled:
+                    archive.writestr(path, files[path])
+                    macos, _, leaf = path.rpartition("/")
+                    archive.writestr(f"__MACOSX/{macos}/._{leaf}", b"resource fork")
+                archive.writestr("images/._odd.png", b"resource fork")
+            digest = hashlib.md5((folder / name).read_bytes()).hexdigest()
+            checksums[name] = f"md5:{digest}"
+        return checksums
+
+    return SimpleNamespace(members=members, folder=folder, write=write)

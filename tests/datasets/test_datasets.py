@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+from dmlbench.datasets import DatasetError, list_datasets, load
+from dmlbench.source import declarations
+
+
+def test_only_data_sets_are_listed_and_each_loads_with_what_packing_needs():
+    names = list_datasets()
+    assert {"glyphs", "omniglot"} <= set(names)
+    assert not {"store", "pack", "archives", "decoding", "__init__"} & set(names)
+    for name in names:
+        module = load(name)
+        assert callable(module.images)
+        for _, checksum in module.SOURCES.values():
+            assert checksum.startswith(("md5:", "sha256:"))
+
+
+def test_facts_are_read_without_an_import_and_are_those_of_the_module():
+    for name in list_datasets():
+        facts = declarations(f"dmlbench.datasets.{name}").constants["FACTS"]
+        assert facts == load(name).FACTS
+        assert {"version", "channels", "levels", "recall_at"} <= set(facts)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(DatasetError, match="no data set 'omniglott': did you mean 'omniglot'"):
+        load("omniglott")
+    with pytest.raises(DatasetError, match=r"there are: .*glyphs"):
+        load("zzz")
+    with pytest.raises(DatasetError):
+        load("store")
+
+
+@pytest.mark.parametrize(
+    ("module", "dear"),
+    [
+        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL pooch matplotlib"),
+        ("dmlbench.datasets.store", "pandas torch PIL pooch requests matplotlib pyarrow.dataset"),
+        ("dmlbench.datasets.pack", "pandas torch pooch requests matplotlib"),
+    ],
+)
+def test_imports_nothing_dear(module: str, dear: str):
+    code = f"import sys, {module}; print(sorted(set('{dear}'.split()) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,86 @@
+import io
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmlbench.datasets import DatasetError
+from dmlbench.datasets.pack import pack
+from dmlbench.datasets.store import Store
+
+REAL = Path(__file__).parents[2].parent / "shared" / "data" / "omniglot"
+REAL_CHECKSUMS = {  # of archives with the official images, but other bytes
+    "images_background.zip": "md5:1c74c59a0f2f53fa5ec046c0d11a45ec",
+    "images_evaluation.zip": "md5:847c35a95dba8d9f1465e6c3b1d6c1a2",
+}
+
+
+def test_alphabets_characters_and_drawings_become_levels_classes_and_images(
+    twin: SimpleNamespace, tmp_path: Path
+):
+    pack("omniglot", 105, tmp_path / "store", twin.folder, twin.write())
+    store = Store(tmp_path / "store")
+    train, test = store.split("train"), store.split("test")
+    assert train.class_names == [
+        f"{alphabet}/character0{i}" for alphabet in ("Angelic_(old)", "Greek") for i in (1, 2, 3)
+    ]
+    assert test.class_names == [f"Tibetan/character0{i}" for i in (1, 2, 3)]
+    assert train.parents is not None
+    assert train.parents.tolist() == [[0, 0, 0, 1, 1, 1]]
+    assert set(store.index["level_1"]) == {"Angelic_(old)", "Greek", "Tibetan"}
+    content = {path: data for files in twin.members.values() for path, data in files.items()}
+    assert sorted(store.index["path"]) == sorted(content)
+    pixels, _ = store.read(np.arange(len(store)))
+    for image, path in zip(pixels, store.index["path"], strict=True):
+        original = np.asarray(Image.open(io.BytesIO(content[path])).convert("L"))
+        np.testing.assert_array_equal(image[0], original)
+
+
+def test_the_order_inside_the_archives_does_not_change_the_store(
+    twin: SimpleNamespace, tmp_path: Path
+):
+    contents = set()
+    for seed in (0, 1):
+        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write(seed))
+        contents.add(Store(tmp_path / "store").manifest["content"])
+    assert len(contents) == 1
+
+
+def test_an_incomplete_archive_is_refused_with_what_differs(twin: SimpleNamespace, tmp_path: Path):
+    files = twin.members["images_evaluation.zip"]
+    files.pop(next(iter(files)))
+    with pytest.raises(DatasetError) as error:
+        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write())
+    assert "test: found 3 classes and 11 images, expected 3 and 12" in str(error.value)
+    assert "train:" not in str(error.value)
+
+
+def test_a_damaged_image_and_an_unknown_file_are_named(twin: SimpleNamespace, tmp_path: Path):
+    files = twin.members["images_background.zip"]
+    path = next(iter(files))
+    files[path] = files[path][:100]
+    with pytest.raises(DatasetError, match=rf"{path}: cannot decode"):
+        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write())
+    files["images_background/readme.txt"] = b"hello"
+    with pytest.raises(DatasetError, match=r"images_background\.zip: .*readme\.txt is not"):
+        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write())
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real archives are not on this machine")
+def test_the_real_archives_hold_the_official_split(tmp_path: Path):
+    pack("omniglot", 28, tmp_path / "store", REAL, REAL_CHECKSUMS)
+    store = Store(tmp_path / "store")
+    assert store.manifest["splits"] == {"train": [964, 19280], "test": [659, 13180]}
+    train, test = store.split("train"), store.split("test")
+    assert train.parents is not None
+    assert test.parents is not None
+    assert (train.parents.max() + 1, test.parents.max() + 1) == (30, 20)
+    assert set(np.bincount(store.index["label"])) == {20}
+    row = test.rows[1234]
+    with zipfile.ZipFile(REAL / "images_evaluation.zip") as archive:
+        original = Image.open(io.BytesIO(archive.read(store.index["path"][row]))).convert("L")
+    expected = np.asarray(original.resize((28, 28), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(store.read(np.array([row]))[0][0, 0], expected)

@@ -1,0 +1,203 @@
+import json
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets.store import Store
+
+some = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def plain(side: int) -> Image.Image:
+    return Image.new("L", (side, side))
+
+
+@some
+@given(
+    sizes=st.lists(st.tuples(st.integers(5, 12), st.integers(5, 12)), min_size=1, max_size=8),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 1000),
+)
+def test_images_of_any_size_come_back_as_pillow_decodes_them(
+    pack_images: Callable[..., Store],
+    png: Callable[[np.ndarray], bytes],
+    sizes: list[tuple[int, int]],
+    channels: int,
+    seed: int,
+):
+    rng = np.random.default_rng(seed)
+    images, expected = [], []
+    for number, (height, width) in enumerate(sizes):
+        shape = (height, width, channels)
+        array = rng.integers(1, 256, shape, np.uint8)
+        encoded = png(array[:, :, 0] if channels == 1 else array)
+        images.append((Row(f"{number}", f"{number}", (), "test"), encoded))
+        side = min(height, width)
+        size = (round(width * 5 / side), round(height * 5 / side))
+        shrunk = Image.fromarray(array[:, :, 0] if channels == 1 else array)
+        shrunk = shrunk.resize(size, Image.Resampling.BILINEAR)
+        expected.append(np.asarray(shrunk).reshape(size[1], size[0], channels).transpose(2, 0, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        store = pack_images(images, 5, Path(folder) / "store", channels)
+        rows = rng.integers(0, len(sizes), 10)
+        pixels, found = store.read(rows)
+    assert store.uniform == (len({image.shape for image in expected}) == 1)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2:] == tuple(np.max([expected[row].shape[1:] for row in rows], axis=0))
+    for image, row, (height, width) in zip(pixels, rows, found, strict=True):
+        assert (height, width) == expected[row].shape[1:]
+        np.testing.assert_array_equal(image[:, :height, :width], expected[row])
+        assert not image[:, height:].any()
+        assert not image[:, :, width:].any()
+
+
+def test_a_batch_is_padded_to_its_own_largest_image(
+    pack_images: Callable[..., Store], png: Callable[[np.ndarray], bytes], tmp_path: Path
+):
+    shapes = [(4, 4), (4, 9), (7, 4)]
+    images = [
+        (Row(f"{i}", f"{i}", (), "test"), png(np.full(shape, i + 1, np.uint8)))
+        for i, shape in enumerate(shapes)
+    ]
+    store = pack_images(images, 4, tmp_path / "store")
+    assert not store.uniform
+    assert store.read(np.array([0, 2]))[0].shape == (2, 1, 7, 4)
+    assert store.read(np.array([1, 1]))[0].shape == (2, 1, 4, 9)
+    pixels, sizes = store.read(np.array([2, 1]))
+    assert pixels.shape == (2, 1, 7, 9)
+    assert sizes.tolist() == [[7, 4], [4, 9]]
+    assert pixels.sum(axis=(1, 2, 3)).tolist() == [3 * 28, 2 * 36]
+
+
+def test_a_split_has_its_own_images_and_dense_labels_and_parents(glyphs: Store):
+    index = glyphs.index
+    for name in ("train", "test"):
+        split = glyphs.split(name)
+        assert split.rows.dtype == split.labels.dtype == np.int64
+        np.testing.assert_array_equal(split.rows, np.flatnonzero(index["split"] == name))
+        assert set(split.labels) == set(range(len(split.class_names)))
+        assert split.class_names == sorted(split.class_names)
+        names = [split.class_names[label] for label in split.labels]
+        assert names == index["class_name"][split.rows].tolist()
+        assert split.parents is not None
+        assert split.parents.dtype == np.int64
+        assert split.parents.shape == (1, len(split.class_names))
+        scripts = np.unique(index["level_1"][split.rows])
+        found = scripts[split.parents[0][split.labels]]
+        np.testing.assert_array_equal(found, index["level_1"][split.rows])
+
+
+def test_without_super_classes_there_are_no_parents(
+    pack_images: Callable[..., Store], tmp_path: Path
+):
+    images = [(Row(f"{i}", f"{i}", (), "train"), plain) for i in range(4)]
+    store = pack_images(images, 2, tmp_path / "store")
+    assert store.split("train").parents is None
+    assert len(store.split("train", 0.5).class_names) == 2
+
+
+@given(fractions=st.tuples(*[st.floats(0.001, 1.0)] * 2), name=st.sampled_from(["train", "test"]))
+@settings(some, max_examples=20)
+def test_a_share_of_the_classes_keeps_every_script_and_whole_classes_and_is_nested(
+    glyphs: Store, fractions: tuple[float, float], name: str
+):
+    whole, (small, large) = glyphs.split(name), sorted(fractions)
+    split, larger = glyphs.split(name, small), glyphs.split(name, large)
+    assert split.parents is not None
+    assert whole.parents is not None
+    wanted = np.bincount(whole.parents[0]) * small
+    found = np.bincount(split.parents[0])
+    assert len(found) == 5
+    assert (np.abs(found - np.maximum(wanted, 1)) <= 0.5).all()
+    assert set(split.class_names) <= set(larger.class_names) <= set(whole.class_names)
+    assert set(split.rows) <= set(whole.rows)
+    counts = dict(zip(whole.class_names, np.bincount(whole.labels), strict=True))
+    assert [counts[c] for c in split.class_names] == np.bincount(split.labels).tolist()
+
+
+def test_the_share_is_the_same_on_every_machine(pack_images: Callable[..., Store], tmp_path: Path):
+    images = [(Row(f"{i}", f"class {i}", ("s",), "train"), plain) for i in range(10)]
+    store = pack_images(images, 2, tmp_path / "store")
+    pinned = ["class 3", "class 8", "class 9"]
+    assert store.split("train", 0.3).class_names == pinned
+    shuffled = pack_images(images[::-1], 2, tmp_path / "shuffled")
+    assert shuffled.split("train", 0.3).class_names == pinned
+
+
+def test_an_impossible_share_or_split_or_protocol_is_refused(glyphs: Store):
+    for fraction in (0, -0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="class_fraction"):
+            glyphs.split("train", fraction)
+    with pytest.raises(DatasetError, match="no images in the split 'validation'"):
+        glyphs.split("validation")
+    with pytest.raises(DatasetError, match=r"there are: \[\('zero_shot', 0\)\]"):
+        glyphs.protocol("small")
+
+
+def test_protocols_name_queries_and_gallery(glyphs: Store, tmp_path: Path):
+    queries, gallery = glyphs.protocol()
+    np.testing.assert_array_equal(queries, glyphs.split("test").rows)
+    np.testing.assert_array_equal(gallery, queries)
+    for name in ("manifest.json", "index.parquet", "images.bin"):
+        (tmp_path / name).symlink_to(glyphs.path / name)
+    table = {
+        "protocol": ["shop"] * 3 + ["small"] * 2,
+        "id": pa.array([9, 4, 6, 1, 2], pa.int32()),
+        "role": ["query", "gallery", "both", "query", "gallery"],
+        "repetition": pa.array([0, 0, 0, 3, 3], pa.int32()),
+    }
+    pq.write_table(pa.table(table), tmp_path / "protocols.parquet")
+    store = Store(tmp_path)
+    assert [ids.tolist() for ids in store.protocol("shop")] == [[6, 9], [4, 6]]
+    assert [ids.tolist() for ids in store.protocol("small", 3)] == [[1], [2]]
+
+
+def test_what_is_no_whole_store_is_refused(glyphs: Store, tmp_path: Path):
+    def refused(message: str) -> None:
+        with pytest.raises(DatasetError, match=f"no complete store.*{message}.*dmlbench data"):
+            Store(tmp_path)
+
+    refused("manifest.json")
+    for path in glyphs.path.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert len(Store(tmp_path)) == len(glyphs)
+    pixels = (tmp_path / "images.bin").read_bytes()
+    (tmp_path / "images.bin").write_bytes(pixels[:-1])
+    refused("not whole")
+    (tmp_path / "images.bin").write_bytes(pixels)
+    index = (tmp_path / "index.parquet").read_bytes()
+    (tmp_path / "index.parquet").write_bytes(index[: len(index) // 2])
+    refused("")
+    (tmp_path / "index.parquet").write_bytes(index)
+    (tmp_path / "manifest.json").write_text(json.dumps(glyphs.manifest | {"format": 0}))
+    refused("format is 0")
+    (tmp_path / "manifest.json").write_text("{")
+    refused("")
+
+
+def test_images_are_read_only_on_disk_and_a_batch_is_the_callers(glyphs: Store):
+    with pytest.raises(ValueError, match="read-only"):
+        glyphs._pixels[0] = 1
+    pixels, sizes = glyphs.read(np.array([5, 5]))
+    pixels[:] = 255
+    assert sizes.tolist() == [[32, 32]] * 2
+    assert (glyphs.read(np.array([5]))[0] != 255).any()
+
+
+def test_another_process_gets_the_path_and_not_the_pixels(glyphs: Store):
+    assert len(pickle.dumps(glyphs)) < 1000
+    again = pickle.loads(pickle.dumps(glyphs))
+    np.testing.assert_array_equal(again.read(np.arange(3))[0], glyphs.read(np.arange(3))[0])
