@@ -1,0 +1,115 @@
+"""Metrics: pure functions of embeddings and labels. numpy and faiss, no torch."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dmlbench.evaluation.clustering import kmeans, nmi
+from dmlbench.evaluation.neighbours import UnusableEmbeddings, nearest_neighbours, unit
+from dmlbench.evaluation.retrieval import (
+    map_at_r,
+    r_precision,
+    recall_at,
+    relevance,
+    relevant_counts,
+)
+
+__all__ = ["UnusableEmbeddings", "evaluate"]
+
+
+class Table(Protocol):
+    """Columns by name: a dict of arrays, an Arrow table, a data frame."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+def evaluate(
+    embeddings: ArrayLike,
+    ids: ArrayLike,
+    index: Table,
+    protocols: Table,
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Score `embeddings` (N, D) of the images `ids` (N,) under every protocol.
+
+    `index` has the columns id and label; `protocols` has protocol, id, role (both, query or
+    gallery) and repetition, whose values are averaged. `settings`: recall_at (list of K),
+    kmeans_seed, kmeans_iterations, kmeans_restarts, threads.
+
+    Returns rows {"protocol", "metric", "value"} with the metrics recall@K, map@r, r_precision,
+    nmi (over all images of the protocol, as many clusters as classes), queries and lone_queries
+    (numbers of queries). Raises UnusableEmbeddings, or ValueError if an image of a protocol has
+    no embedding or no label.
+    """
+    order = np.argsort(ids)  # so that no score depends on the order of the embeddings
+    ids, vectors = np.asarray(ids)[order], unit(embeddings)[order]
+    labels = np.asarray(index["label"])[_rows(index["id"], ids, "label")]
+    name, image, role, repetition = (
+        np.asarray(protocols[column]) for column in ("protocol", "id", "role", "repetition")
+    )
+    clusterings: dict[bytes, float] = {}
+
+    def score(queries: NDArray[np.integer], gallery: NDArray[np.integer]) -> dict[str, float]:
+        """All metrics of one repetition, from one neighbour list and one clustering."""
+        counts = relevant_counts(ids[queries], labels[queries], ids[gallery], labels[gallery])
+        nearest = nearest_neighbours(
+            vectors[queries],
+            ids[queries],
+            vectors[gallery],
+            ids[gallery],
+            k=max(*settings["recall_at"], int(counts.max())),
+            threads=settings["threads"],
+        )
+        relevant = relevance(nearest, labels[queries], labels[gallery])
+        images = np.union1d(queries, gallery)
+        if images.tobytes() not in clusterings:  # repetitions often share their images
+            clusters = kmeans(
+                vectors[images],
+                len(np.unique(labels[images])),
+                settings["kmeans_seed"],
+                settings["kmeans_iterations"],
+                settings["kmeans_restarts"],
+                settings["threads"],
+            )
+            clusterings[images.tobytes()] = nmi(labels[images], clusters)
+        return {
+            **{f"recall@{k}": recall_at(k, relevant) for k in settings["recall_at"]},
+            "map@r": map_at_r(relevant, counts),
+            "r_precision": r_precision(relevant, counts),
+            "nmi": clusterings[images.tobytes()],
+            "queries": len(queries),
+            "lone_queries": int(np.count_nonzero(counts == 0)),
+        }
+
+    rows = []
+    for protocol in dict.fromkeys(name.tolist()):
+        values = defaultdict(list)
+        for number in np.unique(repetition[name == protocol]):
+            here = (name == protocol) & (repetition == number)
+            queries = np.unique(image[here & (role != "gallery")])
+            gallery = np.unique(image[here & (role != "query")])
+            for metric, value in score(
+                _rows(ids, queries, "embedding"), _rows(ids, gallery, "embedding")
+            ).items():
+                values[metric].append(value)
+        rows += [
+            {"protocol": protocol, "metric": metric, "value": float(np.mean(numbers))}
+            for metric, numbers in values.items()
+        ]
+    return rows
+
+
+def _rows(ids: ArrayLike, wanted: NDArray[np.integer], what: str) -> NDArray[np.integer]:
+    """Where each wanted id stands in `ids`, which must be unique and hold them all."""
+    ids = np.asarray(ids)
+    order = np.argsort(ids)
+    found = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    missing = np.count_nonzero(ids[found] != wanted)
+    if missing:
+        raise ValueError(f"{missing} of {len(wanted)} images have no {what}")
+    if np.any(np.diff(ids[order]) == 0):
+        raise ValueError(f"an image has more than one {what}")
+    return found

@@ -1,0 +1,51 @@
+"""One evaluation as a job: embeddings on disk -> metrics on disk."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmlbench.datasets.store import Store
+from dmlbench.evaluation import evaluate
+from dmlbench.files import read_json, write_json
+from dmlbench.study import Run, Study
+
+TAIL = 12
+
+
+def evaluate_job(study: Study, run: Run, stores: Path) -> None:
+    """Score the embeddings of `run`; a run that failed hands its failure on."""
+    folder = study.folder / "runs" / run.path
+    trained = read_json(folder / "run.json")
+    if trained["train_key"] != run.train_key:
+        raise SystemExit(
+            f"{folder}/run.json: it has key {trained['train_key']}, and the study expects "
+            f"{run.train_key}. Remove the file, and ask again."
+        )
+    result: dict[str, Any] = {"status": trained["status"], "error": trained["error"], "metrics": []}
+    if trained["status"] == "ok":
+        try:
+            result["metrics"] = _score(folder, run, stores)
+        except Exception as error:
+            traceback.print_exc()
+            tail = traceback.format_exc().splitlines()[-TAIL:]
+            message = f"{type(error).__name__}: {error}".splitlines()[0]
+            result |= {"status": "error", "error": {"message": message, "tail": tail}}
+    keys = {"eval_key": run.eval_key, "train_key": run.train_key}
+    write_json(folder / "metrics.json", {**keys, **result})
+
+
+def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
+    with np.load(folder / "embeddings.npz") as file:
+        embeddings, ids, key = file["embeddings"], file["id"], str(file["train_key"])
+    if key != run.train_key:
+        raise ValueError(f"embeddings.npz has key {key}, and run.json has {run.train_key}")
+    store = Store(stores / run.store)
+    protocols = store.protocols
+    if run.data.class_fraction < 1:  # a part of the classes was embedded: score that part
+        kept = np.isin(protocols["id"], ids)
+        protocols = {name: column[kept] for name, column in protocols.items()}
+    return evaluate(embeddings, ids, store.index, protocols, run.metric_settings)

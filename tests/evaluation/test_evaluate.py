@@ -1,0 +1,130 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dmlbench.evaluation import UnusableEmbeddings, evaluate
+
+FRESH = """
+import sys
+import numpy as np
+from dmlbench.evaluation import evaluate
+assert "faiss" not in sys.modules, "importing the package must stay cheap"
+n = 40
+ids, labels = np.arange(n), np.arange(n) % 5
+found = evaluate(
+    np.random.default_rng(0).normal(size=(n, 8)), ids, {"id": ids, "label": labels},
+    {"protocol": ["p"] * n, "id": ids, "role": ["both"] * n, "repetition": ids * 0},
+    {"recall_at": [1], "kmeans_seed": 0, "kmeans_iterations": 5, "kmeans_restarts": 1,
+     "threads": 1},
+)
+assert len(found) == 6
+dear = {"torch", "pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
+assert not dear, dear
+"""
+
+
+def test_a_metrics_job_imports_neither_torch_nor_any_other_dear_library():
+    subprocess.run([sys.executable, "-c", FRESH], check=True)
+
+
+def test_random_embeddings_score_at_chance(scores):
+    classes, size = 50, 40
+    labels = np.repeat(np.arange(classes), size)
+    found = scores(np.random.default_rng(0).normal(size=(classes * size, 64)), labels)
+    chance = (size - 1) / (classes * size - 1)
+    deviation = np.sqrt(chance * (1 - chance) / len(labels))
+    for k in (1, 2, 4, 8):
+        assert found[f"recall@{k}"] == pytest.approx(1 - (1 - chance) ** k, abs=5 * k * deviation)
+    assert found["r_precision"] == pytest.approx(chance, rel=0.1)
+    assert found["map@r"] < chance / 4
+    assert found["nmi"] < 0.3
+
+
+def test_labels_as_embeddings_score_one_in_everything(scores):
+    labels = np.repeat(np.arange(30), 7)
+    found = scores(np.eye(30)[labels], labels)
+    assert {name for name, value in found.items() if value == 1} == {
+        "recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision", "nmi",
+    }  # fmt: skip
+
+
+def test_scores_do_not_depend_on_threads_nor_on_the_order_of_the_embeddings(
+    scores, clusters, metric_settings
+):
+    embeddings, labels = clusters(1500, 20)
+    embeddings[1::2] = embeddings[np.arange(750) // 4]  # duplicates, of different classes
+    first = scores(embeddings, labels)
+    assert first == scores(embeddings, labels, threads=2)
+
+    order = np.random.default_rng(0).permutation(1500)
+    ids = np.arange(1500)
+    index = {"id": ids[order[::-1]], "label": labels[order[::-1]]}
+    protocols = {
+        "protocol": ["p"] * 1500,
+        "id": order,
+        "role": ["both"] * 1500,
+        "repetition": ids * 0,
+    }
+    again = evaluate(embeddings[order], order, index, protocols, metric_settings)
+    assert first == {row["metric"]: row["value"] for row in again}
+
+
+def test_duplicate_images_do_not_fool_the_exclusion_of_the_query(scores):
+    # Each image stands there twice, once in each class: the nearest other image is always wrong.
+    images = np.repeat(np.random.default_rng(0).normal(size=(20, 8)), 2, axis=0)
+    assert scores(images, [0, 1] * 20)["recall@1"] == 0
+    # The same pairs within a class: always right.
+    assert scores(images, np.repeat(np.arange(20), 2))["recall@1"] == 1
+
+
+def test_repetitions_are_averaged_and_protocols_are_kept_apart(clusters, metric_settings):
+    embeddings, labels = clusters(60, 4)
+    ids = np.arange(60)
+    first = ["query"] * 20 + ["gallery"] * 40
+    second = first[::-1]
+
+    def run(rows):
+        columns = {name: np.array(values) for name, values in rows.items()}
+        found = evaluate(embeddings, ids, {"id": ids, "label": labels}, columns, metric_settings)
+        return {(row["protocol"], row["metric"]): row["value"] for row in found}
+
+    def table(protocol, roles, repetition):
+        return {
+            "protocol": [protocol] * 60,
+            "id": ids,
+            "role": roles,
+            "repetition": [repetition] * 60,
+        }
+
+    alone = [run(table("split", roles, 0)) for roles in (first, second)]
+    tables = [table("split", first, 0), table("split", second, 1), table("whole", ["both"] * 60, 0)]
+    together = run({name: np.concatenate([t[name] for t in tables]) for name in tables[0]})
+    for key in alone[0]:
+        assert together[key] == pytest.approx((alone[0][key] + alone[1][key]) / 2)
+    assert alone[0]["split", "map@r"] != alone[1]["split", "map@r"]
+    assert together["split", "queries"] == 20
+    assert together["whole", "queries"] == 60
+
+
+@pytest.mark.parametrize(
+    ("embedded", "labelled", "message"),
+    [
+        (np.arange(9), np.arange(10), "1 of 10 images have no embedding"),
+        (np.arange(10), np.arange(8), "2 of 10 images have no label"),
+        (np.array([*range(10), 3]), np.arange(10), "more than one embedding"),
+    ],
+)
+def test_images_without_one_embedding_and_a_label_are_refused(embedded, labelled, message):
+    ids = np.arange(10)
+    protocols = {"protocol": ["p"] * 10, "id": ids, "role": ["both"] * 10, "repetition": ids * 0}
+    rows = np.random.default_rng(0).normal(size=(len(embedded), 4))
+    with pytest.raises(ValueError, match=message):
+        evaluate(rows, embedded, {"id": labelled, "label": labelled % 2}, protocols, {})
+
+
+@pytest.mark.parametrize("embeddings", [np.full((6, 3), np.nan), np.ones((6, 3)), np.zeros((6, 3))])
+def test_unusable_embeddings_are_no_score(scores, embeddings):
+    with pytest.raises(UnusableEmbeddings):
+        scores(embeddings, [0, 0, 0, 1, 1, 1])

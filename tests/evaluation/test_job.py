@@ -1,0 +1,93 @@
+"""The job scores what the trainer wrote, hands its failure on, and takes nothing else."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dmlbench import study
+from dmlbench.evaluation.job import evaluate_job
+
+CONTROL = "letters/tiny/control_oracle/seed0"
+
+
+@pytest.fixture
+def made(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny["plan"]["controls"] = ["oracle"]
+    return study.check(tiny, "tiny")
+
+
+def trained(made, test, embeddings, status="ok", **changes):
+    """What a trainer would have left for the control."""
+    run = made.runs[CONTROL]
+    folder = made.folder / "runs" / CONTROL
+    folder.mkdir(parents=True)
+    error = None if status == "ok" else {"message": "it broke", "tail": ["a", "b"]}
+    record = {"train_key": run.train_key, "status": status, "error": error}
+    (folder / "run.json").write_text(json.dumps(record | changes.pop("record", {})))
+    columns = {"embeddings": embeddings, "id": test.rows.astype(np.int32)}
+    np.savez(folder / "embeddings.npz", **(columns | {"train_key": run.train_key} | changes))
+    return run, folder
+
+
+def score(made, run, folder, data_folder):
+    evaluate_job(made, run, data_folder / "stores")
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture
+def test_split(glyphs):
+    return glyphs.split("test", 0.1)
+
+
+def perfect(test):
+    return np.eye(test.labels.max() + 1, dtype=np.float32)[test.labels]
+
+
+def test_perfect_embeddings_of_a_part_of_the_classes_score_one(made, data_folder, test_split):
+    run, folder = trained(made, test_split, perfect(test_split))
+    result = score(made, run, folder, data_folder)
+    values = {row["metric"]: row["value"] for row in result["metrics"]}
+    assert (result["status"], result["eval_key"]) == ("ok", run.eval_key)
+    assert values["queries"] == len(test_split.rows)
+    assert values["recall@1"] == values["map@r"] == values["r_precision"] == 1
+    assert values["nmi"] == pytest.approx(1)
+    assert {row["protocol"] for row in result["metrics"]} == {"zero_shot"}
+
+
+def test_a_failed_training_is_a_failed_result(made, data_folder, test_split):
+    run, folder = trained(made, test_split, np.empty((0, 4), np.float32), status="diverged")
+    result = score(made, run, folder, data_folder)
+    assert (result["status"], result["metrics"]) == ("diverged", [])
+    assert result["error"]["message"] == "it broke"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: np.where(np.arange(len(x))[:, None] == 3, np.nan, x), "NaN"),
+        (np.ones_like, "same"),
+    ],
+)
+def test_unusable_embeddings_are_an_error_and_no_score(
+    made, data_folder, test_split, spoil, message
+):
+    run, folder = trained(made, test_split, spoil(perfect(test_split)))
+    result = score(made, run, folder, data_folder)
+    assert (result["status"], result["metrics"]) == ("error", [])
+    assert message in result["error"]["message"]
+
+
+def test_embeddings_of_another_key_are_refused(made, data_folder, test_split):
+    run, folder = trained(made, test_split, perfect(test_split), train_key="other")
+    result = score(made, run, folder, data_folder)
+    assert result["status"] == "error"
+    assert "embeddings.npz has key other" in result["error"]["message"]
+
+
+def test_a_training_of_another_key_is_refused(made, data_folder, test_split):
+    run, folder = trained(made, test_split, perfect(test_split), record={"train_key": "other"})
+    with pytest.raises(SystemExit, match=r"run\.json: it has key other.*ask again"):
+        evaluate_job(made, run, data_folder / "stores")
+    assert not (folder / "metrics.json").exists()
