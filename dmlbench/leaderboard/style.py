@@ -1,0 +1,68 @@
+"""The look of the plots: one style, and one colour per loss."""
+
+from __future__ import annotations
+
+from colorsys import hls_to_rgb
+from hashlib import sha256
+from typing import Any
+
+from dmlbench.leaderboard.table import is_control
+
+WIDTH = 7.2  # inches: two columns of a paper
+INK, FADED, GRID, CONTROL_GRAY = "#222222", "#777777", "#d9d9d9", "#9a9a9a"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same plot on every machine
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid.axis": "x",
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 8,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",  # text stays text: searchable, and small
+    "svg.hashsalt": "dmlbench",  # ids of the SVG's parts: equal for equal plots
+}
+COLOURS = {
+    "htl": "#4477aa",
+    "softtriple": "#cc3311",
+    "hpl": "#228833",
+    "rll": "#aa3377",
+    "proxy_anchor": "#ee8800",
+    "normalized_softmax": "#33aacc",
+    "triplet": "#8c6d4f",
+    "multi_similarity": "#6650b5",
+    "proxynca_pp": "#ccaa22",
+    "group_loss": "#0d7f78",
+    "recall_at_k": "#e06699",
+    "contrastive": "#88aa33",
+}
+
+
+def colour(loss: str) -> str:
+    """The colour of `loss` in every plot of every study, as "#rrggbb"; controls are gray."""
+    if is_control(loss):
+        return CONTROL_GRAY
+    return COLOURS.get(loss) or _from_name(loss)
+
+
+def _from_name(loss: str) -> str:
+    hue, light, saturation = (byte / 255 for byte in sha256(loss.encode()).digest()[:3])
+    rgb = hls_to_rgb(hue, 0.38 + 0.16 * light, 0.4 + 0.3 * saturation)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)

@@ -1,0 +1,126 @@
+"""Result files of a study's runs -> one table in long format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dmlbench.files import read_json
+
+COLUMNS = [
+    *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value"),
+    *("status", "error", "train_key", "eval_key", "git_commit", "device", "driver"),
+    *("train_seconds", "peak_memory_mb", "images_per_second"),
+]
+VERSION = "version_"
+CONTROL = "control_"
+
+
+class StaleResult(ValueError):
+    """A result on disk is missing, or is not the one that the study asks for."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The files of one planned run."""
+
+    plan: Mapping[str, Any]
+    run: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    history: Path
+
+
+class Panel(NamedTuple):
+    """One data set, backbone and protocol. Failed runs, which have no protocol, are in each."""
+
+    dataset: str
+    backbone: str
+    protocol: str | None
+    rows: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        return " · ".join(part for part in self[:3] if part)
+
+
+def is_control(loss: str) -> bool:
+    """Whether `loss` names a row that needs no training: random, untrained, oracle."""
+    return loss.startswith(CONTROL)
+
+
+def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
+    """Read run.json and metrics.json of each planned run.
+
+    `runs` holds {"dataset", "backbone", "loss", "seed", "path", "train_key", "eval_key"} each, with
+    the run's folder `path` under `results`. Raises StaleResult, naming all of them, if files are
+    missing or carry other keys than planned.
+    """
+    found, problems = [], []
+    for plan in runs:
+        folder = results / plan["path"]
+        try:
+            run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+        except FileNotFoundError as error:
+            problems.append(f"{error.filename}: missing")
+            continue
+        found.append(Result(plan, run, metrics, folder / "history.parquet"))
+        problems += [
+            f"{folder / name}: {key} is {content.get(key)}, the study expects {plan[key]}"
+            for name, content, key in [
+                ("run.json", run, "train_key"),
+                ("metrics.json", metrics, "train_key"),
+                ("metrics.json", metrics, "eval_key"),
+            ]
+            if content.get(key) != plan[key]
+        ]
+    if problems:
+        raise StaleResult("results that are not this study's:\n" + "\n".join(problems))
+    return found
+
+
+def tabulate(results: Sequence[Result]) -> pd.DataFrame:
+    """One row a (run, protocol, metric), in the order of the plan; a failed run has one row, with
+    its status and error and without protocol, metric and value."""
+    rows = []
+    for result in results:
+        origin, metrics = result.run["provenance"], result.metrics
+        error = metrics.get("error") or {}
+        shared = {
+            **{key: result.plan[key] for key in ("dataset", "backbone", "loss", "seed")},
+            **{key: origin[key] for key in COLUMNS if key in origin},
+            **{VERSION + name: version for name, version in origin.get("versions", {}).items()},
+            "study": result.run["study"],
+            "status": metrics["status"],
+            "error": error.get("message"),
+            "train_key": metrics["train_key"],
+            "eval_key": metrics["eval_key"],
+        }
+        rows += [shared | row for row in (metrics["metrics"] or [{}])]
+    versions = sorted({key for row in rows for key in row if key.startswith(VERSION)})
+    numbers = dict.fromkeys(
+        ["value", "train_seconds", "peak_memory_mb", "images_per_second"], "float64"
+    )
+    return pd.DataFrame(rows, columns=[*COLUMNS, *versions]).astype(numbers)
+
+
+def collect(runs: Sequence[Mapping[str, Any]], results: Path) -> pd.DataFrame:
+    """The results of the planned runs as one table in long format; see `read`, `tabulate`."""
+    return tabulate(read(runs, results))
+
+
+def panels(table: pd.DataFrame) -> Iterator[Panel]:
+    """The parts of the long table whose scores compare."""
+    for (dataset, backbone), runs in table.groupby(["dataset", "backbone"], sort=False):
+        protocols = runs["protocol"].dropna().unique()
+        for protocol in protocols if len(protocols) else [None]:
+            rows = runs[(runs["protocol"] == protocol) | runs["protocol"].isna()]
+            yield Panel(str(dataset), str(backbone), protocol, rows)
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write `table` so that every float reads back exactly (`float_precision="round_trip"`)."""
+    table.to_csv(path, index=False, lineterminator="\n")

@@ -1,0 +1,27 @@
+"""The last word on a study: whether every run has a result."""
+
+from __future__ import annotations
+
+from dmlbench.files import read_json
+from dmlbench.study import Study
+
+
+def verdict(study: Study) -> int:
+    """0 if all runs succeeded. Else: say which failed and why, remove their result files - so
+    that asking again runs exactly these - and answer 1. The leaderboard stays, with its holes."""
+    failed = []
+    for path in study.runs:
+        folder = study.folder / "runs" / path
+        metrics = read_json(folder / "metrics.json")
+        if metrics["status"] != "ok":
+            failed.append(f"  {path}: {metrics['status']}: {metrics['error']['message']}")
+            (folder / "metrics.json").unlink()
+            if read_json(folder / "run.json")["status"] != "ok":
+                for name in ("run.json", "embeddings.npz", "history.parquet"):
+                    (folder / name).unlink(missing_ok=True)
+    if failed:
+        print(f"{study.name}: {len(failed)} of {len(study.runs)} runs failed:", *failed, sep="\n")
+        print("The leaderboard shows them as holes. Asking again runs these alone.")
+        return 1
+    print(f"{study.name}: all {len(study.runs)} runs have a result")
+    return 0

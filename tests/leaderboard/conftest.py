@@ -1,0 +1,136 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+Plan = dict[str, Any]
+RECIPE = {"epochs": 8, "batch_size": 80, "optimizer": "adamw", "augmentation": {"flip": False}}
+VERSIONS = {"python": "3.11.9", "torch": "2.15.0", "timm": "1.0.20"}
+
+
+class Results:
+    """Writes the files of made-up runs, and keeps the plan of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs: list[Plan] = []
+
+    def add(
+        self,
+        loss: str,
+        seed: int = 0,
+        metrics: dict[str, float] | None = None,
+        *,
+        dataset: str = "letters",
+        backbone: str = "tiny",
+        protocols: tuple[str, ...] = ("zero_shot",),
+        status: str = "ok",
+        error: str | None = None,
+        history: list[float] | None = None,
+        recipe: dict[str, Any] | None = None,
+        **provenance: Any,
+    ) -> Plan:
+        path = f"runs/{dataset}/{backbone}/{loss}/seed{seed}"
+        keys = {"train_key": f"t-{path}", "eval_key": f"e-{path}"}
+        names = {"dataset": dataset, "backbone": backbone, "loss": loss, "seed": seed}
+        failure = {"message": error, "tail": ["..."]} if error else None
+        rows = [
+            {"protocol": protocol, "metric": metric, "value": value}
+            for protocol in protocols
+            for metric, value in (metrics or {}).items()
+        ]
+        origin = {
+            "git_commit": "c0ffee",
+            "versions": VERSIONS,
+            "device": "cpu (test)",
+            "driver": None,
+            "host": "here",
+            "started": "2020-01-01T00:00:00+00:00",
+            "train_seconds": 100.0,
+            "peak_memory_mb": 512.5,
+            "images_per_second": 1234.5,
+        }
+        self._write(
+            f"{path}/run.json",
+            {
+                **{"study": "made", **names, "train_key": keys["train_key"]},
+                **{"status": status, "error": failure, "settings": {"recipe": recipe or RECIPE}},
+                "provenance": {**origin, **provenance},
+            },
+        )
+        self._write(
+            f"{path}/metrics.json", {**keys, "status": status, "error": failure, "metrics": rows}
+        )
+        epochs = np.arange(1, len(history or []) + 1)
+        pd.DataFrame({"epoch": epochs, "loss": np.array(history or [], dtype=float)}).to_parquet(
+            self.folder / path / "history.parquet"
+        )
+        self.runs.append({**names, "path": path, **keys})
+        return self.runs[-1]
+
+    def edit(self, path: str, **changes: Any) -> None:
+        content = json.loads((self.folder / path).read_text())
+        self._write(path, content | changes)
+
+    def _write(self, path: str, content: dict[str, Any]) -> None:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results")
+
+
+@pytest.fixture
+def study(results: Results) -> Callable[..., Results]:
+    """Fill `results` with a study: losses x seeds with plausible numbers, and the controls."""
+
+    def fill(
+        losses: tuple[str, ...], seeds: int = 3, *, controls: bool = True, **where: Any
+    ) -> Results:
+        rng = np.random.default_rng(len(losses))
+
+        def metrics(level: float) -> dict[str, float]:
+            level = float(level)
+            recalls = {
+                f"recall@{k}": 1 - (1 - level) ** (1 + 0.5 * i) for i, k in enumerate((1, 2, 4, 8))
+            }
+            others = {"map@r": level / 2.2, "r_precision": level / 1.7, "nmi": 0.3 + level / 2}
+            return {**recalls, **others, "queries": 980.0, "lone_queries": 0.0}
+
+        for control, level in (("random", 0.02), ("untrained", 0.21), ("oracle", None)):
+            if controls:
+                values = (
+                    metrics(level)
+                    if level
+                    else dict.fromkeys(metrics(0.0), 1.0) | {"queries": 980.0}
+                )
+                results.add(
+                    f"control_{control}",
+                    0,
+                    values,
+                    train_seconds=0.0,
+                    images_per_second=None,
+                    **where,
+                )
+        for place, loss in enumerate(losses):
+            start, level = 10 ** rng.uniform(-1, 1), rng.uniform(0.4, 0.62)
+            for seed in range(seeds):
+                curve = start * (0.2 + 0.8 * np.exp(-np.arange(8) / 2)) * rng.normal(1, 0.02, 8)
+                results.add(
+                    loss,
+                    seed,
+                    metrics(level + 0.012 * rng.normal()),
+                    history=list(curve),
+                    train_seconds=60.0 + 20 * place,
+                    **where,
+                )
+        return results
+
+    return fill

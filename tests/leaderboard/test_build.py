@@ -1,0 +1,60 @@
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from PIL import Image
+
+from dmlbench.leaderboard import build
+from dmlbench.leaderboard.table import StaleResult
+
+FILES = [
+    *("leaderboard.csv", "leaderboard.md"),
+    *(f"plots/{name}.{kind}" for name in ("recall", "training") for kind in ("png", "svg")),
+]
+THIRTY = (*(f"loss_{i:02}" for i in range(29)), "pml.SignalToNoiseRatioContrastiveLoss")
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("losses", [("htl",), THIRTY], ids=["1 loss", "30 losses"])
+def test_all_files_are_written_and_every_loss_is_named_in_each(study, tmp_path, losses):
+    made = study(losses, seeds=2, controls=len(losses) > 1)
+    build("made", made.runs, made.folder, tmp_path / "out")
+    written = files(tmp_path / "out")
+    assert sorted(written) == sorted(FILES)
+    for name in ("leaderboard.csv", "leaderboard.md", "plots/recall.svg", "plots/training.svg"):
+        text = written[name].decode()
+        if name.endswith("svg"):
+            text = " ".join(ElementTree.fromstring(text).itertext())
+        assert [loss for loss in losses if loss not in text] == []
+    for name in ("recall", "training"):
+        with Image.open(tmp_path / f"out/plots/{name}.png") as image:
+            assert image.width == 1440
+            assert len(image.convert("RGB").getcolors(2**24)) > 50
+
+
+def test_equal_results_give_equal_files(study, tmp_path):
+    made = study(("htl", "rll"))
+    for out in ("one", "two"):
+        build("made", made.runs, made.folder, tmp_path / out)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_nothing_is_written_when_a_result_is_stale(study, tmp_path):
+    made = study(("htl",))
+    made.edit(f"{made.runs[-1]['path']}/metrics.json", eval_key="old")
+    with pytest.raises(StaleResult):
+        build("made", made.runs, made.folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_importing_the_package_is_cheap():
+    check = """
+import sys, dmlbench.leaderboard
+dear = {"torch", "pandas", "numpy", "scipy", "matplotlib"} & set(sys.modules)
+assert not dear, dear
+"""
+    subprocess.run([sys.executable, "-c", check], check=True)

@@ -1,0 +1,163 @@
+import pytest
+
+from dmlbench.leaderboard.markdown import render
+from dmlbench.leaderboard.table import read, tabulate
+
+
+@pytest.fixture
+def page(results):
+    """The page of all runs added to `results` so far."""
+
+    def run():
+        found = read(results.runs, results.folder)
+        return render("made", tabulate(found), found)
+
+    return run
+
+
+def tables(page):
+    """Each table as its rows, each a dict by column name."""
+    found, header = [], None
+    for line in [*page.splitlines(), ""]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            header = None
+        elif header is None:
+            header = cells
+            found.append([])
+        elif not cells[0].startswith("---"):
+            found[-1].append(dict(zip(header, cells, strict=True)))
+    return found
+
+
+def test_scores_are_percent_with_the_interval_of_the_seeds(results, page):
+    for seed, value in enumerate((0.50, 0.52, 0.54)):
+        results.add(
+            "htl", seed, {"recall@1": value, "map@r": 0.25, "r_precision": 0.333, "nmi": 0.6},
+            train_seconds=100.0 + seed, images_per_second=1000.0 * seed,
+        )  # fmt: skip
+    assert tables(page()) == [
+        [
+            {
+                "loss": "htl",
+                "Recall@1": "52.00 ± 4.97",  # 4.302653 * 2 / sqrt(3)
+                "MAP@R": "25.00 ± 0.00",
+                "R-Precision": "33.30 ± 0.00",
+                "NMI": "60.00 ± 0.00",
+                "seeds": "3",
+                "train time": "1 min 41 s",
+                "images/s": "1,000",
+            }
+        ]
+    ]
+
+
+def test_one_seed_shows_no_interval(results, page):
+    results.add("htl", 0, {"map@r": 0.25})
+    assert tables(page())[0][0]["MAP@R"] == "25.00"
+
+
+def test_losses_are_sorted_by_mean_map_at_r_and_the_page_says_so(results, page):
+    for loss, value in (("a", 0.2), ("b", 0.4), ("c", 0.3), ("aa", 0.2)):
+        results.add(loss, 0, {"map@r": value, "recall@1": 1 - value})
+    assert [row["loss"] for row in tables(page())[0]] == ["b", "c", "a", "aa"]
+    assert "Sorted by mean MAP@R" in page()
+
+
+def test_recalls_are_columns_in_the_order_of_k(results, page):
+    results.add("htl", 0, {f"recall@{k}": 0.5 for k in (10, 2, 100, 1)} | {"map@r": 0.1})
+    recalls = [name for name in tables(page())[0][0] if name.startswith("Recall")]
+    assert recalls == ["Recall@1", "Recall@2", "Recall@10", "Recall@100"]
+
+
+def test_controls_stand_in_a_block_of_their_own_below(study, page):
+    study(("htl", "rll"))
+    losses, controls = tables(page())
+    assert {row["loss"] for row in losses} == {"htl", "rll"}
+    assert [row["control"] for row in controls] == ["oracle", "untrained", "random"]
+    assert controls[0]["MAP@R"] == "100.00"
+    assert controls[2]["train time"] == "–"
+
+
+def test_a_loss_without_any_result_is_a_row_of_holes_with_its_reason(results, page):
+    results.add("htl", 0, {"map@r": 0.2})
+    for seed in (0, 1):
+        results.add("rll", seed, status="diverged", error="the loss is nan | at step 7\nmore")
+    last = tables(page())[0][-1]
+    assert last["loss"] == "rll"
+    assert {value for key, value in last.items() if key not in ("loss", "seeds")} == {"–"}
+    assert last["seeds"] == "0 of 2"
+    assert "- rll, seed 0, 1: **diverged**: `the loss is nan | at step 7`\n" in page()
+    assert "- Runs: 3, of which 2 failed" in page()
+
+
+def test_a_mean_over_fewer_seeds_than_planned_says_so(results, page):
+    for seed in (0, 1):
+        results.add("htl", seed, {"map@r": 0.2})
+    results.add("htl", 2, status="killed")
+    (row,) = tables(page())[0]
+    assert (row["MAP@R"], row["seeds"]) == ("20.00 ± 0.00", "2 of 3")
+    assert "- htl, seed 2: **killed**: `no message`" in page()
+
+
+def test_a_study_in_which_everything_failed_has_a_page(results, page):
+    results.add("htl", 0, status="error", error="no such file")
+    assert tables(page())[0][0]["MAP@R"] == "–"
+    assert "## letters · tiny\n" in page()
+
+
+def test_each_data_set_backbone_and_protocol_has_its_table(results, page):
+    results.add("htl", 0, {"map@r": 0.1, "queries": 5924.0})
+    results.add("htl", 0, {"map@r": 0.2}, backbone="big")
+    results.add("htl", 0, {"map@r": 0.3}, dataset="vehicle_id", protocols=("small", "large"))
+    headings = [line[3:] for line in page().splitlines() if line.startswith("## ")]
+    assert headings == [
+        "letters · tiny · zero_shot",
+        "letters · big · zero_shot",
+        "vehicle_id · tiny · small",
+        "vehicle_id · tiny · large",
+    ]
+    assert [rows[0]["MAP@R"] for rows in tables(page())] == ["10.00", "20.00", "30.00", "30.00"]
+    assert "5,924 queries" in page()
+
+
+def test_the_head_tells_recipe_versions_device_and_code_and_what_a_data_set_has_otherwise(
+    results, page
+):
+    results.add("control_random", 0, {"map@r": 0.1}, recipe={"cpu_threads": 1})
+    results.add("htl", 0, {"map@r": 0.1}, recipe={"epochs": 8, "lr": 0.1})
+    results.add(
+        "htl", 0, {"map@r": 0.1}, recipe={"epochs": 9, "lr": 0.1}, dataset="sop", device="H200"
+    )
+    text = page()
+    assert "- Recipe: lr 0.1\n" in text
+    assert "recipe here: epochs 8." in text
+    assert "recipe here: epochs 9." in text
+    assert "- Versions: python 3.11.9, timm 1.0.20, torch 2.15.0\n" in text
+    assert "- Device: cpu (test) / H200\n" in text
+    assert "- Code: c0ffee\n" in text
+
+
+def test_the_page_does_not_depend_on_when_and_where_it_was_made(results, page):
+    results.add("htl", 0, {"map@r": 0.1})
+    first = page()
+    results.runs.clear()
+    results.add("htl", 0, {"map@r": 0.1}, started="2031-12-24T00:00:00+00:00", host="there")
+    assert page() == first
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "–"), (9.94, "9.9 s"), (60, "1 min 00 s"), (3599.6, "1 h 00 min"), (9000, "2 h 30 min")],
+)
+def test_train_times_are_readable(results, page, seconds, text):
+    results.add("htl", 0, {"map@r": 0.1}, train_seconds=seconds)
+    assert tables(page())[0][0]["train time"] == text
+
+
+def test_thirty_losses_are_thirty_rows(study, page):
+    study(tuple(f"loss_{i}" for i in range(30)), seeds=1, controls=False)
+    (rows,) = tables(page())
+    scores = [float(row["MAP@R"]) for row in rows]
+    assert len(rows) == 30
+    assert scores == sorted(scores, reverse=True)

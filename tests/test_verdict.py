@@ -1,0 +1,65 @@
+"""A failed run's result files go, so that it is asked for again; nothing else is touched."""
+
+import json
+
+import pytest
+
+from dmlbench import study
+from dmlbench.verdict import verdict
+
+FILES = ("run.json", "metrics.json", "embeddings.npz", "history.parquet")
+
+
+@pytest.fixture
+def made(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return study.check(tiny, "tiny")
+
+
+def results(made, trained=None, scored=None):
+    """Result files of all runs; `trained` and `scored` name the runs that failed there."""
+    for path in made.runs:
+        folder = made.folder / "runs" / path
+        folder.mkdir(parents=True)
+        for name in FILES:
+            (folder / name).write_text("x")
+        failure = {"status": "diverged", "error": {"message": "the loss is nan", "tail": []}}
+        good = {"status": "ok", "error": None}
+        run = failure if path == trained else good
+        metrics = failure if path in (trained, scored) else good
+        (folder / "run.json").write_text(json.dumps(run))
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def left(made):
+    return {
+        (path, name)
+        for path in made.runs
+        for name in FILES
+        if (made.folder / "runs" / path / name).exists()
+    }
+
+
+def test_a_whole_study_is_well_and_keeps_all(made, capsys):
+    results(made)
+    before = left(made)
+    assert verdict(made) == 0
+    assert left(made) == before
+    assert "all 3 runs have a result" in capsys.readouterr().out
+
+
+def test_a_failed_training_is_named_and_goes(made, capsys):
+    bad = "letters/tiny/proxy_anchor/seed0"
+    results(made, trained=bad)
+    before = left(made)
+    assert verdict(made) == 1
+    assert before - left(made) == {(bad, name) for name in FILES}
+    assert f"{bad}: diverged: the loss is nan" in capsys.readouterr().out
+
+
+def test_a_failed_evaluation_keeps_its_training(made):
+    bad = "letters/tiny/proxy_anchor/seed0"
+    results(made, scored=bad)
+    before = left(made)
+    assert verdict(made) == 1
+    assert before - left(made) == {(bad, "metrics.json")}
