@@ -129,7 +129,7 @@ class Evaluation(Model):
     """The K of Recall@K; null: the data set's own."""
     kmeans_seed: int = 0
     kmeans_iterations: Count = 20
-    kmeans_restarts: Count = 1
+    kmeans_restarts: Count = 3
     threads: Count = 1
 
 

@@ -57,6 +57,11 @@ class Run:
         """Name of the folder of packed images."""
         return f"{self.data.type}-{self.model.side}"
 
+    @property
+    def store_facts(self) -> str:
+        """What the store must hold, as one canonical JSON string."""
+        return _canonical({"facts": self.facts, "checksums": self.data.checksums})
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that can change the training's numbers: no names, no paths."""
@@ -303,5 +308,8 @@ def _file_digest(path: Path) -> str:
 
 def _key(*parts: Any) -> str:
     """16 hex digits over one canonical JSON string."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return sha256(text.encode()).hexdigest()[:16]
+    return sha256(_canonical(parts).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

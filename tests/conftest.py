@@ -22,10 +22,16 @@ TINY = {
 }
 
 
-@pytest.fixture
-def tiny():
-    """A study of seconds, of one's own to change."""
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """A study of seconds."""
     return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def tiny(tiny_settings):
+    """A study of seconds, of one's own to change."""
+    return copy.deepcopy(tiny_settings)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
     out, state = study.folder / "runs" / run.path, study.folder / "state" / run.path
     with alone(state):
         if _finished(out, run):
-            print(f"{run.path}: another trainer has finished it meanwhile")
+            print(f"{run.path}: finished under this key already")
             shutil.rmtree(state, ignore_errors=True)
             return 0
         attempts = Attempts(state, run.train_key)
@@ -78,12 +78,18 @@ def _produce(
     """History, and the test split's embeddings with their rows of the index."""
     import torch
 
+    from dmlbench.datasets import DatasetError
     from dmlbench.datasets.store import Store
     from dmlbench.training.controls import control_embeddings
     from dmlbench.training.train import embed, train
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     store = Store(stores / run.store)
+    if store.manifest["facts"] != run.facts:
+        raise DatasetError(
+            f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
+            f"{run.facts}. Delete the folder, and ask again."
+        )
     if run.control:
         test = store.split("test", run.data.class_fraction)
         return [], control_embeddings(run, store, test, device), test.rows.astype(np.int32)
@@ -158,6 +164,8 @@ def _failure(error: Exception) -> dict[str, Any]:
         error
     ):
         status = "out_of_memory"
-    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    # the texts of our own errors are written for people; others need their names
+    own = type(error).__module__.startswith("dmlbench.")
+    message = f"{'' if own else type(error).__name__ + ': '}{error}".splitlines()[0]
     tail = traceback.format_exc().splitlines()[-TAIL:]
     return {"status": status, "error": {"message": message, "tail": tail}}

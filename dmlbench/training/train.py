@@ -154,6 +154,7 @@ def train(
         for step in range(done % steps, steps):
             if reason := stop():
                 save()
+                progress.close()
                 raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
             if checkpoint.due():
                 save()
