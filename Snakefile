@@ -1,0 +1,45 @@
+# A study from its file to its leaderboard.
+#
+#   snakemake                                      the demo study, or what is left of it
+#   snakemake --configfile config/omniglot.yaml    another study
+#   snakemake -n                                   what would run, and why
+#   snakemake data                                 only the packed images
+#
+# The rules stand in workflow/rules/, one file a room; the work is done by `dmlbench` itself.
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/leaderboard.smk"
+
+
+localrules:
+    all,
+    data,
+    leaderboard,
+
+
+onstart:
+    open_study()
+
+
+rule all:
+    default_target: True
+    input:
+        f"{STUDY.folder}/verdict.txt",
+
+
+rule data:
+    input:
+        expand(f"{STORES}/{{store}}/manifest.json", store=STUDY.stores),
+
+
+rule leaderboard:
+    input:
+        f"{STUDY.folder}/leaderboard/leaderboard.md",

@@ -1,0 +1,180 @@
+"""`dmlbench ...`: what people ask for, and the commands that the workflow's rules call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmlbench import __version__
+from dmlbench.datasets import DatasetError
+from dmlbench.files import write_json
+from dmlbench.installed import BrokenInstallation
+from dmlbench.problems import StudyError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        sys.exit(options.do(options))
+    except (StudyError, BrokenInstallation, DatasetError) as error:
+        sys.exit(f"dmlbench: {error}")
+
+
+def data_folder() -> Path:
+    """Archives and packed stores: DMLBENCH_DATA, or data/ where the command is given."""
+    return Path(os.environ.get("DMLBENCH_DATA", "data"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dmlbench", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(do=do)
+        return added
+
+    def with_study(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        added = command(name, do, text)
+        added.add_argument("study", type=Path, help="study file, YAML or JSON")
+        return added
+
+    with_study("plan", _plan, "check a study and list its runs")
+    listing = command("list", _list, "what a study can name")
+    listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
+    schema = command("schema", _schema, "write the JSON schema of study files, for editors")
+    schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
+
+    data = with_study("data", _data, "pack the images of a data set into a store")
+    data.add_argument("store", help="its folder's name, as glyphs-32")
+    train = with_study("train", _train, "train one run, or go on with it")
+    train.add_argument("run", help="dataset/backbone/loss/seed<k>")
+    train.add_argument("--key", help="refuse to train under another key")
+    train.add_argument("--max-minutes", type=float, help="save and exit with 75 before that")
+    evaluate = with_study("evaluate", _evaluate, "score the embeddings of one run")
+    evaluate.add_argument("run", help="dataset/backbone/loss/seed<k>")
+    evaluate.add_argument("--key", help="refuse to score under another key")
+    with_study("leaderboard", _leaderboard, "table and plots of a study's results")
+    with_study("verdict", _verdict, "exit with 1 if a run failed, and make it run again next time")
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from dmlbench import study
+
+    found = study.read(options.study)
+    for path, run in found.runs.items():
+        print(f"{path}  {run.train_key}")
+    print(
+        f"{found.name}: {len(found.runs)} runs, {len(found.stores)} packed stores", file=sys.stderr
+    )
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from dmlbench import installed
+    from dmlbench.datasets import list_datasets
+    from dmlbench.losses import list_losses
+
+    nouns = {
+        "losses": list_losses,
+        "datasets": list_datasets,
+        "backbones": lambda: sorted(installed.timm_models()),
+    }
+    print("\n".join(nouns[options.noun]()))
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from dmlbench.settings import Settings
+
+    write_json(options.output, Settings.model_json_schema())
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.datasets.pack import pack
+
+    found = study.read(options.study)
+    if options.store not in found.stores:
+        raise StudyError(str(options.study), [f"no store {options.store}: {[*found.stores]}"])
+    run = found.stores[options.store]
+    folder = data_folder()
+    pack(
+        run.data.type,
+        run.model.side,
+        folder / "stores" / options.store,
+        folder / "archives",
+        run.data.checksums,
+    )
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.training.job import train_job
+
+    found = study.read(options.study)
+    run = found.run(options.run)
+    _same_key(options.key, run.train_key)
+    return train_job(found, run, data_folder() / "stores", options.max_minutes)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.evaluation.job import evaluate_job
+
+    found = study.read(options.study)
+    run = found.run(options.run)
+    _same_key(options.key, run.eval_key)
+    evaluate_job(found, run, data_folder() / "stores")
+    return 0
+
+
+def _leaderboard(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.leaderboard import build
+
+    found = study.read(options.study)
+    runs = [
+        {
+            "dataset": run.dataset,
+            "backbone": run.backbone,
+            "loss": run.loss,
+            "seed": run.seed,
+            "path": path,
+            "train_key": run.train_key,
+            "eval_key": run.eval_key,
+        }
+        for path, run in found.runs.items()
+    ]
+    build(found.name, runs, found.folder / "runs", found.folder / "leaderboard")
+    return 0
+
+
+def _verdict(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.verdict import verdict
+
+    return verdict(study.read(options.study))
+
+
+def _same_key(planned: str | None, now: str) -> None:
+    if planned not in (None, now):
+        raise StudyError(
+            "this job",
+            [
+                f"was planned under key {planned}, and study and code now give {now}. They were "
+                "changed while the workflow ran: start it again."
+            ],
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A failure is a result; a wrong study is refused before any job; two calls do not meet."""
+
+import os
+import signal
+
+DIVERGING = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e38}}
+
+
+def test_a_run_that_diverges_is_a_hole_in_the_table_and_is_tried_again_alone(project, tiny):
+    tiny["losses"] = DIVERGING
+    tiny["plan"]["losses"] = ["normalized_softmax", "bad"]
+    project.write(tiny)
+    output = project.run(expect=1)
+    assert "letters/tiny/bad/seed0: diverged: " in output
+    table = (project.folder / "results/tiny/leaderboard/leaderboard.md").read_text()
+    assert "diverged" in table
+    assert project.metrics().keys() == {
+        f"results/tiny/runs/letters/tiny/{loss}/seed0/metrics.json"
+        for loss in ("normalized_softmax", "control_random")
+    }
+    again = {"train": 1, "evaluate": 1, "tables": 1, "verdict": 1}
+    assert project.planned() == again
+
+    tiny["losses"]["bad"]["proxies_lr_factor"] = 100
+    project.write(tiny)
+    assert project.planned() == again
+    project.run()
+    table = (project.folder / "results/tiny/leaderboard/leaderboard.md").read_text()
+    assert "diverged" not in table
+
+
+def test_a_wrong_study_is_refused_before_any_job(project, tiny):
+    tiny["recipe"]["batchsize"] = 3
+    project.write(tiny)
+    output = project.run(expect=1)
+    assert "study.yaml: the study cannot be run:" in output
+    assert "recipe.batchsize: unknown key. Did you mean 'batch_size'?" in output
+    assert "Traceback" not in output
+    assert not (project.folder / "results").exists()
+
+
+def test_a_second_call_on_a_study_is_refused_while_the_first_works(project, tiny):
+    tiny["recipe"]["epochs"] = 400
+    tiny["plan"]["losses"] = ["normalized_softmax"]
+    project.write(tiny)
+    first = project.start()
+    project.wait_for_step("normalized_softmax", 1)
+    output = project.run(expect=1)
+    assert f"process {first.pid} on " in output
+    assert "wait for it, or stop it" in output
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+
+
+def test_ctrl_c_saves_and_the_next_call_goes_on(project, tiny):
+    tiny["recipe"]["epochs"] = 60
+    tiny["plan"]["losses"] = ["normalized_softmax"]
+    project.write(tiny)
+    first = project.start()
+    project.wait_for_step("normalized_softmax", 20)
+    os.killpg(first.pid, signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode != 0
+    state = project.folder / "results/tiny/state/letters/tiny/normalized_softmax/seed0"
+    assert (state / "checkpoint.pt").is_file()
+    project.run()
+    log = project.folder / "results/tiny/runs/letters/tiny/normalized_softmax/seed0/log.txt"
+    assert "resumed at step" in log.read_text()
+    assert not state.exists()

@@ -1,0 +1,103 @@
+"""What changed is computed again, and nothing else. Jobs are counted by a dry run."""
+
+import pytest
+
+REST = {"tables": 1, "verdict": 1}
+
+
+def test_a_study_runs_to_its_leaderboard_and_then_nothing_is_left(finished):
+    leaderboard = finished.folder / "results/tiny/leaderboard"
+    assert "normalized_softmax" in (leaderboard / "leaderboard.md").read_text()
+    for name in ("recall", "training"):
+        assert (leaderboard / f"plots/{name}.png").stat().st_size > 5000
+    assert "all 3 runs have a result" in (finished.folder / "results/tiny/verdict.txt").read_text()
+    assert finished.planned() == {}
+    assert "Nothing to be done" in finished.run()
+
+
+def test_one_loss_s_parameter_redoes_its_runs_alone(finished, tiny):
+    tiny["losses"] = {"proxy_anchor": {"alpha": 16}}
+    finished.write(tiny)
+    assert finished.planned() == {"train": 1, "evaluate": 1, **REST}
+
+
+def test_a_seed_more_adds_its_runs_alone(finished, tiny):
+    tiny["plan"]["seeds"] = [0, 1]
+    finished.write(tiny)
+    assert finished.planned() == {"train": 2, "evaluate": 2, **REST}
+
+
+def test_a_loss_less_makes_the_table_anew_alone(finished, tiny):
+    tiny["plan"]["losses"] = ["proxy_anchor"]
+    finished.write(tiny)
+    assert finished.planned() == REST
+
+
+def test_the_recipe_redoes_every_training_and_no_control(finished, tiny):
+    tiny["recipe"]["epochs"] = 2
+    finished.write(tiny)
+    assert finished.planned() == {"train": 2, "evaluate": 2, **REST}
+
+
+CODE = {
+    "a comment": ("losses/proxy_anchor.py", '"""', '# why\n"""', {}),
+    "a loss's arithmetic": (
+        "losses/proxy_anchor.py",
+        "from torch import",
+        "EXTRA = 1\nfrom torch import",
+        {"train": 1, "evaluate": 1, **REST},
+    ),
+    "a metric": (
+        "evaluation/retrieval.py",
+        "import numpy as np",
+        "import numpy as np\nEXTRA = 1",
+        {"evaluate": 3, **REST},
+    ),
+    "the training": (
+        "training/train.py",
+        "EMBED_BATCH = 256",
+        "EMBED_BATCH = 255",
+        {"train": 3, "evaluate": 3, **REST},
+    ),
+    "the table": (
+        "leaderboard/table.py",
+        "import pandas as pd",
+        "import pandas as pd\nEXTRA = 1",
+        REST,
+    ),
+    "the command line": ("cli.py", "import argparse", "import argparse\nEXTRA = 1", {}),
+}
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_a_change_of_code_redoes_what_it_makes(finished, what):
+    file, old, new, expected = CODE[what]
+    path = finished.folder / "dmlbench" / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert finished.planned() == expected
+
+
+def test_a_store_that_is_packed_anew_trains_nothing_again(finished, data_folder):
+    manifest = data_folder / "stores/glyphs-32/manifest.json"
+    manifest.touch()
+    assert finished.planned() == {}
+
+
+def test_changed_metrics_are_in_the_table_after_the_next_call(finished, tiny):
+    tiny["evaluation"] = {"recall_at": [3]}
+    finished.write(tiny)
+    output = finished.run()
+    table = (finished.folder / "results/tiny/leaderboard/leaderboard.csv").read_text()
+    assert "recall@3" in table
+    assert "recall@1," not in table
+    assert "rule train:" not in output
+
+
+def test_one_core_and_two_give_the_same_metrics(finished, project):
+    project.run(cores=1)
+    assert project.metrics() == finished.metrics()
+    assert len(project.metrics()) == 3
+
+
+def test_the_catalogue_s_snakefile_is_the_same_workflow(finished):
+    assert "Nothing to be done" in finished.run("--snakefile", "workflow/Snakefile")

@@ -1,0 +1,96 @@
+# The study, the environment of the jobs, and the params of their rules.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.current_basedir).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dmlbench import study
+from dmlbench.installed import BrokenInstallation
+from dmlbench.problems import StudyError
+from dmlbench.workflow import claim
+
+# Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if not workflow.deployment_settings.deployment_method:
+    for name, first in {
+        "PATH": Path(sys.executable).parent,
+        "PYTHONPATH": ROOT,
+    }.items():
+        os.environ[name] = os.pathsep.join(
+            filter(None, [str(first), os.environ.get(name)])
+        )
+
+# A study file is whole: the demo is what is run without one, and not what others start from
+if not workflow.configfiles and "study" not in config:
+
+    configfile: str(ROOT / "config/demo.yaml")
+
+
+try:
+    STUDY = study.check(config, ", ".join(map(str, workflow.configfiles)) or "--config")
+except (StudyError, BrokenInstallation) as error:
+    raise WorkflowError(str(error))
+
+DATA = os.environ.get("DMLBENCH_DATA", "data")
+STORES = f"{DATA}/stores"
+RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
+SNAPSHOT = f"{STUDY.folder}/study.json"
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    backbone="[^/]+",
+    loss="[^/]+",
+    seed=r"\d+",
+    store="[^/]+",
+
+
+def open_study():
+    """Before the first job: this study is worked on by this call alone, and by these settings."""
+    try:
+        claim(STUDY)
+    except StudyError as error:
+        raise WorkflowError(str(error))
+
+
+def run_of(wildcards):
+    path = "{w.dataset}/{w.backbone}/{w.loss}/seed{w.seed}".format(w=wildcards)
+    return STUDY.runs[path]
+
+
+def store_of(wildcards):
+    """Packed images of a run: made where missing, and never a reason to train again - what they
+    are is in the run's key."""
+    return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
+
+
+def store_facts(wildcards):
+    """What the packed images must be; other facts, and they are packed anew."""
+    return STUDY.stores[wildcards.store].store_facts
+
+
+def train_key(wildcards):
+    return run_of(wildcards).train_key
+
+
+def eval_key(wildcards):
+    return run_of(wildcards).eval_key
+
+
+def cpu_threads(wildcards):
+    return run_of(wildcards).recipe.cpu_threads
+
+
+def gpus(wildcards):
+    """Vectors and labels need no device."""
+    return int(run_of(wildcards).control in (None, "untrained"))
+
+
+def results(name):
+    """The file `name` of every run."""
+    return [f"{STUDY.folder}/runs/{path}/{name}" for path in STUDY.runs]

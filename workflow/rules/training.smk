@@ -1,0 +1,33 @@
+# Packed store -> embeddings of the test split, one run a job.
+#
+# `exec`: a signal reaches the trainer itself, which saves and exits with 75. Retries stand in
+# the profile: in a rule they would multiply inside one SLURM job.
+
+
+rule train:
+    input:
+        store=store_of,
+    output:
+        run=f"{RUN}/run.json",
+        embeddings=f"{RUN}/embeddings.npz",
+        history=f"{RUN}/history.parquet",
+    log:
+        f"{RUN}/log.txt",
+    benchmark:
+        f"{RUN}/train.benchmark.tsv"
+    conda:
+        "../../envs/dmlbench.yaml"
+    threads: cpu_threads
+    resources:
+        gpu=gpus,
+        runtime=720,
+        mem_mb=8000,
+    params:
+        key=train_key,
+        study=SNAPSHOT,
+    message:
+        "Train {wildcards.loss} on {wildcards.dataset}, {wildcards.backbone}, seed {wildcards.seed}"
+    shell:
+        "exec python -m dmlbench train {params.study:q}"
+        " {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.loss:q}/seed{wildcards.seed}"
+        " --key {params.key} --max-minutes {resources.runtime} > {log:q} 2>&1"
