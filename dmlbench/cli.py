@@ -118,21 +118,25 @@ def _data(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from dmlbench import study
-    from dmlbench.training.job import train_job
 
     found = study.read(options.study)
     run = found.run(options.run)
     _same_key(options.key, run.train_key)
+    _use_threads(run.recipe.cpu_threads)
+    from dmlbench.training.job import train_job
+
     return train_job(found, run, data_folder() / "stores", options.max_minutes)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from dmlbench import study
-    from dmlbench.evaluation.job import evaluate_job
 
     found = study.read(options.study)
     run = found.run(options.run)
     _same_key(options.key, run.eval_key)
+    _use_threads(run.evaluation.threads)
+    from dmlbench.evaluation.job import evaluate_job
+
     evaluate_job(found, run, data_folder() / "stores")
     return 0
 
@@ -163,6 +167,13 @@ def _verdict(options: argparse.Namespace) -> int:
     from dmlbench.verdict import verdict
 
     return verdict(study.read(options.study))
+
+
+def _use_threads(count: int) -> None:
+    """As many threads as the study says, whatever this call's cores are: the number of threads
+    changes the bits. numpy's and faiss's libraries read it once, when they are imported."""
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = str(count)
 
 
 def _same_key(planned: str | None, now: str) -> None:

@@ -111,8 +111,8 @@ def test_an_option_that_is_not_literal_names_file_line_and_rule(package, option)
         source.declarations("pkg.a")
 
 
-def test_a_study_is_loaded_without_torch():
+def test_a_study_is_loaded_without_torch_and_numpy():
     code = "import sys, dmlbench.study, dmlbench.cli; print([m for m in sys.modules if m in names])"
-    code = "names = {'torch', 'pandas', 'timm', 'faiss', 'matplotlib'}; " + code
+    code = "names = {'torch', 'numpy', 'pandas', 'timm', 'faiss', 'matplotlib'}; " + code
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

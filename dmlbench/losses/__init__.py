@@ -1,0 +1,46 @@
+"""Losses of deep metric learning: one file a loss, found by the file's name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch takes seconds, and a study only asks for names
+    from torch import Tensor
+
+    from dmlbench.losses.base import Loss
+
+
+def list_losses() -> list[str]:
+    """Names that `create_loss` knows."""
+    names = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return sorted(name for name in names if name != "base" and not name.startswith("_"))
+
+
+def create_loss(
+    name: str,
+    num_classes: int,
+    embedding_dim: int,
+    parents: Tensor | None = None,
+    **options: Any,
+) -> Loss:
+    """The loss of `dmlbench/losses/<name>.py`, its options as that file declares them.
+
+    `parents` (levels, num_classes), int64, holds the super-class of each class, or is None.
+
+    Raises:
+        ValueError: there is no such loss.
+    """
+    if name not in list_losses():
+        near = difflib.get_close_matches(name, list_losses(), n=1)
+        guess = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"no loss '{name}'.{guess} Losses: {', '.join(list_losses())}.")
+    module = importlib.import_module(f"dmlbench.losses.{name}")
+    (loss,) = (
+        value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and key[0] != "_"
+    )
+    return loss(num_classes, embedding_dim, parents, **options)

@@ -1,0 +1,189 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from dmlbench.losses import create_loss
+
+
+def rll(**options):
+    return create_loss("rll", 5, 2, **options)
+
+
+def gradient(loss, embeddings, labels):
+    embeddings = embeddings.clone().requires_grad_()
+    return torch.autograd.grad(loss(embeddings, labels), embeddings)[0]
+
+
+def tangential(vectors, points):
+    """What of a gradient at unit `points` goes through their normalisation."""
+    vectors = torch.as_tensor(vectors, dtype=torch.float64)
+    return vectors - (vectors * points).sum(dim=1, keepdim=True) * points
+
+
+def reference(x, labels, alpha, margin, t_n, t_p, weight_grad, gallery_grad, shares):
+    """The papers' sums, query by query; a tensor with a gradient."""
+    unit = functional.normalize(x)
+    total = torch.zeros((), dtype=x.dtype)
+    for i, query in enumerate(unit):
+        parts = {"p": [], "n": []}
+        for j, other in enumerate(unit):
+            other = other if gallery_grad else other.detach()
+            distance = torch.linalg.vector_norm(query - other)
+            if j != i and labels[j] == labels[i] and distance > alpha - margin:
+                parts["p"].append((distance - (alpha - margin), t_p))
+            elif labels[j] != labels[i] and distance < alpha:
+                parts["n"].append((alpha - distance, t_n))
+        for pairs, share in zip(parts.values(), shares, strict=True):
+            weights = [torch.exp(t * (v if weight_grad else v.detach())) for v, t in pairs]
+            for (violation, _), weight in zip(pairs, weights, strict=True):
+                total = total + share * violation * weight / sum(weights)
+    return total / len(x)
+
+
+def test_R1_oracle_value_and_gradient(batch):
+    x, _ = batch
+    assert rll()(*batch).item() == pytest.approx(0.7482877361, abs=1e-10)
+    assert rll(form="tpami")(*batch).item() == pytest.approx(0.3741438680, abs=1e-10)
+    expected = tangential(
+        [
+            (0.125, -0.2165063509),
+            (-0.3664814566, 0.2812111122),
+            (0.4182581519, 0.1120719340),
+            (-0.1767766953, -0.1767766953),
+        ],
+        x,
+    )
+    torch.testing.assert_close(gradient(rll(), *batch), expected, rtol=0, atol=1e-9)
+    both = gradient(rll(gallery_grad=True), *batch)
+    torch.testing.assert_close(both, 2 * expected, rtol=0, atol=1e-9)
+
+
+def test_R1_positive_and_negative_parts_of_each_query(batch):
+    """By `la`: the forms are linear in it."""
+    positive = rll(la=0.0)(*batch).item()
+    assert positive == pytest.approx((0.2 + 0.2 + 2 * 0.6142135624) / 4, abs=1e-9)
+    negative = rll(form="tpami", la=1.0)(*batch).item()
+    assert negative == pytest.approx(2 * 0.6823619098 / 4, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "parts"),
+    [
+        (0.0, (0.6843316790, 0.8540252121, 0.9103652679, 0.6836750893)),
+        (1.0, (0.7124159103, 0.8832074132, 0.9171948745, 0.7025049995)),
+        (10.0, (0.8414804037, 1.0149520601, 0.9804033348, 0.8176676189)),
+    ],
+)
+def test_R2_negative_weights(at, temperature, parts):
+    x, labels = at(0, 10, 20, 40), torch.tensor([0, 0, 1, 2])
+    value = rll(negative_temperature=temperature)(x, labels).item()
+    assert value == pytest.approx(sum(parts) / 4, abs=1e-9)
+
+
+def test_R2_extreme_temperature_is_the_nearest_negative(at):
+    x, labels = at(0, 10, 20, 40), torch.tensor([0, 0, 1, 2])
+    nearest = [2 * math.sin(math.radians(a / 2)) for a in (20, 10, 10, 20)]
+    for dtype in (torch.float32, torch.float64):
+        value = rll(negative_temperature=1e3)(x.to(dtype), labels)
+        assert value.item() == pytest.approx(1.2 - sum(nearest) / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("attached", "expected"),
+    [(False, (-0.0448149495, 0.2458260310)), (True, (-0.0402482031, 0.2470496870))],
+)
+def test_R2_gradient_of_a_query_with_weights_fixed_or_not(at, attached, expected):
+    x, labels = at(0, 10, 20, 40), torch.tensor([0, 0, 1, 2])
+    found = gradient(rll(weight_grad=attached), x, labels)[0]
+    torch.testing.assert_close(found, tangential([expected], x[:1])[0], rtol=0, atol=1e-9)
+
+
+def test_R3_nothing_to_rank_is_zero_with_zero_gradient(at):
+    x, labels = at(0, 40, 180, 220), torch.tensor([0, 0, 1, 1])
+    assert rll()(x, labels).item() == 0
+    assert not gradient(rll(), x, labels).any()
+
+
+def test_R4_default_alpha_is_rll_simplers(batch):
+    assert torch.equal(rll(margin=0.4)(*batch), rll(alpha=1.2, margin=0.4)(*batch))
+    assert torch.equal(rll(margin=0.6)(*batch), rll(alpha=1.3, margin=0.6)(*batch))
+
+
+def test_R5_margin_sets_the_positive_radius(at):
+    x, labels = at(0, 60), torch.tensor([0, 0])  # distance 1
+    assert rll(alpha=1.2, margin=1.2)(x, labels).item() == pytest.approx(1.0)
+    assert rll(alpha=0.9, margin=0.0)(x, labels).item() == pytest.approx(0.1)
+    x, labels = at(0, 60), torch.tensor([0, 1])
+    assert rll(alpha=1.1, margin=0.0)(x, labels).item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 1, 1]])
+def test_R6_duplicates_have_zero_gradient_between_them(at, labels):
+    # two at one point and one opposite, beyond every negative's reach
+    loss = rll(alpha=1.2, margin=1.2, gallery_grad=True)
+    found = gradient(loss, at(0, 0, 180), torch.tensor(labels))
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, torch.zeros_like(found))
+
+
+def test_R6_one_image_a_class_has_no_positive_part(at):
+    value = rll()(at(0, 60), torch.tensor([0, 1]))
+    assert value.item() == pytest.approx(0.2)
+
+
+def test_R7_shuffling_permutes_gradients_only():
+    x, labels = torch.randn(10, 3, dtype=torch.float64), torch.arange(10) % 3
+    order = torch.randperm(10)
+    torch.testing.assert_close(
+        gradient(rll(), x[order], labels[order]), gradient(rll(), x, labels)[order]
+    )
+
+
+def test_no_gradient_at_the_kinks():
+    # distance of a right angle, in the arithmetic of the loss
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    root = math.sqrt(2)
+    for margin, labels in ((0.0, [0, 1]), (0.0, [0, 0])):
+        loss = rll(alpha=root, margin=margin)
+        assert not gradient(loss, x, torch.tensor(labels)).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    classes=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+    t_n=st.sampled_from([0.0, 3.0, 10.0]),
+    t_p=st.sampled_from([0.0, 2.0]),
+    weight_grad=st.booleans(),
+    gallery_grad=st.booleans(),
+    tpami=st.booleans(),
+)
+def test_agrees_with_a_loop(n, classes, seed, t_n, t_p, weight_grad, gallery_grad, tpami):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    labels = torch.randint(classes, (n,), generator=generator)
+    loss = rll(
+        alpha=1.3,
+        margin=0.5,
+        negative_temperature=t_n,
+        positive_temperature=t_p,
+        form="tpami" if tpami else "cvpr",
+        la=0.3,
+        weight_grad=weight_grad,
+        gallery_grad=gallery_grad,
+    )
+    shares = (0.7, 0.3) if tpami else (1.0, 0.3)
+    expected = reference(x, labels, 1.3, 0.5, t_n, t_p, weight_grad, gallery_grad, shares)
+    torch.testing.assert_close(loss(x, labels), expected, rtol=1e-10, atol=1e-12)
+    if expected.requires_grad:
+        torch.testing.assert_close(
+            gradient(loss, x.detach(), labels),
+            torch.autograd.grad(expected, x)[0],
+            atol=1e-9,
+            rtol=1e-7,
+        )
