@@ -57,10 +57,11 @@ class SoftTriple(Loss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         centers = unit_length(self.centers.to(embeddings.dtype))
         num_classes, per_class, _ = centers.shape
-        similarity = (unit_length(embeddings) @ centers.flatten(0, 1).T).unflatten(
-            1, (num_classes, per_class)
+        # (N, K, C) and not (N, C, K): a softmax over the last, short dimension is twice as slow
+        similarity = (unit_length(embeddings) @ centers.transpose(0, 1).flatten(0, 1).T).unflatten(
+            1, (per_class, num_classes)
         )
-        relaxed = ((similarity / self.gamma).softmax(dim=2) * similarity).sum(dim=2)
+        relaxed = ((similarity / self.gamma).softmax(dim=1) * similarity).sum(dim=1)
         own = class_mask(labels, num_classes)
         logits = self.la * torch.where(own, relaxed - self.margin, relaxed)
         loss = functional.cross_entropy(logits, labels)

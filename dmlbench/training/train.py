@@ -7,6 +7,7 @@ in the checkpoint, so a training that was interrupted ends with the same bits as
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -218,6 +219,7 @@ def set_up(recipe: Recipe, device: torch.device) -> None:
     """Make the arithmetic repeatable: threads by the recipe, deterministic kernels on a GPU."""
     torch.set_num_threads(recipe.cpu_threads)
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
 
