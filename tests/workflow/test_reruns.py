@@ -126,4 +126,5 @@ def test_it_runs_from_another_folder(project, tmp_path):
     study = str(project.folder / "study.yaml")
     project.environment["DMLBENCH_DATA"] = str(tmp_path / "else where/data")
     output = project.run("--dry-run", "--directory", str(tmp_path / "else where"), study=study)
-    assert "train            3" in output
+    assert "else where/data/stores/" in output
+    assert "Write the table and the plots" in output
