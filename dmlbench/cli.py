@@ -16,6 +16,8 @@ from dmlbench.problems import StudyError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    if (here := str(Path.cwd())) not in sys.path:  # as in `python -m dmlbench`: losses of one's own
+        sys.path.append(here)
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

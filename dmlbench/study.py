@@ -84,10 +84,10 @@ class Run:
     def train_key(self) -> str:
         """Digest of the settings and of the code of the training core, this loss and this
         backbone - and nothing else, so that nothing else retrains."""
-        what = "training.controls" if self.control else f"losses.{self.loss_type}"
+        loss = installed.loss_module(self.loss_type)
+        what = "dmlbench.training.controls" if self.control else loss
         backbone = installed.backbone_module(self.model.type)
-        code = source.digest("dmlbench.training.train", f"dmlbench.{what}", backbone)
-        return _key(self.settings, code)
+        return _key(self.settings, source.digest("dmlbench.training.train", what, backbone))
 
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
@@ -212,12 +212,12 @@ def _loss(
     path = f"losses.{name}"
     if name.startswith(CONTROL):
         problems.append(f"{path}: names that begin with {CONTROL} are the controls' own.")
-    if kind not in list_losses():
-        problems.append(f"{path}: no loss '{kind}'. {did_you_mean(kind, list_losses())}")
-        return None
-    model = _options_model(kind)
     try:
+        model = _options_model(kind)
         return kind, model.model_validate(entry).model_dump(mode="json")
+    except installed.UnusableLoss as error:
+        problems.append(f"{path}: no loss '{kind}': {error}")
+        return None
     except ValidationError as error:
         problems += describe(error, model, path)
         return None
@@ -278,7 +278,7 @@ def _recipe(
 
 def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """What the loss needs of the recipe and does not find there."""
-    if kind.startswith(CONTROL):
+    if kind.startswith(CONTROL) or "." in kind:
         return []
     divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
     product = math.prod(options[name] for name in divisors)
@@ -290,9 +290,28 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
 
 @cache
 def _options_model(kind: str) -> type[BaseModel]:
-    """The options that a loss's file declares, as a model that checks them."""
-    options: dict[str, Any] = source.declarations(f"dmlbench.losses.{kind}").options
-    return create_model(kind, __config__=ConfigDict(extra="forbid"), **options)
+    """The options that a loss declares, as a model that checks them."""
+    return create_model(kind, __config__=ConfigDict(extra="forbid"), **_options(kind))
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Type and default of each option of a loss, which is not imported for that."""
+    package, dot, name = kind.partition(".")
+    if not dot:
+        if kind not in list_losses():
+            raise installed.UnusableLoss(did_you_mean(kind, list_losses()))
+        return dict(source.declarations(f"dmlbench.losses.{kind}").options)
+    if package == "pml":
+        losses = installed.pml_losses()
+        if name not in losses:
+            raise installed.UnusableLoss(did_you_mean(kind, (f"pml.{n}" for n in losses), 60))
+        described = losses[name]
+    else:
+        described = installed.own_loss(kind)
+    return {
+        option: (source.annotation(text), default[0] if default else ...)
+        for option, (text, *default) in described.items()
+    }
 
 
 def _facts(kind: str) -> dict[str, Any]:
