@@ -69,9 +69,9 @@ def header(name: str) -> Header:
     """
     module = f"dmlbench.losses.{name}"
     text = source.docstring(module)
-    title, citation, *others = (" ".join(part.split()) for part in text.split("\n\n"))
-    cited = CITATION.match(citation)
-    if cited is None or not others or not others[-1].startswith("Differs: "):
+    title, *others = (" ".join(part.split()) for part in text.split("\n\n"))
+    cited = CITATION.match(others[0]) if others else None
+    if cited is None or not others[-1].startswith("Differs: "):
         raise ValueError(
             f"{module}: a header is a title, 'Authors; Venue; arXiv number. What it does.', and "
             "last a paragraph 'Differs: ...'"

@@ -264,3 +264,8 @@ def test_a_loss_by_name_is_the_library_s_with_sizes_and_options():
     embeddings = torch.randn(len(labels), D)
     value = create_loss("pml.FastAPLoss", C, D, num_bins=5)(embeddings, labels)
     assert torch.equal(value, losses.FastAPLoss(5)(embeddings, labels))
+
+
+def test_sizes_that_a_loss_can_do_without_are_not_filled_in():
+    # on a GPU the library cannot look up fixed values of each class
+    assert len(create_loss("pml.MarginLoss", C, D).criterion.beta) == 1
