@@ -31,7 +31,10 @@ print(json.dumps(catalogue()))
 _DESCRIBE_OWN = """
 import json, sys
 from dmlbench.losses._own import describe
-print(json.dumps(describe(sys.argv[1])))
+try:
+    print(json.dumps(describe(sys.argv[1])))
+except ValueError as error:
+    sys.exit(str(error))
 """
 
 BROKEN_TIMM = """\
@@ -116,16 +119,19 @@ def own_loss(kind: str) -> dict[str, list[Any]]:
         raise UnusableLoss(f"there is no module {module} here, nor among the installed packages")
     try:
         code = source.digest("dmlbench.losses._own", module)
-        answer = _asked("own", [versions("torch"), code, kind], _DESCRIBE_OWN, kind)
-    except (SyntaxError, ImportError, BrokenInstallation) as error:
+        return _asked("own", [versions("torch"), code, kind], _DESCRIBE_OWN, kind)
+    except (SyntaxError, ImportError) as error:
         raise UnusableLoss(f"{module} does not import: {error}") from None
-    if "error" in answer:
-        raise UnusableLoss(answer["error"])
-    return answer["options"]
+    except BrokenInstallation as error:
+        raise UnusableLoss(str(error)) from None
 
 
 def _asked(name: str, facts: Any, script: str, *arguments: str) -> Any:
-    """What `script` prints as JSON, in a process of its own; the answer is kept for `facts`."""
+    """What `script` prints as JSON, in a process of its own; the answer is kept for `facts`.
+
+    Raises:
+        BrokenInstallation: the process failed; its last words, and asked again the next time.
+    """
     label = hashlib.sha256(json.dumps([facts, sys.prefix]).encode()).hexdigest()[:16]
     cached = cache_folder() / f"{name}-{label}.json"
     if cached.is_file():

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,16 +33,22 @@ class Declarations:
 
 @cache
 def digest(*modules: str) -> str:
-    """16 hex digits over the code of `modules` and all that they import from their packages."""
+    """16 hex digits over the code of `modules` and all that they import from their packages, and,
+    where one is the user's own, from the folder where this is called."""
     packages = {module.partition(".")[0] for module in modules}
+    own = packages != {PACKAGE.name}
+
+    def counts(name: str) -> bool:
+        package = name.partition(".")[0]
+        return (package in packages or (own and _here(package) is not None)) and exists(name)
+
     seen: dict[str, str] = {}
     todo = list(modules)
     while todo:
         module = todo.pop()
         if module not in seen:
             seen[module], imported = _normalised(module)
-            todo += [name for name in imported if name.partition(".")[0] in packages]
-            todo = [name for name in todo if _path(name) is not None]
+            todo += filter(counts, imported)
     return sha256(repr(sorted(seen.items())).encode()).hexdigest()[:16]
 
 
@@ -108,7 +114,7 @@ def _path(module: str) -> Path | None:
     folder: Path | None = PACKAGE
     if package != PACKAGE.name:
         # what `python -m dmlbench` would find: where it is called, then the installed packages
-        spec = PathFinder.find_spec(package, [str(Path.cwd())])
+        spec = _here(package)
         with contextlib.suppress(ValueError):  # no name of a module
             spec = spec or importlib.util.find_spec(package)
         if spec is None:
@@ -125,6 +131,11 @@ def _path(module: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def _here(package: str) -> ModuleSpec | None:
+    """A module or package in the folder where this is called."""
+    return PathFinder.find_spec(package, [str(Path.cwd())])
 
 
 def _parse(module: str) -> tuple[Path, ast.Module]:

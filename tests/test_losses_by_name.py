@@ -1,6 +1,7 @@
 """Losses that a study names without a file here: pytorch-metric-learning's, and one's own."""
 
 import copy
+import re
 import shutil
 import subprocess
 import sys
@@ -52,15 +53,22 @@ OWN = """
 """
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """A cache of answers, in which what takes seconds may be known already."""
+    folder = tmp_path_factory.mktemp("cache")
+    for kind in ("timm", "pml"):
+        for known in installed.cache_folder().glob(f"{kind}-*.json"):
+            shutil.copy(known, folder)
+    return folder
+
+
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def own(tmp_path, monkeypatch, answers):
     """A package with losses of one's own, where dmlbench is called; a function to write in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "cache").mkdir()
-    for known in installed.cache_folder().glob("*.json"):  # about timm: seconds
-        shutil.copy(known, tmp_path / "cache")
-    monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DMLBENCH_CACHE", str(answers))
     monkeypatch.setenv("PYTHONPATH", str(source.PACKAGE.parent), prepend=":")
     package = tmp_path / "own_losses"
     package.mkdir()
@@ -152,11 +160,13 @@ def test_one_s_own_loss_is_checked_and_made(own):
             study.check(with_loss(wrong), "my.yaml")
 
 
-def test_one_s_own_loss_that_does_not_import_is_refused_and_asked_again(own):
+def test_one_s_own_loss_that_does_not_import_is_refused_and_asked_again(own, answers):
+    known = set(answers.iterdir())
     own("sharp", "import nothing_of_this_name\n")
     entry = {"type": "own_losses.sharp.Sharp"}
     with pytest.raises(StudyError, match=r"mine: .*does not import: .*nothing_of_this_name"):
         study.check(with_loss(entry), "my.yaml")
+    assert set(answers.iterdir()) == known  # what is missing may be installed
     own("sharp", "def broken(:\n")
     with pytest.raises(StudyError, match=r"mine: .*own_losses\.sharp does not import: "):
         study.check(with_loss(entry), "my.yaml")
@@ -174,11 +184,12 @@ def test_one_s_own_loss_that_does_not_import_is_refused_and_asked_again(own):
     ],
 )
 def test_what_is_no_loss_says_why(own, name, message):
-    assert message in _own.describe(f"own_losses.{name}")["error"]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        _own.describe(f"own_losses.{name}")
 
 
 def test_options_that_are_handed_on_to_a_base_are_options(own):
-    options = _own.describe("own_losses.sharp.Listed")["options"]
+    options = _own.describe("own_losses.sharp.Listed")
     assert options["extra"] == ["int"]
     assert options["margin"] == ["float", 0.4]
     assert options["form"] == ["Literal['cvpr', 'tpami']", "cvpr"]
@@ -196,6 +207,10 @@ def test_the_code_of_one_s_own_package_moves_the_key_of_its_loss_alone(own, monk
     own("sharp", OWN)
     assert moved(before, keys(settings)) == set()
     own("helper", "def scale(x):\n    return 4 * x\n")  # by a relative import
+    assert moved(before, keys(settings)) == {"mine"}
+    own("helper", "import beside\ndef scale(x):\n    return 3 * x\n")
+    before = keys(settings)
+    own("../beside", "NEW = 1\n")
     assert moved(before, keys(settings)) == {"mine"}
 
 

@@ -45,7 +45,8 @@ recorded with the result, as are those of all libraries.
 An import path leads to a class of one's own, a subclass of `dmlbench.losses.base.Loss` in a file
 where `dmlbench` is called, or in an installed package. Its options are keyword-only arguments with
 annotations (`float`, `int`, `bool`, `str`, `Literal`). The code of its file is in the key, with all
-that it imports from its own package and from dmlbench: a change there retrains its runs alone.
+that it imports from its own package, from that folder and from dmlbench: a change there retrains
+its runs alone.
 """
 
 

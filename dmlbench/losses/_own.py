@@ -11,32 +11,36 @@ from dmlbench import source
 from dmlbench.losses.base import Loss
 
 
-def describe(path: str) -> dict[str, Any]:
-    """{"options": {name: [annotation, and default if any]}} of the class at `path`, or {"error":
-    what is wrong}."""
+def describe(path: str) -> dict[str, list[Any]]:
+    """Options of the class at `path`: name -> [annotation, and default if any].
+
+    Raises:
+        ValueError: there is no such class, or it is no loss; in one line.
+    """
     module, _, name = path.rpartition(".")
     try:
         found = vars(importlib.import_module(module))
     except Exception as error:  # whatever the user's own code raises
-        return {"error": f"{module} does not import: {type(error).__name__}: {error}"}
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{module} does not import: {reason}") from error
     losses = [key for key, value in found.items() if _is_loss(value)]
     if name not in losses:
         near = difflib.get_close_matches(name, losses, n=1)
         guess = f" Did you mean '{module}.{near[0]}'?" if near else ""
         what = "is no subclass of dmlbench.losses.base.Loss" if name in found else "is not there"
-        return {
-            "error": f"{name} {what}.{guess} Losses in {module}: {', '.join(losses) or 'none'}."
-        }
+        raise ValueError(
+            f"{name} {what}.{guess} Losses in {module}: {', '.join(losses) or 'none'}."
+        )
     options = {}
     for option in _options(found[name]):
         text = option.annotation
         text = text if isinstance(text, str) else inspect.formatannotation(text)
         if not _is_plain(text, option.default):
             kinds = ", ".join(source.ANNOTATIONS)
-            return {"error": f"option '{option}' needs an annotation of {kinds}, a plain default."}
+            raise ValueError(f"option '{option}' needs an annotation of {kinds}, a plain default.")
         default = [] if option.default is option.empty else [option.default]
         options[option.name] = [text, *default]
-    return {"options": options}
+    return options
 
 
 def _is_loss(value: Any) -> bool:
