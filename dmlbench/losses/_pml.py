@@ -38,7 +38,7 @@ class PmlLoss(Loss):
         if not embeddings.isfinite().all():  # would be sorted out, and the loss be a healthy 0
             return embeddings.sum() * torch.nan
         picked = None if self.miner is None else self.miner(embeddings, labels)
-        return self.criterion(embeddings, labels, picked).reshape(())
+        return self.criterion(embeddings, labels, picked)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         own = list(self.parameters())

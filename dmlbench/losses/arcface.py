@@ -5,15 +5,13 @@ proxy a class, the own class's angle widened by a margin.
 
 Defaults: the paper's for faces (margin 0.5, scale 64); the proxies learn at the backbone's rate.
 
-Differs: proxies start as standard normal draws (pytorch-metric-learning's), and an embedding on its
-proxy gets gradient 0 in place of NaN.
+Differs: proxies start as standard normal draws (pytorch-metric-learning's).
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch import Tensor
 
@@ -40,12 +38,5 @@ class ArcFace(PmlLoss):
         proxies_lr_factor: float = 1.0,
     ) -> None:
         degrees = math.degrees(margin)
-        criterion = _ArcFaceLoss(num_classes, embedding_dim, margin=degrees, scale=scale)
+        criterion = ArcFaceLoss(num_classes, embedding_dim, margin=degrees, scale=scale)
         super().__init__(criterion, lr_factor=proxies_lr_factor)
-
-
-class _ArcFaceLoss(ArcFaceLoss):
-    def get_angles(self, cosine_of_target_classes: Tensor) -> Tensor:
-        # the slope of acos at 1 is infinite, and rounding takes cosines beyond it
-        bound = 1 - torch.finfo(cosine_of_target_classes.dtype).eps
-        return super().get_angles(cosine_of_target_classes.clamp(-bound, bound))

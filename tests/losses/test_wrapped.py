@@ -15,6 +15,10 @@ C, D = 6, 8
 UNIT = torch.nn.functional.normalize
 
 
+def arcface(margin, scale):
+    return losses.ArcFaceLoss(C, D, margin=math.degrees(margin), scale=scale)
+
+
 def dot():
     return distances.DotProductSimilarity(normalize_embeddings=False)
 
@@ -52,7 +56,7 @@ def semihard(margin, power):
 DIRECT = [
     ("angular", {}, lambda: losses.AngularLoss(40), None),
     ("angular", {"alpha": 50.0}, lambda: losses.AngularLoss(50), None),
-    ("arcface", {}, lambda: losses.ArcFaceLoss(C, D, margin=math.degrees(0.5)), None),
+    ("arcface", {}, lambda: arcface(0.5, 64), None),
     ("arcface", {"margin": 0.1, "scale": 9.0}, lambda: arcface(0.1, 9), None),
     ("circle", {}, losses.CircleLoss, None),
     ("circle", {"margin": 0.25, "gamma": 256.0}, lambda: losses.CircleLoss(0.25, 256), None),
@@ -106,10 +110,6 @@ DIRECT = [
 ]
 
 
-def arcface(margin, scale):
-    return losses.ArcFaceLoss(C, D, margin=math.degrees(margin), scale=scale)
-
-
 def value_and_gradients(loss, embeddings, *others):
     torch.manual_seed(2)  # for those that draw
     value = loss(embeddings, *others)
@@ -127,13 +127,13 @@ def test_every_wrapped_loss_is_compared():
 def test_value_and_gradients_are_the_library_s(name, options, criterion, miner, dtype):
     labels = torch.arange(C).repeat_interleave(4)
     embeddings = torch.randn(len(labels), D, dtype=dtype) + 0.7 * torch.randn(C, D)[labels]
-    if name == "angular":  # whose negatives the library takes at any length
-        embeddings = UNIT(embeddings)
     embeddings = embeddings.to(dtype).requires_grad_()
     ours, direct, picks = create_loss(name, C, D, **options), criterion(), miner and miner()
     direct.load_state_dict(ours.criterion.state_dict())
 
     def library(embeddings):
+        if name == "angular":  # whose negatives the library takes at any length
+            embeddings = UNIT(embeddings)
         return direct(embeddings, labels, picks(embeddings, labels) if picks else None)
 
     library.parameters = direct.parameters
@@ -142,11 +142,6 @@ def test_value_and_gradients_are_the_library_s(name, options, criterion, miner, 
     assert value > 0
     exact = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
     torch.testing.assert_close(value, expected, rtol=exact, atol=exact)
-    if name == "angular":  # along an embedding only: its length is none of ours
-        gradients = [(g - (g * e).sum(1, True) * e) for g, e in [(gradients[0], embeddings)]]
-        its_gradients = [
-            (g - (g * e).sum(1, True) * e) for g, e in [(its_gradients[0], embeddings)]
-        ]
     torch.testing.assert_close(gradients, its_gradients, rtol=exact, atol=10 * exact)
 
 
@@ -197,9 +192,9 @@ def test_own_parameters_learn_at_their_own_rate(name, factor):
 
 @pytest.mark.parametrize("name", ["arcface", "cosface"])
 def test_embeddings_on_their_proxies_have_finite_gradients(name):
-    loss = create_loss(name, C, D)
+    loss = create_loss(name, 200, D)  # rounding takes the cosines of many to 1, or beyond
     embeddings = loss.criterion.W.detach().T.clone().requires_grad_()
-    loss(embeddings, torch.arange(C)).backward()
+    loss(embeddings, torch.arange(200)).backward()
     assert embeddings.grad.isfinite().all()
     assert loss.criterion.W.grad.isfinite().all()
 
@@ -209,6 +204,7 @@ def test_embeddings_on_their_proxies_have_finite_gradients(name):
 REQUIRED = {"RankedListLoss": {"margin": 0.4, "Tn": 10}}
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pytorch_metric_learning")
 @pytest.mark.parametrize("name", sorted(catalogue()))
 def test_every_loss_of_the_library_that_is_offered_trains(name):
     loss = create_loss(f"pml.{name}", C, D, **REQUIRED.get(name, {}))
