@@ -6,6 +6,7 @@ pytorch-metric-learning or one of the user's own is checked without.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from dmlbench import source
-from dmlbench.files import read_json, write_json
+from dmlbench.files import read_json_if_whole, write_json
 
 _LIST_MODELS = """
 import json, timm
-print(json.dumps(timm.list_models()))
+print(json.dumps(timm.list_models() + timm.list_pretrained()))
 """
 _LIST_PML = """
 import json
@@ -73,7 +74,7 @@ def backbone_module(kind: str) -> str:
 
 @cache
 def timm_models() -> frozenset[str]:
-    """Names of all timm models.
+    """Names of all timm models, without and with the tags of their weights.
 
     Raises:
         BrokenInstallation: timm does not import, as beside a torchvision of another torch.
@@ -116,7 +117,7 @@ def own_loss(kind: str) -> dict[str, list[Any]]:
     """
     module = kind.rpartition(".")[0]
     if not all(part.isidentifier() for part in kind.split(".")) or not source.exists(module):
-        raise UnusableLoss(f"there is no module {module} here, nor among the installed packages")
+        raise UnusableLoss(f"There is no module {module} here, nor among the installed packages")
     try:
         code = source.digest("dmlbench.losses._own", module)
         return _asked("own", [versions("torch"), code, kind], _DESCRIBE_OWN, kind)
@@ -134,15 +135,16 @@ def _asked(name: str, facts: Any, script: str, *arguments: str) -> Any:
     """
     label = hashlib.sha256(json.dumps([facts, sys.prefix]).encode()).hexdigest()[:16]
     cached = cache_folder() / f"{name}-{label}.json"
-    if cached.is_file():
-        return read_json(cached)
+    if (known := read_json_if_whole(cached)) is not None:
+        return known
     run = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
     if run.returncode:
         raise BrokenInstallation((run.stderr.strip().splitlines() or ["no message"])[-1])
     answer = json.loads(run.stdout.splitlines()[-1])
-    write_json(cached, answer)
+    with contextlib.suppress(OSError):  # a cache, where there is room for one
+        write_json(cached, answer)
     return answer
 
 

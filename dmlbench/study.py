@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import file_digest, sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from dmlbench import installed, source
 from dmlbench.datasets import list_datasets
@@ -53,14 +54,15 @@ class Run:
         return self.loss.removeprefix(CONTROL) if self.loss.startswith(CONTROL) else None
 
     @property
-    def store(self) -> str:
-        """Name of the folder of packed images."""
-        return f"{self.data.type}-{self.model.side}"
+    def uses_model(self) -> bool:
+        """Whether there is anything for a GPU to do: vectors and labels need none."""
+        return self.control in (None, "untrained")
 
     @property
-    def store_facts(self) -> str:
-        """What the store must hold, as one canonical JSON string."""
-        return _canonical({"facts": self.facts, "checksums": self.data.checksums})
+    def store(self) -> str:
+        """Name of the folder of packed images: other facts or archives, another folder, so that
+        a store is made once and never again."""
+        return f"{self.data.type}-{self.model.side}-{_key(self.facts, self.data.checksums)[:8]}"
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -87,7 +89,8 @@ class Run:
         loss = installed.loss_module(self.loss_type)
         what = "dmlbench.training.controls" if self.control else loss
         backbone = installed.backbone_module(self.model.type)
-        return _key(self.settings, source.digest("dmlbench.training.train", what, backbone))
+        core = ("dmlbench.training.train", "dmlbench.datasets.store")
+        return _key(self.settings, source.digest(*core, what, backbone))
 
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
@@ -141,6 +144,8 @@ def read(path: str | Path) -> Study:
         settings = yaml.safe_load(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise StudyError(str(path), ["there is no such file."]) from None
+    except OSError as error:
+        raise StudyError(str(path), [f"it cannot be read: {error.strerror}."]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(str(path), [f"this is not YAML: {error}"]) from None
     return check(settings, str(path))
@@ -168,21 +173,33 @@ def check(settings: Any, file: str) -> Study:
 def _grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Iterator[Run]:
     """The runs of the plan; what is wrong with an entry is added to `problems`."""
     plan = settings.plan
-    losses = {name: _loss(name, settings.losses, problems) for name in plan.losses}
-    backbones = {name: _backbone(name, settings.backbones, problems) for name in plan.backbones}
-    datasets = {name: _dataset(name, settings.datasets, problems) for name in plan.datasets}
+    # Entries that are not selected are looked at too: their time will come
+    losses = {
+        name: _loss(name, settings.losses, problems) for name in (*plan.losses, *settings.losses)
+    }
+    backbones = {
+        name: _backbone(name, settings.backbones, problems)
+        for name in (*plan.backbones, *settings.backbones)
+    }
+    datasets = {
+        name: _dataset(name, settings.datasets, problems)
+        for name in (*plan.datasets, *settings.datasets)
+    }
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
-    for dataset, data in datasets.items():
-        for backbone, model in backbones.items():
-            if not (data and model):
-                continue
+    for dataset, backbone in product(plan.datasets, plan.backbones):
+        data, model = datasets[dataset], backbones[backbone]
+        if data and model:
+            problems += _missing_weights(f"backbones.{backbone}", model)
             merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
             if isinstance(merged, list):
                 problems += merged
                 continue
-            for loss, found in {**controls, **losses}.items():
+            if merged.freeze_bn is None:
+                merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
+            for loss in (*controls, *plan.losses):
+                found = controls.get(loss) or losses[loss]
                 if not found:
                     continue
                 kind, options = found
@@ -216,7 +233,8 @@ def _loss(
         model = _options_model(kind)
         return kind, model.model_validate(entry).model_dump(mode="json")
     except installed.UnusableLoss as error:
-        problems.append(f"{path}: no loss '{kind}': {error}")
+        hint = str(error) or did_you_mean(kind, {*list_losses(), *entries} - {name})
+        problems.append(f"{path}: no loss '{kind}'. {hint}")
         return None
     except ValidationError as error:
         problems += describe(error, model, path)
@@ -234,13 +252,18 @@ def _backbone(
         return None
     if installed.backbone_module(backbone.type) == "dmlbench.backbones.timm":
         models = installed.timm_models()
-        if backbone.type.partition(".")[0] not in models:
-            hint = did_you_mean(backbone.type, models)
+        if backbone.type not in models:
+            hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
             problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
+            return None
+    return backbone
+
+
+def _missing_weights(path: str, backbone: Backbone) -> list[str]:
     weights = backbone.pretrained
     if isinstance(weights, str) and not Path(weights).is_file():
-        problems.append(f"{path}.pretrained: there is no file {weights}. true takes timm's own.")
-    return backbone
+        return [f"{path}.pretrained: there is no file {weights}. true takes timm's own."]
+    return []
 
 
 def _dataset(
@@ -253,7 +276,7 @@ def _dataset(
         problems += describe(error, Dataset, path)
         return None
     if dataset.type not in list_datasets():
-        hint = did_you_mean(dataset.type, list_datasets())
+        hint = did_you_mean(dataset.type, {*list_datasets(), *entries} - {name})
         problems.append(f"{path}: no data set '{dataset.type}'. {hint}")
         return None
     return dataset
@@ -281,8 +304,8 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
     if kind.startswith(CONTROL) or "." in kind:
         return []
     divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
-    product = math.prod(options[name] for name in divisors)
-    if recipe.batch_size % product:
+    whole = math.prod(options[name] for name in divisors)
+    if not whole or recipe.batch_size % whole:
         terms = " x ".join(f"{name} {options[name]}" for name in divisors)
         return [f"{path}: {terms} does not divide the recipe's batch_size {recipe.batch_size}."]
     return []
@@ -291,16 +314,23 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
 @cache
 def _options_model(kind: str) -> type[BaseModel]:
     """The options that a loss declares, as a model that checks them."""
-    return create_model(kind, __config__=ConfigDict(extra="forbid"), **_options(kind))
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return create_model(kind, __config__=config, **_options(kind))
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """Type and default of each option of a loss, which is not imported for that."""
+    """Type and default of each option of a loss, which is not imported for that; and the bounds
+    in its file's constants LEAST (may be equal) and ABOVE (may not)."""
     package, dot, name = kind.partition(".")
     if not dot:
         if kind not in list_losses():
-            raise installed.UnusableLoss(did_you_mean(kind, list_losses()))
-        return dict(source.declarations(f"dmlbench.losses.{kind}").options)
+            raise installed.UnusableLoss
+        declared = source.declarations(f"dmlbench.losses.{kind}")
+        least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+        return {
+            option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+            for option, (type_, default) in declared.options.items()
+        }
     if package == "pml":
         losses = installed.pml_losses()
         if name not in losses:

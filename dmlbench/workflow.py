@@ -8,7 +8,7 @@ import platform
 from datetime import datetime
 from typing import TextIO
 
-from dmlbench.files import read_json, write_json
+from dmlbench.files import read_json_if_whole, write_json
 from dmlbench.problems import StudyError
 from dmlbench.study import Study
 
@@ -24,7 +24,11 @@ def claim(study: Study) -> None:
     Raises:
         StudyError: another process works on this study.
     """
-    study.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"there can be no folder of this name ({error.strerror}): rename the study."
+        raise StudyError(str(study.folder), [message]) from None
     lock = (study.folder / "lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,5 +43,5 @@ def claim(study: Study) -> None:
     lock.flush()
     _held.append(lock)
     snapshot, settings = study.folder / "study.json", study.settings.model_dump(mode="json")
-    if not snapshot.is_file() or read_json(snapshot) != settings:
+    if read_json_if_whole(snapshot) != settings:
         write_json(snapshot, settings)

@@ -36,7 +36,6 @@ def create_loss(
     Raises:
         ValueError: there is no such loss.
     """
-    # modules by their names, as an import statement would make them part of every loss's key
     path, _, attribute = name.rpartition(".")
     if path == "pml":
         wrapper = importlib.import_module("dmlbench.losses._pml")

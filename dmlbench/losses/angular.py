@@ -17,6 +17,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 from dmlbench.losses.base import unit_length
 
+ABOVE = {"alpha": 0}
 SEARCH_SPACE = {"alpha": {"low": 30.0, "high": 55.0}}
 
 

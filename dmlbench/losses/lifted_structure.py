@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
 
+LEAST = {"margin": 0}
 SEARCH_SPACE = {"margin": {"low": 0.2, "high": 2.0}}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
 
+LEAST = {"l2_weight": 0}
 SEARCH_SPACE = {"l2_weight": {"low": 1e-4, "high": 0.1, "log": True}}
 
 

@@ -1,5 +1,6 @@
 # The study, the environment of the jobs, and the params of their rules.
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -58,20 +59,32 @@ def open_study():
         raise WorkflowError(str(error))
 
 
+def point_to_leaderboard():
+    page = STUDY.folder / "leaderboard/leaderboard.md"
+    if page.is_file():
+        print(f"The leaderboard: {page}, its plots beside it")
+
+
 def run_of(wildcards):
     path = "{w.dataset}/{w.backbone}/{w.loss}/seed{w.seed}".format(w=wildcards)
     return STUDY.runs[path]
 
 
 def store_of(wildcards):
-    """Packed images of a run: made where missing, and never a reason to train again - what they
+    """Packed images of a run: made where missing, and never a reason to train again. What they
     are is in the run's key."""
     return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
 
 
-def store_facts(wildcards):
-    """What the packed images must be; other facts, and they are packed anew."""
-    return STUDY.stores[wildcards.store].store_facts
+def store_source(wildcards):
+    """What goes into a store. It is in the store's name too: whichever study asks, these are the
+    same, so a store that is there is never made again."""
+    run = STUDY.stores[wildcards.store]
+    return [
+        run.data.type,
+        str(run.model.side),
+        json.dumps(run.data.checksums, sort_keys=True),
+    ]
 
 
 def train_key(wildcards):
@@ -87,8 +100,7 @@ def cpu_threads(wildcards):
 
 
 def gpus(wildcards):
-    """Vectors and labels need no device."""
-    return int(run_of(wildcards).control in (None, "untrained"))
+    return int(run_of(wildcards).uses_model)
 
 
 def results(name):

@@ -8,6 +8,7 @@ rule store:
         f"{STUDY.folder}/logs/data/{{store}}.log",
     benchmark:
         f"{STUDY.folder}/logs/data/{{store}}.benchmark.tsv"
+    retries: 0
     conda:
         "../../envs/dmlbench.yaml"
     threads: workflow.cores
@@ -15,9 +16,9 @@ rule store:
         runtime=240,
         mem_mb=4000,
     params:
-        facts=store_facts,
-        study=SNAPSHOT,
+        source=store_source,
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "exec python -m dmlbench data {params.study:q} {wildcards.store:q} > {log:q} 2>&1"
+        "exec python -m dmlbench data {params.source:q}"
+        ' "$(dirname {output.manifest:q})" > {log:q} 2>&1'
