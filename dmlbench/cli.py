@@ -17,6 +17,8 @@ from dmlbench.problems import StudyError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    if (here := str(Path.cwd())) not in sys.path:  # as in `python -m dmlbench`: losses of one's own
+        sys.path.append(here)
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -48,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     with_study("plan", _plan, "check a study and list its runs")
     listing = command("list", _list, "what a study can name")
     listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
+    listing.add_argument("--markdown", action="store_true", help="losses as docs/losses.md")
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
@@ -83,10 +86,15 @@ def _plan(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from dmlbench import installed
     from dmlbench.datasets import list_datasets
-    from dmlbench.losses import list_losses
+    from dmlbench.losses import _headers as headers
 
+    if options.markdown:
+        if options.noun != "losses":
+            raise StudyError("list", [f"--markdown is for losses, not for {options.noun}."])
+        print(headers.markdown(), end="")
+        return 0
     nouns = {
-        "losses": list_losses,
+        "losses": headers.lines,
         "datasets": list_datasets,
         "backbones": lambda: sorted(installed.timm_models()),
     }

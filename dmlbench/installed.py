@@ -1,6 +1,7 @@
 """What the installed packages offer, asked once per version in a process of its own.
 
-Importing timm takes seconds; a study that names a timm model is checked without it.
+Importing timm or torch takes seconds; a study that names a timm model, a loss of
+pytorch-metric-learning or one of the user's own is checked without.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from dmlbench import source
 from dmlbench.files import read_json_if_whole, write_json
@@ -21,6 +23,19 @@ from dmlbench.files import read_json_if_whole, write_json
 _LIST_MODELS = """
 import json, timm
 print(json.dumps(timm.list_models() + timm.list_pretrained()))
+"""
+_LIST_PML = """
+import json
+from dmlbench.losses._pml import catalogue
+print(json.dumps(catalogue()))
+"""
+_DESCRIBE_OWN = """
+import json, sys
+from dmlbench.losses._own import describe
+try:
+    print(json.dumps(describe(sys.argv[1])))
+except ValueError as error:
+    sys.exit(str(error))
 """
 
 BROKEN_TIMM = """\
@@ -34,6 +49,10 @@ timm does not import: {error}
 
 class BrokenInstallation(RuntimeError):
     """A package is there but does not import; the message says what to do."""
+
+
+class UnusableLoss(ValueError):
+    """An import path in a study does not lead to a loss; the message says why."""
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -61,21 +80,72 @@ def timm_models() -> frozenset[str]:
         BrokenInstallation: timm does not import, as beside a torchvision of another torch.
     """
     found = versions("torch", "torchvision", "timm")
-    label = hashlib.sha256(json.dumps([found, sys.prefix]).encode()).hexdigest()[:16]
-    cached = cache_folder() / f"timm-{label}.json"
-    if known := read_json_if_whole(cached):
-        return frozenset(known)
-    listing = subprocess.run(
-        [sys.executable, "-c", _LIST_MODELS], capture_output=True, text=True, check=False
-    )
-    if listing.returncode:
-        last = listing.stderr.strip().splitlines()[-1:] or ["no message"]
+    try:
+        return frozenset(_asked("timm", found, _LIST_MODELS))
+    except BrokenInstallation as error:
         shown = ", ".join(f"{name} {number}" for name, number in found.items())
-        raise BrokenInstallation(BROKEN_TIMM.format(error=last[0], versions=shown))
-    names = json.loads(listing.stdout.splitlines()[-1])
+        raise BrokenInstallation(BROKEN_TIMM.format(error=error, versions=shown)) from None
+
+
+def loss_module(kind: str) -> str:
+    """The module that builds the loss `kind`: its file in this package; what wraps any `pml.Name`;
+    the module of an import path."""
+    if "." not in kind:
+        return f"dmlbench.losses.{kind}"
+    module = kind.rpartition(".")[0]
+    return "dmlbench.losses._pml" if module == "pml" else module
+
+
+@cache
+def pml_losses() -> dict[str, dict[str, list[Any]]]:
+    """Losses of pytorch-metric-learning: name -> option -> [annotation, and default if any]."""
+    found = versions("torch", "pytorch-metric-learning")
+    code = source.digest("dmlbench.losses._pml")
+    try:
+        return _asked("pml", [found, code], _LIST_PML)
+    except BrokenInstallation as error:
+        raise BrokenInstallation(f"pytorch-metric-learning does not import: {error}") from None
+
+
+@cache
+def own_loss(kind: str) -> dict[str, list[Any]]:
+    """Options of a loss of the user's own, by its import path: option -> [annotation, and default
+    if any]. Asked anew when its code changed.
+
+    Raises:
+        UnusableLoss: there is no such class, or it is no loss.
+    """
+    module = kind.rpartition(".")[0]
+    if not all(part.isidentifier() for part in kind.split(".")) or not source.exists(module):
+        raise UnusableLoss(f"There is no module {module} here, nor among the installed packages")
+    try:
+        code = source.digest("dmlbench.losses._own", module)
+        return _asked("own", [versions("torch"), code, kind], _DESCRIBE_OWN, kind)
+    except (SyntaxError, ImportError) as error:
+        raise UnusableLoss(f"{module} does not import: {error}") from None
+    except BrokenInstallation as error:
+        raise UnusableLoss(str(error)) from None
+
+
+def _asked(name: str, facts: Any, script: str, *arguments: str) -> Any:
+    """What `script` prints as JSON, in a process of its own; the answer is kept for `facts`.
+
+    Raises:
+        BrokenInstallation: the process failed; its last words, and asked again the next time.
+    """
+    label = hashlib.sha256(json.dumps([facts, sys.prefix]).encode()).hexdigest()[:16]
+    cached = cache_folder() / f"{name}-{label}.json"
+    if (known := read_json_if_whole(cached)) is not None:
+        return known
+    run = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        raise BrokenInstallation((run.stderr.strip().splitlines() or ["no message"])[-1])
+    answer = json.loads(run.stdout.splitlines()[-1])
     with contextlib.suppress(OSError):  # a cache, where there is room for one
-        write_json(cached, names)
-    return frozenset(names)
+        write_json(cached, answer)
+    return answer
 
 
 def cache_folder() -> Path:

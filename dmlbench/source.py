@@ -1,4 +1,4 @@
-"""What dmlbench's own source says, read from its syntax trees: nothing here is imported.
+"""What source says, read from its syntax trees: nothing here is imported.
 
 Two questions are answered. *Has the code that produces a number changed?* - by a digest that
 comments, docstrings and layout do not move. *Which options does this file declare?* - so that a
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,15 +42,22 @@ class Declarations:
 
 @cache
 def digest(*modules: str) -> str:
-    """16 hex digits over the code of `modules` and of all that they import from this package and
-    that makes numbers."""
+    """16 hex digits over the code of `modules` and of all that they import from their packages and
+    that makes numbers; where one is the user's own, also from the folder where this is called."""
+    packages = {module.partition(".")[0] for module in modules}
+    own = packages != {PACKAGE.name}
+
+    def counts(name: str) -> bool:
+        package = name.partition(".")[0]
+        return (package in packages or (own and _here(package) is not None)) and exists(name)
+
     seen: dict[str, str] = {}
     todo = list(modules)
     while todo:
         module = todo.pop()
         if module not in seen and module not in NO_NUMBERS:
             seen[module], imported = _normalised(module)
-            todo += imported
+            todo += filter(counts, imported)
     return sha256(repr(sorted(seen.items())).encode()).hexdigest()[:16]
 
 
@@ -75,18 +84,31 @@ def declarations(module: str) -> Declarations:
     return Declarations(constants, options)
 
 
+def docstring(module: str) -> str:
+    """The header of a file."""
+    return ast.get_docstring(_parse(module)[1]) or ""
+
+
+def imports(module: str) -> list[str]:
+    """Dotted names of all that `module` imports when it runs, and of the packages they are in."""
+    return _normalised(module)[1]
+
+
 def exists(module: str) -> bool:
-    """Whether `module` is a file or folder of this package."""
+    """Whether `module` is a file or folder, of this package or one that could be imported."""
     return _path(module) is not None
+
+
+def annotation(text: str) -> Any:
+    """The type that the annotation of an option means."""
+    return eval(text, {"__builtins__": {}}, ANNOTATIONS)
 
 
 def _option(path: Path, argument: ast.arg, default: ast.expr | None) -> tuple[Any, Any]:
     try:
         if argument.annotation is None or default is None:
             raise ValueError("it has no annotation or no default")
-        annotation = compile(ast.Expression(argument.annotation), str(path), "eval")
-        kind = eval(annotation, {"__builtins__": {}}, ANNOTATIONS)
-        return kind, ast.literal_eval(default)
+        return annotation(ast.unparse(argument.annotation)), ast.literal_eval(default)
     except (ValueError, NameError, TypeError) as error:
         raise TypeError(
             f"{path}:{argument.lineno}: option '{argument.arg}': {error}. An option is a keyword-"
@@ -95,27 +117,49 @@ def _option(path: Path, argument: ast.arg, default: ast.expr | None) -> tuple[An
 
 
 def _path(module: str) -> Path | None:
+    """File of a module, found without importing anything. This package's own __init__ holds no
+    code, and is none."""
     package, *parts = module.split(".")
-    stem = PACKAGE.joinpath(*parts)
-    if package == PACKAGE.name and parts:
-        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if path.is_file():
-                return path
+    folder: Path | None = PACKAGE
+    if package != PACKAGE.name:
+        # what `python -m dmlbench` would find: where it is called, then the installed packages
+        spec = _here(package)
+        with contextlib.suppress(ValueError):  # no name of a module
+            spec = spec or importlib.util.find_spec(package)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations
+        folder = Path(next(iter(folders))) if folders else None
+        if not parts:
+            init = Path(spec.origin or "") if folder is None else folder / "__init__.py"
+            return init if init.suffix == ".py" and init.is_file() else None
+    if folder is None or not parts:
+        return None
+    stem = folder.joinpath(*parts)
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.is_file():
+            return path
     return None
+
+
+def _here(package: str) -> ModuleSpec | None:
+    """A module or package in the folder where this is called."""
+    return PathFinder.find_spec(package, [str(Path.cwd())])
 
 
 def _parse(module: str) -> tuple[Path, ast.Module]:
     path = _path(module)
     if path is None:
-        raise ModuleNotFoundError(f"no module {module} in {PACKAGE}")
+        raise ModuleNotFoundError(f"no module {module}")
     return path, ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 @cache
 def _normalised(module: str) -> tuple[str, list[str]]:
-    """Digest of one module without docstrings, and the package's modules that it imports."""
-    _, tree = _parse(module)
-    imported = sorted(set(_imports(tree)))
+    """Digest of one module without docstrings, and what it imports."""
+    path, tree = _parse(module)
+    package = module if path.stem == "__init__" else module.rpartition(".")[0]
+    imported = sorted(set(_imports(tree, package)))
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -123,21 +167,21 @@ def _normalised(module: str) -> tuple[str, list[str]]:
     return sha256(ast.unparse(tree).encode()).hexdigest(), imported
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    """The package's modules that `tree` imports when it runs, function-level imports included."""
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """What `tree` imports when it runs, function-level imports included; modules or names in
+    them, and the packages they are in. Relative imports start from `package`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            start = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names = [start, *(f"{start}.{alias.name}" for alias in node.names)]
         for name in names:
             parts = name.split(".")
             # importing a.b.c runs a.b's __init__ as well
-            for end in range(2, len(parts) + 1):
-                module = ".".join(parts[:end])
-                if _path(module) is not None:
-                    yield module
-        yield from _imports(node)
+            for end in range(1, len(parts) + 1):
+                yield ".".join(parts[:end])
+        yield from _imports(node, package)

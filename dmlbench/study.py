@@ -86,10 +86,11 @@ class Run:
     def train_key(self) -> str:
         """Digest of the settings and of the code of the training core, this loss and this
         backbone - and nothing else, so that nothing else retrains."""
-        what = "training.controls" if self.control else f"losses.{self.loss_type}"
+        loss = installed.loss_module(self.loss_type)
+        what = "dmlbench.training.controls" if self.control else loss
         backbone = installed.backbone_module(self.model.type)
         core = ("dmlbench.training.train", "dmlbench.datasets.store")
-        return _key(self.settings, source.digest(*core, f"dmlbench.{what}", backbone))
+        return _key(self.settings, source.digest(*core, what, backbone))
 
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
@@ -228,13 +229,13 @@ def _loss(
     path = f"losses.{name}"
     if name.startswith(CONTROL):
         problems.append(f"{path}: names that begin with {CONTROL} are the controls' own.")
-    if kind not in list_losses():
-        hint = did_you_mean(kind, {*list_losses(), *entries} - {name})
+    try:
+        model = _options_model(kind)
+        return kind, model.model_validate(entry).model_dump(mode="json")
+    except installed.UnusableLoss as error:
+        hint = str(error) or did_you_mean(kind, {*list_losses(), *entries} - {name})
         problems.append(f"{path}: no loss '{kind}'. {hint}")
         return None
-    model = _options_model(kind)
-    try:
-        return kind, model.model_validate(entry).model_dump(mode="json")
     except ValidationError as error:
         problems += describe(error, model, path)
         return None
@@ -300,7 +301,7 @@ def _recipe(
 
 def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """What the loss needs of the recipe and does not find there."""
-    if kind.startswith(CONTROL):
+    if kind.startswith(CONTROL) or "." in kind:
         return []
     divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
     whole = math.prod(options[name] for name in divisors)
@@ -312,16 +313,35 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
 
 @cache
 def _options_model(kind: str) -> type[BaseModel]:
-    """The options that a loss's file declares, as a model that checks them: their types, and
-    the bounds in the file's constants LEAST (may be equal) and ABOVE (may not)."""
-    declared = source.declarations(f"dmlbench.losses.{kind}")
-    least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
-    fields: dict[str, Any] = {
-        name: (kind, Field(default, ge=least.get(name), gt=above.get(name)))
-        for name, (kind, default) in declared.options.items()
-    }
+    """The options that a loss declares, as a model that checks them."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return create_model(kind, __config__=config, **fields)
+    return create_model(kind, __config__=config, **_options(kind))
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Type and default of each option of a loss, which is not imported for that; and the bounds
+    in its file's constants LEAST (may be equal) and ABOVE (may not)."""
+    package, dot, name = kind.partition(".")
+    if not dot:
+        if kind not in list_losses():
+            raise installed.UnusableLoss
+        declared = source.declarations(f"dmlbench.losses.{kind}")
+        least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+        return {
+            option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+            for option, (type_, default) in declared.options.items()
+        }
+    if package == "pml":
+        losses = installed.pml_losses()
+        if name not in losses:
+            raise installed.UnusableLoss(did_you_mean(kind, (f"pml.{n}" for n in losses), 60))
+        described = losses[name]
+    else:
+        described = installed.own_loss(kind)
+    return {
+        option: (source.annotation(text), default[0] if default else ...)
+        for option, (text, *default) in described.items()
+    }
 
 
 def _facts(kind: str) -> dict[str, Any]:

@@ -28,11 +28,21 @@ def create_loss(
 ) -> Loss:
     """The loss of `dmlbench/losses/<name>.py`, its options as that file declares them.
 
+    Or, where `name` has a dot: `pml.CircleLoss`, any loss of pytorch-metric-learning, by the
+    options of its own constructor; `my_package.my_module.MyLoss`, a class of one's own.
+
     `parents` (levels, num_classes), int64, holds the super-class of each class, or is None.
 
     Raises:
         ValueError: there is no such loss.
     """
+    path, _, attribute = name.rpartition(".")
+    if path == "pml":
+        wrapper = importlib.import_module("dmlbench.losses._pml")
+        return wrapper.by_name(attribute, num_classes, embedding_dim, **options)
+    if path:
+        own = getattr(importlib.import_module(path), attribute)
+        return own(num_classes, embedding_dim, parents, **options)
     if name not in list_losses():
         near = difflib.get_close_matches(name, list_losses(), n=1)
         guess = f" Did you mean '{near[0]}'?" if near else ""

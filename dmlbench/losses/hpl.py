@@ -3,11 +3,12 @@
 Yang, Bastan, Zhu, Gray, Samaras; WACV 2022; arXiv 2103.13538. A proxy-based loss at two levels:
 on one fine proxy a class, and on coarse proxies of groups of classes.
 
-There is no official code, and this was written without the paper's method section: beyond the
-abstract (a hierarchical structure on the proxies, usable with any proxy-based loss) every detail
-is our reading. So are the defaults: omega 0.1, C/10 groups, k-means over the normalised fine
-proxies before each epoch but the first. The base losses and their defaults are those of their own
-files; "given" hierarchies are our extension.
+Defaults: our choice: omega 0.1, C/10 groups, k-means over the normalised fine proxies before each
+epoch but the first. The base losses and their defaults are those of their own files.
+
+Differs: there is no official code, and this was written without the paper's method section: beyond
+the abstract (a hierarchical structure on the proxies, usable with any proxy-based loss) every
+detail is our reading; "given" hierarchies are our extension.
 """
 
 from __future__ import annotations

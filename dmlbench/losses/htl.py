@@ -5,7 +5,9 @@ merged into a tree by their distances; the margin of a triplet follows from the 
 its two classes, and batches are filled with classes that are near each other.
 
 Defaults: the paper's levels (16), beta (0.1), margin before the first tree (0.2) and tree update
-(each epoch). The paper leaves open, and we chose: single linkage; squared distances in the loss;
+(each epoch).
+
+Differs: the paper leaves open, and we chose: single linkage; squared distances in the loss;
 1/(2 Z) over all triplets of a batch, active or not; one epoch of plain triplet loss before the
 first tree; neighbourhoods of 4 classes x 4 images, drawn without repeating a class in a batch; a
 class of one image has spread 0 and no part in d_0.

@@ -3,8 +3,9 @@
 Wang, Han, Huang, Dong, Scott; CVPR 2019; arXiv 1904.06627. Pairs are weighted by their own
 similarity and by that of the anchor's other pairs, after mining the informative ones.
 
-Defaults: the paper's (alpha 2, beta 50, lambda 0.5 as in the authors' code, epsilon 0.1). Different
-from the authors' code: beta 40 there, and no cut of positives with a cosine of 1.
+Defaults: the paper's (alpha 2, beta 50, lambda 0.5 as in the authors' code, epsilon 0.1).
+
+Differs: the authors' code has beta 40, and cuts positives with a cosine of 1.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Zhai, Wu; BMVC 2019; arXiv 1811.12649. Softmax cross-entropy on cosines to one p
 
 Defaults: the paper's temperature; initial proxies and their rate as in the authors' code, which
 trains them at the rate of the backbone (SGD, 0.01). With Adam's small rates a larger
-`proxies_lr_factor` is common, so the search space reaches to 1000. The paper's layer norm and
-class-balanced batches are the recipe's.
+`proxies_lr_factor` is common, so the search space reaches to 1000.
+
+Differs: the paper's layer norm and class-balanced batches are the recipe's.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ Kim, Kim, Cho, Kwak; CVPR 2020; arXiv 2003.13911. Each proxy is an anchor, pulle
 batch's embeddings of its class and pushed from all others, the hardest most.
 
 Defaults: the paper's and the authors' code (alpha, delta, proxies at 100 times the rate of the
-backbone). Their warm-up epoch and their pooling by sum of average and maximum are the recipe's.
+backbone).
+
+Differs: the authors' warm-up epoch, and their pooling by sum of average and maximum, are the
+recipe's.
 """
 
 from __future__ import annotations

@@ -5,9 +5,11 @@ Robertson); arXiv 1903.03238. Each embedding is a query: positives beyond the ra
 pulled in, negatives within the radius alpha are pushed out, the nearest most.
 
 Defaults: the paper's SOP setting (m = 0.4, T = 10, lambda = 1), with alpha = 1 + m/2 as in
-RLL-Simpler of the TPAMI paper, which is the CVPR paper's 1.2. The arithmetic is the papers', where
-the authors' code departs from them: pair gradients of unit length (not of the length of the
-distance), and a plain mean over queries (not one that follows their summed weights).
+RLL-Simpler of the TPAMI paper, which is the CVPR paper's 1.2.
+
+Differs: the arithmetic is the papers', where the authors' code departs from them: pair gradients
+of unit length (not of the length of the distance), and a plain mean over queries (not one that
+follows their summed weights).
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Qian, Shang, Sun, Hu, Li, Jin; ICCV 2019; arXiv 1909.05235. Softmax cross-entrop
 similarities to several centres a class, and a regulariser that merges the needless ones.
 
 Defaults: the authors' code (idstcv/SoftTriple), which the paper's CUB and Cars runs use. Keep
-`centers_per_class` below the images a class has (the authors use 2 on SOP). Equal to the authors'
-code up to one thing: the pairs of centres are formed class by class, not among all C x K.
+`centers_per_class` below the images a class has (the authors use 2 on SOP).
+
+Differs: nothing but time: pairs of centres are formed class by class, not among all C x K.
 """
 
 from __future__ import annotations

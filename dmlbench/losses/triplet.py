@@ -3,8 +3,10 @@
 Schroff, Kalenichenko, Philbin; CVPR 2015; arXiv 1503.03832. Triplet loss with semi-hard negatives:
 farther from the anchor than the positive, but by less than the margin.
 
-Defaults: the paper's margin and squared distances. Different from the paper: all semi-hard
-triplets of the batch are used, and averaged over (by pytorch-metric-learning).
+Defaults: the paper's margin and squared distances. Distance-weighted mining is that of Wu et al.
+(ICCV 2017, arXiv 1706.07567) with its cutoffs (0.5 and 1.4).
+
+Differs: all semi-hard triplets of the batch are used, and averaged over.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Literal
 
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
-from pytorch_metric_learning.miners import TripletMarginMiner
+from pytorch_metric_learning.miners import DistanceWeightedMiner, TripletMarginMiner
 from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
@@ -24,7 +26,9 @@ SEARCH_SPACE = {"margin": {"low": 0.02, "high": 1.0, "log": True}}
 class Triplet(PmlLoss):
     """Mean of d_ap - d_an + margin over the mined triplets that violate the margin.
 
-    `mining` "all" takes every such triplet, "semihard" those with d_an > d_ap; "hard" the others.
+    `mining` "all" takes every such triplet, "semihard" those with d_an > d_ap, "hard" the others;
+    "distance_weighted" draws them (by torch's global generator), a negative by the inverse density
+    of its distance, so that all distances are seen.
     """
 
     def __init__(
@@ -35,10 +39,12 @@ class Triplet(PmlLoss):
         *,
         margin: float = 0.2,
         squared: bool = True,
-        mining: Literal["semihard", "hard", "all"] = "semihard",
+        mining: Literal["semihard", "hard", "all", "distance_weighted"] = "semihard",
     ) -> None:
         distance = LpDistance(power=2 if squared else 1)
         super().__init__(
             TripletMarginLoss(margin, distance=distance),
-            TripletMarginMiner(margin, type_of_triplets=mining, distance=distance),
+            DistanceWeightedMiner()
+            if mining == "distance_weighted"
+            else TripletMarginMiner(margin, type_of_triplets=mining, distance=distance),
         )

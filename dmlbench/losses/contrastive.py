@@ -1,0 +1,39 @@
+"""Dimensionality Reduction by Learning an Invariant Mapping.
+
+Hadsell, Chopra, LeCun; CVPR 2006. The contrastive loss: positives are pulled to within one
+distance, negatives are pushed beyond another.
+
+Defaults: pytorch-metric-learning's, of unit-length embeddings. Tuned on CUB, Cars and SOP, a
+`negative_margin` of 0.4 to 0.5 was best (Musgrave, Belongie, Lim; ECCV 2020).
+
+Differs: the violations are not squared, and are averaged over the pairs that violate.
+"""
+
+from __future__ import annotations
+
+from pytorch_metric_learning.losses import ContrastiveLoss
+from torch import Tensor
+
+from dmlbench.losses._pml import PmlLoss
+
+LEAST = {"positive_margin": 0, "negative_margin": 0}
+SEARCH_SPACE = {
+    "positive_margin": {"low": 0.0, "high": 0.5},
+    "negative_margin": {"low": 0.1, "high": 1.5},
+}
+
+
+class Contrastive(PmlLoss):
+    """Mean of d - `positive_margin` over positives + mean of `negative_margin` - d over negatives,
+    each over those above 0."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        parents: Tensor | None = None,
+        *,
+        positive_margin: float = 0.0,
+        negative_margin: float = 1.0,
+    ) -> None:
+        super().__init__(ContrastiveLoss(positive_margin, negative_margin))

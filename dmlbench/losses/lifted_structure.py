@@ -1,0 +1,33 @@
+"""Deep Metric Learning via Lifted Structured Feature Embedding.
+
+Song, Xiang, Jegelka, Savarese; CVPR 2016; arXiv 1511.06452. Each positive pair is weighed against
+all negatives of both its images.
+
+Defaults: the paper's margin.
+
+Differs: embeddings are set to unit length, and of the batch all pairs are used.
+"""
+
+from __future__ import annotations
+
+from pytorch_metric_learning.losses import LiftedStructureLoss
+from torch import Tensor
+
+from dmlbench.losses._pml import PmlLoss
+
+LEAST = {"margin": 0}
+SEARCH_SPACE = {"margin": {"low": 0.2, "high": 2.0}}
+
+
+class LiftedStructure(PmlLoss):
+    """Mean over positive pairs of half the squared hinge of d + log sum exp(`margin` - d_neg)."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        parents: Tensor | None = None,
+        *,
+        margin: float = 1.0,
+    ) -> None:
+        super().__init__(LiftedStructureLoss(neg_margin=margin))

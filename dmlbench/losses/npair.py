@@ -1,0 +1,44 @@
+"""Improved Deep Metric Learning with Multi-class N-pair Loss Objective.
+
+Sohn; NIPS 2016. Softmax cross-entropy of an anchor's inner products with its own positive and with
+those of the other classes of the batch, on embeddings of any length.
+
+One pair a class is used, the first two images in the batch, so two images a class are a whole
+batch: `images_per_class: 2` in the recipe. A class with one image in the batch has no part.
+
+Defaults: the penalty on squared lengths is that of Roth et al. (ICML 2020), 0.02 x 0.25.
+
+Differs: the penalty takes in all embeddings of the batch; classes are not mined.
+"""
+
+from __future__ import annotations
+
+from pytorch_metric_learning.distances import DotProductSimilarity
+from pytorch_metric_learning.losses import NPairsLoss
+from pytorch_metric_learning.regularizers import LpRegularizer
+from torch import Tensor
+
+from dmlbench.losses._pml import PmlLoss
+
+LEAST = {"l2_weight": 0}
+SEARCH_SPACE = {"l2_weight": {"low": 1e-4, "high": 0.1, "log": True}}
+
+
+class NPair(PmlLoss):
+    """N-pair loss + `l2_weight` x the mean squared length."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        parents: Tensor | None = None,
+        *,
+        l2_weight: float = 0.005,
+    ) -> None:
+        super().__init__(
+            NPairsLoss(
+                distance=DotProductSimilarity(normalize_embeddings=False),
+                embedding_regularizer=LpRegularizer(p=2, power=2),
+                embedding_reg_weight=l2_weight,
+            )
+        )

@@ -1,0 +1,56 @@
+"""ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis.
+
+Teh, DeVries, Taylor; ECCV 2020; arXiv 2004.01113. Softmax cross-entropy on squared distances to
+one proxy a class; unlike in ProxyNCA, the own proxy is in the denominator, and a temperature
+sharpens.
+
+Defaults: the paper's temperature (1/9), the authors' code's initial proxies. Its proxies learn at
+100,000 times the rate of the backbone, with Adam's eps at 1.0; with an ordinary eps that would
+tear them apart, and the default here is Proxy Anchor's 100.
+
+Differs: the paper's global max pooling, layer norm, class-balanced batches and fast proxies by
+Adam's eps of 1.0 are the recipe's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dmlbench.losses.base import Loss, squared_distances, unit_length
+
+LEAST = {"proxies_lr_factor": 0}
+ABOVE = {"temperature": 0}
+SEARCH_SPACE = {
+    "temperature": {"low": 0.02, "high": 0.5, "log": True},
+    "proxies_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},
+}
+
+
+class ProxyNCAPP(Loss):
+    """Cross-entropy of the negative squared distances to the proxies, divided by `temperature`."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        parents: Tensor | None = None,
+        *,
+        temperature: float = 0.1111111111111111,
+        proxies_lr_factor: float = 100.0,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.proxies_lr_factor = proxies_lr_factor
+        self.proxies = nn.Parameter(torch.randn(num_classes, embedding_dim) / 8)
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        proxies = unit_length(self.proxies.to(embeddings.dtype))
+        distance = squared_distances(unit_length(embeddings), proxies)
+        return functional.cross_entropy(-distance / self.temperature, labels)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        return [{"params": [self.proxies], "lr": lr * self.proxies_lr_factor}]
