@@ -66,8 +66,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> int:
     from dmlbench import study
+    from dmlbench.workflow import look_for_images
 
     found = study.read(options.study)
+    look_for_images(found, data_folder() / "stores")
     for path, run in found.runs.items():
         print(f"{path}  {run.train_key}")
     print(
@@ -112,6 +114,7 @@ def _data(options: argparse.Namespace) -> int:
         folder / "stores" / options.store,
         folder / "archives",
         run.data.checksums,
+        options=run.data.options,
     )
     return 0
 

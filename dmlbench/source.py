@@ -18,7 +18,10 @@ from typing import Any, Literal
 
 PACKAGE = Path(__file__).parent
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-ANNOTATIONS = {"Literal": Literal, "float": float, "int": int, "bool": bool, "str": str}
+ANNOTATIONS = {
+    **{"Literal": Literal, "float": float, "int": int, "bool": bool, "str": str},
+    "tuple": tuple,
+}
 
 
 @dataclass(frozen=True)

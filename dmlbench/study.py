@@ -19,12 +19,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from dmlbench import installed, source
-from dmlbench.datasets import list_datasets
+from dmlbench.datasets import DatasetError, list_datasets, load
 from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError, describe, did_you_mean
-from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe, Settings
+from dmlbench.settings import Backbone, Dataset, Embeddings, Evaluation, Recipe, Settings
 
 CONTROL = "control_"
+EMBEDDINGS = "embeddings_"
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,19 @@ class Run:
         return self.loss.removeprefix(CONTROL) if self.loss.startswith(CONTROL) else None
 
     @property
+    def is_training(self) -> bool:
+        return not self.loss.startswith((CONTROL, EMBEDDINGS))
+
+    @property
+    def embeddings(self) -> Path | None:
+        """The file of embeddings where this run only scores what was made elsewhere."""
+        return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None
+
+    @property
     def store(self) -> str:
-        """Name of the folder of packed images."""
-        return f"{self.data.type}-{self.model.side}"
+        """Name of the folder of packed images: the type's, or the entry's where options make
+        each entry a data set of its own."""
+        return f"{self.dataset if self.data.options else self.data.type}-{self.model.side}"
 
     @property
     def store_facts(self) -> str:
@@ -65,15 +76,18 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that can change the training's numbers: no names, no paths."""
+        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
+        data |= {"facts": dict(self.facts)}
+        if self.embeddings:
+            return {"dataset": data, "embeddings": _file_digest(self.embeddings)}
         recipe = self.recipe.model_dump(mode="json")
         if self.control:
             recipe = {key: recipe[key] for key in ("pooling", "gpu_precision", "cpu_threads")}
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))
-        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
         return {
-            "dataset": {**data, "facts": dict(self.facts)},
+            "dataset": data,
             "backbone": model,
             "loss": {"type": self.loss_type, **self.loss_options},
             "recipe": recipe,
@@ -84,6 +98,8 @@ class Run:
     def train_key(self) -> str:
         """Digest of the settings and of the code of the training core, this loss and this
         backbone - and nothing else, so that nothing else retrains."""
+        if self.embeddings:
+            return _key(self.settings, source.digest("dmlbench.training.elsewhere"))
         what = "training.controls" if self.control else f"losses.{self.loss_type}"
         backbone = installed.backbone_module(self.model.type)
         code = source.digest("dmlbench.training.train", f"dmlbench.{what}", backbone)
@@ -92,7 +108,8 @@ class Run:
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
         settings = self.evaluation.model_dump(mode="json")
-        return {**settings, "recall_at": settings["recall_at"] or self.facts["recall_at"]}
+        chosen = settings["recall_at"] or self.data.recall_at or self.facts["recall_at"]
+        return {**settings, "recall_at": [*chosen]}
 
     @cached_property
     def eval_key(self) -> str:
@@ -171,30 +188,37 @@ def _grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> It
     losses = {name: _loss(name, settings.losses, problems) for name in plan.losses}
     backbones = {name: _backbone(name, settings.backbones, problems) for name in plan.backbones}
     datasets = {name: _dataset(name, settings.datasets, problems) for name in plan.datasets}
+    elsewhere = {name: _embeddings(name, settings, problems) for name in plan.embeddings}
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
-    for dataset, data in datasets.items():
+    for dataset, found_data in datasets.items():
+        given = {
+            EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
+            for name, entry in elsewhere.items()
+            if entry and entry.dataset == dataset
+        }
         for backbone, model in backbones.items():
-            if not (data and model):
+            if not (found_data and model):
                 continue
+            data, facts = found_data
             merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
             if isinstance(merged, list):
                 problems += merged
                 continue
-            for loss, found in {**controls, **losses}.items():
+            for loss, found in {**controls, **given, **losses}.items():
                 if not found:
                     continue
                 kind, options = found
                 problems += _misfits(f"losses.{loss}", kind, options, merged)
-                for seed in plan.seeds[:1] if loss in controls else plan.seeds:
+                for seed in plan.seeds if loss in losses else plan.seeds[:1]:
                     yield Run(
                         dataset=dataset,
                         backbone=backbone,
                         loss=loss,
                         seed=seed,
                         data=data,
-                        facts=_facts(data.type),
+                        facts=facts,
                         model=model,
                         loss_type=kind,
                         loss_options=options,
@@ -210,8 +234,9 @@ def _loss(
     entry = dict(entries.get(name, {}))
     kind = str(entry.pop("type", name))
     path = f"losses.{name}"
-    if name.startswith(CONTROL):
-        problems.append(f"{path}: names that begin with {CONTROL} are the controls' own.")
+    for prefix, whose in ((CONTROL, "the controls'"), (EMBEDDINGS, "the embeddings'")):
+        if name.startswith(prefix):
+            problems.append(f"{path}: names that begin with {prefix} are {whose} own.")
     if kind not in list_losses():
         problems.append(f"{path}: no loss '{kind}'. {did_you_mean(kind, list_losses())}")
         return None
@@ -245,18 +270,48 @@ def _backbone(
 
 def _dataset(
     name: str, entries: Mapping[str, dict[str, Any]], problems: list[str]
-) -> Dataset | None:
+) -> tuple[Dataset, dict[str, Any]] | None:
+    """The data set `name` and its facts: as the type's file declares them, or, of a type with
+    options, as they are found."""
     path = f"datasets.{name}"
+    entry = {"type": name, **entries.get(name, {})}
+    kind, known = str(entry["type"]), list_datasets()
+    if kind not in known:
+        problems.append(f"{path}: no data set '{kind}'. {did_you_mean(kind, known)}")
+        return None
+    declared = source.declarations(f"dmlbench.datasets.{kind}")
+    options: dict[str, Any] = declared.options
+    model = create_model(kind, __base__=Dataset, **options) if options else Dataset
     try:
-        dataset = Dataset.model_validate({"type": name, **entries.get(name, {})})
+        dataset = model.model_validate(entry)
     except ValidationError as error:
-        problems += describe(error, Dataset, path)
+        problems += describe(error, model, path)
         return None
-    if dataset.type not in list_datasets():
-        hint = did_you_mean(dataset.type, list_datasets())
-        problems.append(f"{path}: no data set '{dataset.type}'. {hint}")
+    if not options:
+        return dataset, declared.constants["FACTS"]
+    if name in known and name != kind:
+        problems.append(f"{path}: this is the name of another type, and of its packed images.")
         return None
-    return dataset
+    try:
+        return dataset, load(kind, dataset.options).FACTS
+    except DatasetError as error:
+        problems.append(f"{path}: {error}")
+        return None
+
+
+def _embeddings(name: str, settings: Settings, problems: list[str]) -> Embeddings | None:
+    path, entry = f"embeddings.{name}", settings.embeddings.get(name)
+    if not entry:
+        hint = did_you_mean(name, settings.embeddings)
+        problems.append(f"plan.embeddings: there is no {path}. {hint}")
+    elif entry.dataset not in settings.plan.datasets:
+        hint = did_you_mean(entry.dataset, settings.plan.datasets)
+        problems.append(f"{path}.dataset: '{entry.dataset}' is not in plan.datasets. {hint}")
+    elif not Path(entry.file).is_file():
+        problems.append(f"{path}.file: there is no file {entry.file}.")
+    else:
+        return entry
+    return None
 
 
 def _recipe(
@@ -278,7 +333,7 @@ def _recipe(
 
 def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """What the loss needs of the recipe and does not find there."""
-    if kind.startswith(CONTROL):
+    if kind.startswith((CONTROL, EMBEDDINGS)):
         return []
     divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
     product = math.prod(options[name] for name in divisors)
@@ -293,11 +348,6 @@ def _options_model(kind: str) -> type[BaseModel]:
     """The options that a loss's file declares, as a model that checks them."""
     options: dict[str, Any] = source.declarations(f"dmlbench.losses.{kind}").options
     return create_model(kind, __config__=ConfigDict(extra="forbid"), **options)
-
-
-def _facts(kind: str) -> dict[str, Any]:
-    """What the data set's file declares of its images."""
-    return source.declarations(f"dmlbench.datasets.{kind}").constants["FACTS"]
 
 
 @cache

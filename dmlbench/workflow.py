@@ -6,13 +6,39 @@ import fcntl
 import os
 import platform
 from datetime import datetime
+from pathlib import Path
 from typing import TextIO
 
+from dmlbench.datasets import DatasetError, load
 from dmlbench.files import read_json, write_json
 from dmlbench.problems import StudyError
-from dmlbench.study import Study
+from dmlbench.study import Run, Study
 
 _held: list[TextIO] = []  # open for as long as this process lives
+
+
+def look_for_images(study: Study, stores: Path) -> None:
+    """Look whether the images are there, of the data sets of one's own that are to be packed.
+
+    Raises:
+        StudyError: with what is missing.
+    """
+    problems = {}
+    for name, run in study.stores.items():
+        try:
+            if run.data.options and not _packed(stores / name, run):
+                load(run.data.type, run.data.options).check()
+        except DatasetError as error:
+            problems[f"datasets.{run.dataset}: {error}"] = True
+    if problems:
+        raise StudyError(study.name, problems)
+
+
+def _packed(store: Path, run: Run) -> bool:
+    try:
+        return read_json(store / "manifest.json")["facts"] == run.facts
+    except FileNotFoundError:
+        return False
 
 
 def claim(study: Study) -> None:

@@ -43,7 +43,7 @@ def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
         embeddings, ids, key = file["embeddings"], file["id"], str(file["train_key"])
     if key != run.train_key:
         raise ValueError(f"embeddings.npz has key {key}, and run.json has {run.train_key}")
-    store = Store(stores / run.store)
+    store = Store(stores / run.store, run.facts)
     protocols = store.protocols
     if run.data.class_fraction < 1:  # a part of the classes was embedded: score that part
         kept = np.isin(protocols["id"], ids)

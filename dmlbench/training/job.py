@@ -78,18 +78,16 @@ def _produce(
     """History, and the test split's embeddings with their rows of the index."""
     import torch
 
-    from dmlbench.datasets import DatasetError
     from dmlbench.datasets.store import Store
     from dmlbench.training.controls import control_embeddings
+    from dmlbench.training.elsewhere import read_embeddings
     from dmlbench.training.train import embed, train
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    store = Store(stores / run.store)
-    if store.manifest["facts"] != run.facts:
-        raise DatasetError(
-            f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
-            f"{run.facts}. Delete the folder, and ask again."
-        )
+    store = Store(stores / run.store, run.facts)
+    if run.embeddings:
+        test = store.split("test", run.data.class_fraction)
+        return [], read_embeddings(run.embeddings, store, test.rows), test.rows.astype(np.int32)
     if run.control:
         test = store.split("test", run.data.class_fraction)
         return [], control_embeddings(run, store, test, device), test.rows.astype(np.int32)

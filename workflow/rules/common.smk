@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 from dmlbench import study
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
-from dmlbench.workflow import claim
+from dmlbench.workflow import claim, look_for_images
 
 # Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -54,6 +54,7 @@ def open_study():
     """Before the first job: this study is worked on by this call alone, and by these settings."""
     try:
         claim(STUDY)
+        look_for_images(STUDY, Path(STORES))
     except StudyError as error:
         raise WorkflowError(str(error))
 
@@ -88,7 +89,8 @@ def cpu_threads(wildcards):
 
 def gpus(wildcards):
     """Vectors and labels need no device."""
-    return int(run_of(wildcards).control in (None, "untrained"))
+    run = run_of(wildcards)
+    return int(run.is_training or run.control == "untrained")
 
 
 def results(name):
