@@ -7,13 +7,13 @@ each entry of a study that has it is a data set of its own, with a store named a
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,10 +98,12 @@ class Csv:
     def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
         """Each row, and a function that opens its image, in the order of the paths."""
         self.check()
-        for row in self.rows:
-            if is_zip(self.place):
-                yield row, partial(_from_zip, self.place, self._root + row.path)
-            else:
+        if is_zip(self.place):  # read here: its directory would fill the memory of each process
+            with open_zip(self.place) as archive:
+                for row in self.rows:
+                    yield row, partial(_from_zip, archive.read(self._root + row.path))
+        else:
+            for row in self.rows:
                 yield row, partial(_from_folder, self._root + row.path)
 
     def check(self) -> None:
@@ -151,15 +153,8 @@ class Csv:
         return {"splits": splits, "rows": f"sha256:{sha256(content.encode()).hexdigest()}"}
 
 
-@lru_cache(maxsize=1)
-def _opened(archive: Path) -> zipfile.ZipFile:
-    """The zip, opened once by each process that decodes."""
-    return zipfile.ZipFile(archive)
-
-
-def _from_zip(archive: Path, name: str, side: int) -> Image.Image:
-    with _opened(archive).open(name) as file:
-        return _upright(file)
+def _from_zip(content: bytes, side: int) -> Image.Image:
+    return _upright(io.BytesIO(content))
 
 
 def _from_folder(path: str, side: int) -> Image.Image:

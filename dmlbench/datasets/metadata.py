@@ -211,11 +211,11 @@ def _draw(labels: Sequence[str], supers: Sequence[tuple[str, ...]], seed: int) -
 
 def _whole(file: Path, splits: Iterable[str], roles: Iterable[str]) -> None:
     """Make sure that there is something to learn from, to search for, and to search in."""
-    found = {*splits}
+    found = set(zip(splits, roles, strict=True))
     for split in SPLITS:
-        if split not in found:
+        if split not in {split for split, _ in found}:
             raise DatasetError(f"{file}: no class is in the split {split}.")
-    found = {*roles}
+    found_roles = {role for split, role in found if split == "test"}
     for role, other in (("query", "gallery"), ("gallery", "query")):
-        if role in found and not found & {other, "both"}:
+        if role in found_roles and not found_roles & {other, "both"}:
             raise DatasetError(f"{file}: it has images with role {role}, and none with {other}.")
