@@ -24,9 +24,9 @@ def look_for_images(study: Study, stores: Path) -> None:
         StudyError: with what is missing.
     """
     problems = {}
-    for name, run in study.stores.items():
+    for run in study.stores.values():
         try:
-            if run.data.options and not _packed(stores / name, run):
+            if run.data.options and not is_packed(run, stores):
                 load(run.data.type, run.data.options).check()
         except DatasetError as error:
             problems[f"datasets.{run.dataset}: {error}"] = True
@@ -34,9 +34,10 @@ def look_for_images(study: Study, stores: Path) -> None:
         raise StudyError(study.name, problems)
 
 
-def _packed(store: Path, run: Run) -> bool:
+def is_packed(run: Run, stores: Path) -> bool:
+    """Whether the store of `run` is there and holds the images that the study expects."""
     try:
-        return read_json(store / "manifest.json")["facts"] == run.facts
+        return read_json(stores / run.store / "manifest.json")["facts"] == run.facts
     except FileNotFoundError:
         return False
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 from dmlbench import study
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
-from dmlbench.workflow import claim, look_for_images
+from dmlbench.workflow import claim, is_packed, look_for_images
 
 # Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -66,8 +66,11 @@ def run_of(wildcards):
 
 def store_of(wildcards):
     """Packed images of a run: made where missing, and never a reason to train again - what they
-    are is in the run's key."""
-    return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
+    are is in the run's key. Where they are to be packed anew, they are one: Snakemake does not
+    look at the keys of runs behind a job that runs and whose output is `ancient`."""
+    run = run_of(wildcards)
+    manifest = f"{STORES}/{run.store}/manifest.json"
+    return ancient(manifest) if is_packed(run, Path(STORES)) else manifest
 
 
 def store_facts(wildcards):

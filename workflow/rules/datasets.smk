@@ -14,10 +14,11 @@ rule store:
     resources:
         runtime=240,
         mem_mb=4000,
+        # no param: studies share a store, and another study's name would pack it anew
+        study=SNAPSHOT,
     params:
         facts=store_facts,
-        study=SNAPSHOT,
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "exec python -m dmlbench data {params.study:q} {wildcards.store:q} > {log:q} 2>&1"
+        "exec python -m dmlbench data {resources.study:q} {wildcards.store:q} > {log:q} 2>&1"
