@@ -54,8 +54,7 @@ def decode(
             failed += decoded.failed
             if len(failed) >= ENOUGH:
                 break
-            if not failed:
-                yield decoded
+            yield decoded
     if failed:
         raise DatasetError(listed("images cannot be decoded", failed))
 

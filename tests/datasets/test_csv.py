@@ -136,6 +136,20 @@ def test_what_could_change_a_number_changes_the_facts(tmp_path, old, new, given)
     assert before != Csv(**options(file, **given)).FACTS
 
 
+def test_the_split_and_the_roles_of_the_same_numbers_of_images_change_the_facts(tmp_path):
+    rows = [f"{row},{'query' if k % 2 else 'both'}" for k, row in enumerate(twin_rows())]
+    rows = [row if ",test," in row else row.rpartition(",")[0] + "," for row in rows]
+    swap = {"train": "test", "test": "train"}
+    swapped = [",".join([*row.split(",")[:3], swap[row.split(",")[3]], ""]) for row in rows]
+    no_roles = [row.rpartition(",")[0] + "," for row in rows]
+    facts = [
+        Csv(**options(write(tmp_path / str(k), made, f"{HEADER},role", images=False))).FACTS
+        for k, made in enumerate((rows, swapped, no_roles))
+    ]
+    assert facts[0]["splits"] == facts[1]["splits"] == facts[2]["splits"]
+    assert len({made["rows"] for made in facts}) == 3
+
+
 def test_roles_are_in_the_protocol(tmp_path):
     roles = {"0": "query", "1": "gallery", "2": ""}
     rows = [
