@@ -9,7 +9,7 @@
 
 from snakemake.utils import min_version
 
-min_version("9.19")
+min_version("9.27")
 
 
 include: "workflow/rules/common.smk"
@@ -27,6 +27,10 @@ localrules:
 
 onstart:
     open_study()
+
+
+onsuccess:
+    point_to_leaderboard()
 
 
 rule all:

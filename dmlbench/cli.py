@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from dmlbench import __version__
 from dmlbench.datasets import DatasetError
-from dmlbench.files import write_json
+from dmlbench.files import MissingResult, write_json
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         sys.exit(options.do(options))
-    except (StudyError, BrokenInstallation, DatasetError) as error:
+    except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
         sys.exit(f"dmlbench: {error}")
 
 
@@ -50,8 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
-    data = with_study("data", _data, "pack the images of a data set into a store")
-    data.add_argument("store", help="its folder's name, as glyphs-32")
+    data = command("data", _data, "pack the images of a data set into a store")
+    data.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    data.add_argument("side", type=int, help="short side of the packed images in pixels")
+    data.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; else {}")
+    data.add_argument("store", type=Path, help="folder to make")
+    data.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
@@ -100,21 +105,16 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from dmlbench import study
     from dmlbench.datasets.pack import pack
 
-    found = study.read(options.study)
-    if options.store not in found.stores:
-        raise StudyError(str(options.study), [f"no store {options.store}: {[*found.stores]}"])
-    run = found.stores[options.store]
-    folder = data_folder()
+    archives = data_folder() / "archives"
     pack(
-        run.data.type,
-        run.model.side,
-        folder / "stores" / options.store,
-        folder / "archives",
-        run.data.checksums,
-        options=run.data.options,
+        options.type,
+        options.side,
+        options.store,
+        archives,
+        options.checksums,
+        options=options.options,
     )
     return 0
 

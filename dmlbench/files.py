@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
+class MissingResult(Exception):
+    """A result is missing, or is not the one that the study asks for; the text is for people."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a name of this process's own beside `path`; it becomes `path` when the block ends."""
@@ -17,6 +21,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:  # a machine that dies must not leave an empty file
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -29,3 +35,23 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
+
+
+def read_result(path: Path) -> Any:
+    """What the result file `path` holds.
+
+    Raises:
+        MissingResult: it is missing or damaged.
+    """
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise MissingResult(f"{path}: {error}. `snakemake` makes it.") from None
+
+
+def read_json_if_whole(path: Path) -> Any | None:
+    """What `path` holds; None where it is missing or damaged, and can be made again."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None

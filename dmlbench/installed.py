@@ -5,6 +5,7 @@ Importing timm takes seconds; a study that names a timm model is checked without
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,11 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dmlbench import source
-from dmlbench.files import read_json, write_json
+from dmlbench.files import read_json_if_whole, write_json
 
 _LIST_MODELS = """
 import json, timm
-print(json.dumps(timm.list_models()))
+print(json.dumps(timm.list_models() + timm.list_pretrained()))
 """
 
 BROKEN_TIMM = """\
@@ -54,7 +55,7 @@ def backbone_module(kind: str) -> str:
 
 @cache
 def timm_models() -> frozenset[str]:
-    """Names of all timm models.
+    """Names of all timm models, without and with the tags of their weights.
 
     Raises:
         BrokenInstallation: timm does not import, as beside a torchvision of another torch.
@@ -62,8 +63,8 @@ def timm_models() -> frozenset[str]:
     found = versions("torch", "torchvision", "timm")
     label = hashlib.sha256(json.dumps([found, sys.prefix]).encode()).hexdigest()[:16]
     cached = cache_folder() / f"timm-{label}.json"
-    if cached.is_file():
-        return frozenset(read_json(cached))
+    if known := read_json_if_whole(cached):
+        return frozenset(known)
     listing = subprocess.run(
         [sys.executable, "-c", _LIST_MODELS], capture_output=True, text=True, check=False
     )
@@ -72,7 +73,8 @@ def timm_models() -> frozenset[str]:
         shown = ", ".join(f"{name} {number}" for name, number in found.items())
         raise BrokenInstallation(BROKEN_TIMM.format(error=last[0], versions=shown))
     names = json.loads(listing.stdout.splitlines()[-1])
-    write_json(cached, names)
+    with contextlib.suppress(OSError):  # a cache, where there is room for one
+        write_json(cached, names)
     return frozenset(names)
 
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Checksum = Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]+$")]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Control = Literal["random", "untrained", "oracle"]
 
@@ -64,8 +66,9 @@ class Recipe(Model):
     """First steps in which only the head and the loss's own parameters learn."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient of all parameters together; null: no clipping."""
-    freeze_bn: bool = True
-    """Batch norm by its stored statistics, with its affine parameters fixed."""
+    freeze_bn: bool | None = None
+    """Batch norm by its stored statistics, with its affine parameters fixed; null: where the
+    backbone is pretrained."""
     pooling: str | None = None
     """timm's global_pool (avg, max, avgmax ...); null: the backbone's own."""
     augmentation: Augmentation = Augmentation()
@@ -75,7 +78,9 @@ class Recipe(Model):
     """Threads of a training on CPU. Part of the key: other sums, other bits."""
 
     @model_validator(mode="after")
-    def _whole_classes(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
+        if self.schedule == "step" and not self.step_epochs:
+            raise ValueError("schedule: step needs step_epochs, the epochs after which it steps")
         if self.images_per_class and self.batch_size % self.images_per_class:
             raise ValueError(
                 f"batch_size: {self.batch_size} is not a multiple of "
@@ -116,7 +121,7 @@ class Dataset(Model):
     type: str
     class_fraction: Fraction = 1.0
     """Share of the classes of each split, drawn by a fixed seed within each super-class."""
-    checksums: dict[str, str] = {}
+    checksums: dict[str, Checksum] = {}
     """Of archives that differ from the official ones: {file name: "md5:..."}."""
     recall_at: tuple[Count, ...] | None = None
     """The K of its Recall@K, where `evaluation` says none; null: the type's own."""
@@ -144,7 +149,7 @@ class Evaluation(Model):
 
     recall_at: tuple[Count, ...] | None = None
     """The K of Recall@K; null: the data set's own."""
-    kmeans_seed: int = 0
+    kmeans_seed: Seed = 0
     kmeans_iterations: Count = 20
     kmeans_restarts: Count = 3
     threads: Count = 1
@@ -157,7 +162,7 @@ class Plan(Model):
     datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
     backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
     losses: Annotated[tuple[Name, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     controls: tuple[Control, ...] = get_args(Control)
     """Rows that need no training: random vectors, the model before its first step, the labels."""
     embeddings: tuple[Name, ...] = ()
@@ -188,4 +193,4 @@ class Settings(Model):
     embeddings: dict[Name, Embeddings] = {}
     evaluation: Evaluation = Evaluation()
     keep_model: bool = False
-    """Keep each run's trained weights as model.safetensors."""
+    """Keep the trained weights as model.safetensors, of runs that are trained from then on."""

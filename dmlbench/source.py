@@ -17,6 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 PACKAGE = Path(__file__).parent
+NO_NUMBERS = frozenset(
+    f"dmlbench.{name}"
+    for name in (
+        *("files", "installed", "problems", "source", "datasets", "losses"),
+        *("training.checkpoint", "training.progress", "training.state"),
+    )
+)
+"""Modules that training and evaluation import and that make no number: files, names, messages,
+progress. (A package's name stands for its __init__ alone.)"""
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 ANNOTATIONS = {
     **{"Literal": Literal, "float": float, "int": int, "bool": bool, "str": str},
@@ -34,12 +43,13 @@ class Declarations:
 
 @cache
 def digest(*modules: str) -> str:
-    """16 hex digits over the code of `modules` and all that they import from this package."""
+    """16 hex digits over the code of `modules` and of all that they import from this package and
+    that makes numbers."""
     seen: dict[str, str] = {}
     todo = list(modules)
     while todo:
         module = todo.pop()
-        if module not in seen:
+        if module not in seen and module not in NO_NUMBERS:
             seen[module], imported = _normalised(module)
             todo += imported
     return sha256(repr(sorted(seen.items())).encode()).hexdigest()[:16]

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import file_digest, sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from dmlbench import installed, source
 from dmlbench.datasets import DatasetError, list_datasets, load
@@ -54,8 +55,9 @@ class Run:
         return self.loss.removeprefix(CONTROL) if self.loss.startswith(CONTROL) else None
 
     @property
-    def is_training(self) -> bool:
-        return not self.loss.startswith((CONTROL, EMBEDDINGS))
+    def uses_model(self) -> bool:
+        """Whether there is anything for a GPU to do: vectors and labels need none."""
+        return self.control == "untrained" or not self.loss.startswith((CONTROL, EMBEDDINGS))
 
     @property
     def embeddings(self) -> Path | None:
@@ -64,14 +66,10 @@ class Run:
 
     @property
     def store(self) -> str:
-        """Name of the folder of packed images: the type's, or the entry's where options make
-        each entry a data set of its own."""
-        return f"{self.dataset if self.data.options else self.data.type}-{self.model.side}"
-
-    @property
-    def store_facts(self) -> str:
-        """What the store must hold, as one canonical JSON string."""
-        return _canonical({"facts": self.facts, "checksums": self.data.checksums})
+        """Name of the folder of packed images: other facts or archives, another folder, so that
+        a store is made once and never again. An entry with options is a data set of its own."""
+        name = self.dataset if self.data.options else self.data.type
+        return f"{name}-{self.model.side}-{_key(self.facts, self.data.checksums)[:8]}"
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -102,8 +100,8 @@ class Run:
             return _key(self.settings, source.digest("dmlbench.training.elsewhere"))
         what = "training.controls" if self.control else f"losses.{self.loss_type}"
         backbone = installed.backbone_module(self.model.type)
-        code = source.digest("dmlbench.training.train", f"dmlbench.{what}", backbone)
-        return _key(self.settings, code)
+        core = ("dmlbench.training.train", "dmlbench.datasets.store")
+        return _key(self.settings, source.digest(*core, f"dmlbench.{what}", backbone))
 
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
@@ -158,6 +156,8 @@ def read(path: str | Path) -> Study:
         settings = yaml.safe_load(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise StudyError(str(path), ["there is no such file."]) from None
+    except OSError as error:
+        raise StudyError(str(path), [f"it cannot be read: {error.strerror}."]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(str(path), [f"this is not YAML: {error}"]) from None
     return check(settings, str(path))
@@ -185,28 +185,40 @@ def check(settings: Any, file: str) -> Study:
 def _grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Iterator[Run]:
     """The runs of the plan; what is wrong with an entry is added to `problems`."""
     plan = settings.plan
-    losses = {name: _loss(name, settings.losses, problems) for name in plan.losses}
-    backbones = {name: _backbone(name, settings.backbones, problems) for name in plan.backbones}
-    datasets = {name: _dataset(name, settings.datasets, problems) for name in plan.datasets}
+    # Entries that are not selected are looked at too: their time will come
+    losses = {
+        name: _loss(name, settings.losses, problems) for name in (*plan.losses, *settings.losses)
+    }
+    backbones = {
+        name: _backbone(name, settings.backbones, problems)
+        for name in (*plan.backbones, *settings.backbones)
+    }
+    datasets = {
+        name: _dataset(name, settings.datasets, problems)
+        for name in (*plan.datasets, *settings.datasets)
+    }
     elsewhere = {name: _embeddings(name, settings, problems) for name in plan.embeddings}
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
-    for dataset, found_data in datasets.items():
+    for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
             EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
             for name, entry in elsewhere.items()
             if entry and entry.dataset == dataset
         }
-        for backbone, model in backbones.items():
-            if not (found_data and model):
-                continue
+        found_data, model = datasets[dataset], backbones[backbone]
+        if found_data and model:
             data, facts = found_data
+            problems += _missing_weights(f"backbones.{backbone}", model)
             merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
             if isinstance(merged, list):
                 problems += merged
                 continue
-            for loss, found in {**controls, **given, **losses}.items():
+            if merged.freeze_bn is None:
+                merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
+            chosen = {loss: losses[loss] for loss in plan.losses}
+            for loss, found in {**controls, **given, **chosen}.items():
                 if not found:
                     continue
                 kind, options = found
@@ -238,7 +250,8 @@ def _loss(
         if name.startswith(prefix):
             problems.append(f"{path}: names that begin with {prefix} are {whose} own.")
     if kind not in list_losses():
-        problems.append(f"{path}: no loss '{kind}'. {did_you_mean(kind, list_losses())}")
+        hint = did_you_mean(kind, {*list_losses(), *entries} - {name})
+        problems.append(f"{path}: no loss '{kind}'. {hint}")
         return None
     model = _options_model(kind)
     try:
@@ -259,13 +272,18 @@ def _backbone(
         return None
     if installed.backbone_module(backbone.type) == "dmlbench.backbones.timm":
         models = installed.timm_models()
-        if backbone.type.partition(".")[0] not in models:
-            hint = did_you_mean(backbone.type, models)
+        if backbone.type not in models:
+            hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
             problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
+            return None
+    return backbone
+
+
+def _missing_weights(path: str, backbone: Backbone) -> list[str]:
     weights = backbone.pretrained
     if isinstance(weights, str) and not Path(weights).is_file():
-        problems.append(f"{path}.pretrained: there is no file {weights}. true takes timm's own.")
-    return backbone
+        return [f"{path}.pretrained: there is no file {weights}. true takes timm's own."]
+    return []
 
 
 def _dataset(
@@ -277,7 +295,8 @@ def _dataset(
     entry = {"type": name, **entries.get(name, {})}
     kind, known = str(entry["type"]), list_datasets()
     if kind not in known:
-        problems.append(f"{path}: no data set '{kind}'. {did_you_mean(kind, known)}")
+        hint = did_you_mean(kind, {*known, *entries} - {name})
+        problems.append(f"{path}: no data set '{kind}'. {hint}")
         return None
     declared = source.declarations(f"dmlbench.datasets.{kind}")
     options: dict[str, Any] = declared.options
@@ -289,8 +308,6 @@ def _dataset(
         return None
     if not options:
         return dataset, declared.constants["FACTS"]
-    if name in known and name != kind:
-        problems.append(f"{path}: this is the name of another type, and of its packed images.")
         return None
     try:
         return dataset, load(kind, dataset.options).FACTS
@@ -336,8 +353,8 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
     if kind.startswith((CONTROL, EMBEDDINGS)):
         return []
     divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
-    product = math.prod(options[name] for name in divisors)
-    if recipe.batch_size % product:
+    whole = math.prod(options[name] for name in divisors)
+    if not whole or recipe.batch_size % whole:
         terms = " x ".join(f"{name} {options[name]}" for name in divisors)
         return [f"{path}: {terms} does not divide the recipe's batch_size {recipe.batch_size}."]
     return []
@@ -345,9 +362,16 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
 
 @cache
 def _options_model(kind: str) -> type[BaseModel]:
-    """The options that a loss's file declares, as a model that checks them."""
-    options: dict[str, Any] = source.declarations(f"dmlbench.losses.{kind}").options
-    return create_model(kind, __config__=ConfigDict(extra="forbid"), **options)
+    """The options that a loss's file declares, as a model that checks them: their types, and
+    the bounds in the file's constants LEAST (may be equal) and ABOVE (may not)."""
+    declared = source.declarations(f"dmlbench.losses.{kind}")
+    least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+    fields: dict[str, Any] = {
+        name: (kind, Field(default, ge=least.get(name), gt=above.get(name)))
+        for name, (kind, default) in declared.options.items()
+    }
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return create_model(kind, __config__=config, **fields)
 
 
 @cache

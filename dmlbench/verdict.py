@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmlbench.files import read_json
+from dmlbench.files import read_result
 from dmlbench.study import Study
 
 
@@ -12,11 +12,11 @@ def verdict(study: Study) -> int:
     failed = []
     for path in study.runs:
         folder = study.folder / "runs" / path
-        metrics = read_json(folder / "metrics.json")
+        metrics = read_result(folder / "metrics.json")
         if metrics["status"] != "ok":
             failed.append(f"  {path}: {metrics['status']}: {metrics['error']['message']}")
             (folder / "metrics.json").unlink()
-            if read_json(folder / "run.json")["status"] != "ok":
+            if read_result(folder / "run.json")["status"] != "ok":
                 for name in ("run.json", "embeddings.npz", "history.parquet"):
                     (folder / name).unlink(missing_ok=True)
     if failed:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TextIO
 
 from dmlbench.datasets import DatasetError, load
-from dmlbench.files import read_json, write_json
+from dmlbench.files import read_json_if_whole, write_json
 from dmlbench.problems import StudyError
-from dmlbench.study import Run, Study
+from dmlbench.study import Study
 
 _held: list[TextIO] = []  # open for as long as this process lives
 
@@ -26,20 +26,13 @@ def look_for_images(study: Study, stores: Path) -> None:
     problems = {}
     for run in study.stores.values():
         try:
-            if run.data.options and not is_packed(run, stores):
+            packed = (stores / run.store / "manifest.json").is_file()
+            if run.data.options and not packed:
                 load(run.data.type, run.data.options).check()
         except DatasetError as error:
             problems[f"datasets.{run.dataset}: {error}"] = True
     if problems:
         raise StudyError(study.name, problems)
-
-
-def is_packed(run: Run, stores: Path) -> bool:
-    """Whether the store of `run` is there and holds the images that the study expects."""
-    try:
-        return read_json(stores / run.store / "manifest.json")["facts"] == run.facts
-    except FileNotFoundError:
-        return False
 
 
 def claim(study: Study) -> None:
@@ -51,7 +44,11 @@ def claim(study: Study) -> None:
     Raises:
         StudyError: another process works on this study.
     """
-    study.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"there can be no folder of this name ({error.strerror}): rename the study."
+        raise StudyError(str(study.folder), [message]) from None
     lock = (study.folder / "lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,5 +63,5 @@ def claim(study: Study) -> None:
     lock.flush()
     _held.append(lock)
     snapshot, settings = study.folder / "study.json", study.settings.model_dump(mode="json")
-    if not snapshot.is_file() or read_json(snapshot) != settings:
+    if read_json_if_whole(snapshot) != settings:
         write_json(snapshot, settings)

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import shutil
 from pathlib import Path
 
@@ -256,10 +255,19 @@ def own(tmp_path, monkeypatch):
 
 
 def test_entries_with_options_have_stores_of_their_own(own):
+    Path("b.csv").write_text(Path("a.csv").read_text())  # equal, and yet two
     stores = study.check(own, "made").stores
-    assert set(stores) == {"glyphs-32", "a-32", "b-32"}
-    assert stores["a-32"].store_facts != stores["b-32"].store_facts
-    assert stores["a-32"].facts["splits"] == {"train": [1, 2], "test": [1, 2]}
+    by_entry = {name.partition("-")[0]: run for name, run in stores.items()}
+    assert set(by_entry) == {"glyphs", "a", "b"}
+    assert len(stores) == 3
+    assert by_entry["a"].facts["splits"] == {"train": [1, 2], "test": [1, 2]}
+
+
+def test_another_row_is_another_store(own):
+    before = set(study.check(own, "made").stores)
+    Path("a.csv").write_text(CSV.replace("x", "z"))
+    after = set(study.check(own, "made").stores)
+    assert {name.partition("-")[0] for name in after - before} == {"a"}
 
 
 def test_a_csv_counts_by_its_rows_and_not_by_its_path(own):
@@ -292,8 +300,8 @@ def test_embeddings_are_a_row_of_their_data_set_once(own):
     given = {path: run for path, run in study.check(own, "made").runs.items() if run.embeddings}
     assert set(given) == {"letters/tiny/embeddings_own/seed0"}
     (run,) = given.values()
-    assert not run.is_training
-    assert run.store == "glyphs-32"
+    assert not run.uses_model
+    assert run.store.startswith("glyphs-32-")
 
 
 def test_embeddings_count_by_their_content_and_data_and_nothing_else(own):
@@ -321,11 +329,6 @@ WRONG_OWN = {
     "common key": ("datasets.a.recipee", {}, r"datasets\.a\.recipee: .*Did you mean 'recipe'"),
     "channels": ("datasets.a.channels", 2, r"datasets\.a\.channels: found 2\..* 1 or 3"),
     "levels": ("datasets.a.levels", "top", r"datasets\.a\.levels: found 'top'"),
-    "a type's name": (
-        "datasets.omniglot",
-        {"type": "csv", "file": "a.csv"},
-        r"datasets\.omniglot: this is the name of another type",
-    ),
     "options of none": (
         "datasets.letters.file",
         "a.csv",
@@ -373,10 +376,9 @@ def test_images_that_are_missing_are_said_before_any_job_while_they_are_to_be_pa
         caught.value
     )
     assert "datasets.b: " in str(caught.value)
-    for name in ("a", "b"):
-        manifest = tmp_path / f"stores/{name}-32/manifest.json"
-        manifest.parent.mkdir(parents=True)
-        manifest.write_text(json.dumps({"facts": found.stores[f"{name}-32"].facts}))
+    for name in found.stores:
+        (tmp_path / "stores" / name).mkdir(parents=True)
+        (tmp_path / "stores" / name / "manifest.json").touch()
     look_for_images(found, tmp_path / "stores")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -39,10 +39,10 @@ class Store:
     """The images of a data set at one size, with their index.
 
     Images lie on disk as (channels, height, width), so a batch is gathered as a network reads it.
-    Raises DatasetError when `path` holds no complete store, or one of other facts than `facts`.
+    Raises DatasetError when `path` holds no complete store.
     """
 
-    def __init__(self, path: Path | str, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         try:
             self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_bytes())
@@ -61,11 +61,6 @@ class Store:
                 f"{self.path}: no complete store of a data set: {error}. "
                 f"Make it anew with `dmlbench data`, or delete the folder and ask again."
             ) from error
-        if facts is not None and self.manifest["facts"] != facts:
-            raise DatasetError(
-                f"{self.path}: its facts are {self.manifest['facts']}, and the study expects "
-                f"{facts}. Delete the folder, and ask again."
-            )
         self.uniform = bool((self._sizes == self._sizes[0]).all())
         """Whether all images have the same height and width."""
         # a plain array, as indexing a memmap costs more

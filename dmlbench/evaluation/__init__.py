@@ -32,12 +32,14 @@ def evaluate(
     index: Table,
     protocols: Table,
     settings: Mapping[str, Any],
+    partial: bool = False,
 ) -> list[dict[str, Any]]:
     """Score `embeddings` (N, D) of the images `ids` (N,) under every protocol.
 
     `index` has the columns id and label; `protocols` has protocol, id, role (both, query or
     gallery) and repetition, whose values are averaged. `settings`: recall_at (list of K),
-    kmeans_seed, kmeans_iterations, kmeans_restarts, threads.
+    kmeans_seed, kmeans_iterations, kmeans_restarts, threads. `partial`: score the images that
+    have an embedding, where a part of the classes was embedded.
 
     Returns rows {"protocol", "metric", "value"} with the metrics recall@K, map@r, r_precision,
     nmi (over all images of the protocol, as many clusters as classes), queries and lone_queries
@@ -50,6 +52,9 @@ def evaluate(
     name, image, role, repetition = (
         np.asarray(protocols[column]) for column in ("protocol", "id", "role", "repetition")
     )
+    if partial:
+        kept = np.isin(image, ids)
+        name, image, role, repetition = name[kept], image[kept], role[kept], repetition[kept]
     clusterings: dict[bytes, float] = {}
 
     def score(queries: NDArray[np.integer], gallery: NDArray[np.integer]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dmlbench.datasets.store import Store
 from dmlbench.evaluation import evaluate
-from dmlbench.files import read_json, write_json
+from dmlbench.files import MissingResult, read_result, write_json
 from dmlbench.study import Run, Study
 
 TAIL = 12
@@ -19,9 +19,9 @@ TAIL = 12
 def evaluate_job(study: Study, run: Run, stores: Path) -> None:
     """Score the embeddings of `run`; a run that failed hands its failure on."""
     folder = study.folder / "runs" / run.path
-    trained = read_json(folder / "run.json")
+    trained = read_result(folder / "run.json")
     if trained["train_key"] != run.train_key:
-        raise SystemExit(
+        raise MissingResult(
             f"{folder}/run.json: it has key {trained['train_key']}, and the study expects "
             f"{run.train_key}. Remove the file, and ask again."
         )
@@ -43,9 +43,6 @@ def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
         embeddings, ids, key = file["embeddings"], file["id"], str(file["train_key"])
     if key != run.train_key:
         raise ValueError(f"embeddings.npz has key {key}, and run.json has {run.train_key}")
-    store = Store(stores / run.store, run.facts)
-    protocols = store.protocols
-    if run.data.class_fraction < 1:  # a part of the classes was embedded: score that part
-        kept = np.isin(protocols["id"], ids)
-        protocols = {name: column[kept] for name, column in protocols.items()}
-    return evaluate(embeddings, ids, store.index, protocols, run.metric_settings)
+    store = Store(stores / run.store)
+    partial = run.data.class_fraction < 1
+    return evaluate(embeddings, ids, store.index, store.protocols, run.metric_settings, partial)

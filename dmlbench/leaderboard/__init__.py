@@ -12,7 +12,7 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "backbone", "loss", "seed",
     "path", "train_key", "eval_key"} each, with the run's folder `path` under `results`. Equal
-    results give equal files. Raises table.StaleResult if a result is missing or has another key.
+    results give equal files. Raises MissingResult if a result is missing or has another key.
     """
     from dmlbench.files import replacing
     from dmlbench.leaderboard import markdown, plots, table

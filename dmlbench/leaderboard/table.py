@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dmlbench.files import read_json
+from dmlbench.files import MissingResult, read_json
 
 COLUMNS = [
     *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value"),
@@ -19,10 +19,6 @@ COLUMNS = [
 VERSION = "version_"
 CONTROL = "control_"
 EMBEDDINGS = "embeddings_"
-
-
-class StaleResult(ValueError):
-    """A result on disk is missing, or is not the one that the study asks for."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
     """Read run.json and metrics.json of each planned run.
 
     `runs` holds {"dataset", "backbone", "loss", "seed", "path", "train_key", "eval_key"} each, with
-    the run's folder `path` under `results`. Raises StaleResult, naming all of them, if files are
+    the run's folder `path` under `results`. Raises MissingResult, naming all of them, if files are
     missing or carry other keys than planned.
     """
     found, problems = [], []
@@ -91,7 +87,7 @@ def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
             if content.get(key) != plan[key]
         ]
     if problems:
-        raise StaleResult("results that are not this study's:\n" + "\n".join(problems))
+        raise MissingResult("results that are not this study's:\n" + "\n".join(problems))
     return found
 
 

@@ -70,8 +70,8 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances (N, M) of unit vectors; 0 with gradient 0 where they coincide."""
     squared = squared_distances(a, b)
     # what rounding leaves of 2 - 2 cos at equal vectors would get a gradient of 1/sqrt(rounding)
-    apart = squared > 64 * torch.finfo(squared.dtype).eps
-    return torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+    coincide = squared <= 64 * torch.finfo(squared.dtype).eps
+    return torch.where(coincide, 0, torch.where(coincide, 1, squared).sqrt())
 
 
 def pair_masks(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from dmlbench.losses import normalized_softmax, proxy_anchor
 from dmlbench.losses.base import Embed, Loss, class_mask, unit_length
 
+LEAST = {"omega": 0, "warmup_epochs": 0, "recluster_every": 1, "proxies_lr_factor": 0}
+ABOVE = {"alpha": 0, "temperature": 0}
 SEARCH_SPACE = {
     "omega": {"low": 0.03, "high": 3.0, "log": True},
     "proxies_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},

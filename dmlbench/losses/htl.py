@@ -31,6 +31,13 @@ from dmlbench.losses.base import (
 )
 
 BATCH_DIVISORS = ("neighbours", "images_per_class")
+LEAST = {
+    "levels": 1,
+    "warmup_epochs": 0,
+    "rebuild_every": 1,
+    "neighbours": 1,
+    "images_per_class": 2,
+}
 SEARCH_SPACE = {
     "beta": {"low": 0.0, "high": 0.5},
     "initial_margin": {"low": 0.05, "high": 1.0, "log": True},

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from dmlbench.losses.base import Loss, class_mask, unit_length
 
+LEAST = {"proxies_lr_factor": 0}
+ABOVE = {"alpha": 0}
 SEARCH_SPACE = {
     "alpha": {"low": 8.0, "high": 128.0, "log": True},
     "delta": {"low": 0.0, "high": 0.5},

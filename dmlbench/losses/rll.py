@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dmlbench.losses.base import Loss, distances, pair_masks, unit_length
 
+LEAST = {"margin": 0, "negative_temperature": 0, "positive_temperature": 0}
 SEARCH_SPACE = {
     "margin": {"low": 0.1, "high": 1.0},
     "negative_temperature": {"low": 1.0, "high": 20.0},

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from dmlbench.losses.base import Loss, class_mask, unit_length
 
+LEAST = {"centers_per_class": 1, "tau": 0, "centers_lr_factor": 0}
+ABOVE = {"la": 0, "gamma": 0}
 SEARCH_SPACE = {
     "la": {"low": 5.0, "high": 100.0, "log": True},
     "gamma": {"low": 0.01, "high": 1.0, "log": True},

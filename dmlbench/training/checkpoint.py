@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,12 +25,16 @@ class Checkpoint:
         self._next = time.monotonic() + PATIENCE
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved under this key; a checkpoint of another key is thrown away."""
+        """What was saved under this key; a damaged checkpoint, or one of another key, is thrown
+        away."""
         if not self.path.is_file():
             return None
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["key"] == self.key:
-            return state
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if state["key"] == self.key:
+                return state
+        except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError, KeyError) as error:
+            print(f"{self.path}: damaged, and not used: {error}", flush=True)
         self.path.unlink()
         return None
 

@@ -8,31 +8,34 @@ import numpy as np
 import torch
 
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.training.train import embed, set_up
+from dmlbench.training.train import embed_test, set_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.datasets.store import Split, Store
+    from dmlbench.datasets.store import Store
     from dmlbench.study import Run
 
 
 def control_embeddings(
-    run: Run, store: Store, test: Split, device: torch.device
-) -> NDArray[np.float32]:
-    """Embeddings (len(test.rows), dim) of the control that `run` names.
+    run: Run, store: Store, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Embeddings of the test split by the control that `run` names, and their rows of the index.
 
     random: Gaussian vectors, the floor of every metric. untrained: the model as every training
     of this seed finds it. oracle: one random direction a class, the ceiling.
     """
+    if run.control == "untrained":
+        set_up(run.recipe, device)
+        torch.manual_seed(run.seed)
+        model = EmbeddingModel(run.model, run.recipe, store.channels).to(device)
+        return embed_test(model, store, device, run)
     random = np.random.default_rng(run.seed)
-    if run.control == "random":
-        return random.standard_normal((len(test.rows), run.model.dim), dtype=np.float32)
+    test = store.split("test", run.data.class_fraction)
     if run.control == "oracle":
         classes = int(test.labels.max()) + 1
         directions = random.standard_normal((classes, run.model.dim), dtype=np.float32)
-        return directions[test.labels]
-    set_up(run.recipe, device)
-    torch.manual_seed(run.seed)
-    model = EmbeddingModel(run.model, run.recipe, store.channels).to(device).eval()
-    return embed(model, store, test.rows, device, run)
+        embeddings = directions[test.labels]
+    else:
+        embeddings = random.standard_normal((len(test.rows), run.model.dim), dtype=np.float32)
+    return embeddings, test.rows.astype(np.int32)

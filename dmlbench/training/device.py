@@ -14,8 +14,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from dmlbench.training.state import Stopped
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -40,8 +42,14 @@ def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 @contextlib.contextmanager
-def lease(devices: list[str], folder: Path | None = None) -> Iterator[str | None]:
-    """Hold one of `devices` alone, and wait for one while all are held; None of none."""
+def lease(
+    devices: list[str], stop: Callable[[], str | None], folder: Path | None = None
+) -> Iterator[str | None]:
+    """Hold one of `devices` alone, and wait for one while all are held; None of none.
+
+    Raises:
+        Stopped: `stop` gave a reason while waiting.
+    """
     if not devices:
         yield None
         return
@@ -56,4 +64,6 @@ def lease(devices: list[str], folder: Path | None = None) -> Iterator[str | None
                     continue
                 yield device
                 return
+        if reason := stop():
+            raise Stopped(reason, f"{reason} while waiting for a GPU")
         time.sleep(random.uniform(0.05, 0.3))

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmlbench.files import read_json, replacing, write_json
+from dmlbench.files import read_json_if_whole, replacing, write_json
 from dmlbench.study import Run, Study
 from dmlbench.training.device import lease, visible_gpus
 from dmlbench.training.provenance import measured, now, provenance
-from dmlbench.training.state import Attempts, alone, stop_requests
+from dmlbench.training.state import Attempts, Stopped, alone, stop_requests
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
 TAIL = 12  # lines of a failure that are kept
@@ -43,24 +43,22 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
         history: list[dict[str, Any]] = []
         embeddings, ids = np.empty((0, run.model.dim), np.float32), np.empty(0, np.int32)
         if not failure:
-            attempts.begin()
-            with lease(visible_gpus()) as gpu:
-                if gpu:
-                    os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch looks
-                from dmlbench.training.train import Diverged, Stopped
-
-                try:
-                    with stop_requests(max_minutes) as stop:
-                        history, embeddings, ids = _produce(study, run, stores, state, stop)
-                except Stopped as stopped:
-                    print(stopped, flush=True)
-                    attempts.end(stopped.reason)
-                    return TRY_AGAIN
-                except Exception as error:
-                    traceback.print_exc()
-                    history = error.history if isinstance(error, Diverged) else []
-                    failure = _failure(error)
-                origin |= measured(history)
+            gpus = visible_gpus() if run.uses_model else []
+            try:
+                with stop_requests(max_minutes) as stop, lease(gpus, stop) as gpu:
+                    if gpu or not run.uses_model:
+                        os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
+                    attempts.begin()
+                    history, embeddings, ids = _produce(study, run, stores, state, stop)
+            except Stopped as stopped:
+                print(stopped, flush=True)
+                attempts.end(stopped.reason)
+                return TRY_AGAIN
+            except Exception as error:
+                traceback.print_exc()
+                history = getattr(error, "history", [])
+                failure = _failure(error)
+            origin |= measured(history)
         origin |= {"finished": now(), "wall_seconds": round(time.monotonic() - started, 3)}
         result = failure or {"status": "ok", "error": None}
         _write(out, run, study, result, history, embeddings, ids, origin)
@@ -78,29 +76,34 @@ def _produce(
     """History, and the test split's embeddings with their rows of the index."""
     import torch
 
+    from dmlbench.datasets import DatasetError
     from dmlbench.datasets.store import Store
     from dmlbench.training.controls import control_embeddings
     from dmlbench.training.elsewhere import read_embeddings
-    from dmlbench.training.train import embed, train
+    from dmlbench.training.train import Diverged, embed_test, train
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    store = Store(stores / run.store, run.facts)
+    store = Store(stores / run.store)
+    if store.manifest["facts"] != run.facts:
+        raise DatasetError(
+            f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
+            f"{run.facts}. Delete the folder, and ask again."
+        )
     if run.embeddings:
         test = store.split("test", run.data.class_fraction)
         return [], read_embeddings(run.embeddings, store, test.rows), test.rows.astype(np.int32)
     if run.control:
-        test = store.split("test", run.data.class_fraction)
-        return [], control_embeddings(run, store, test, device), test.rows.astype(np.int32)
+        return [], *control_embeddings(run, store, device)
     model, history = train(run, store, device, state, stop)
-    # No choice is made from here on: the test split is opened now, and once
-    test = store.split("test", run.data.class_fraction)
-    embeddings = embed(model.eval(), store, test.rows, device, run)
+    embeddings, ids = embed_test(model, store, device, run)
+    if not np.isfinite(embeddings).all():
+        raise Diverged("the embeddings are no numbers after the last step", history)
     if study.settings.keep_model:
         from safetensors.torch import save_file
 
         with replacing(study.folder / "runs" / run.path / "model.safetensors") as temporary:
             save_file(model.state_dict(), temporary)
-    return history, embeddings, test.rows.astype(np.int32)
+    return history, embeddings, ids
 
 
 def _write(
@@ -119,12 +122,16 @@ def _write(
         pq.write_table(pa.Table.from_pylist(history) if history else empty.empty_table(), temporary)
     with replacing(out / "embeddings.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, embeddings=embeddings, id=ids, train_key=run.train_key)
-    names = {"study": study.name, "dataset": run.dataset, "backbone": run.backbone}
-    names |= {"loss": run.loss, "seed": run.seed}  # type: ignore[dict-item]
+    if not study.settings.keep_model:
+        (out / "model.safetensors").unlink(missing_ok=True)
     write_json(
         out / "run.json",
         {
-            **names,
+            "study": study.name,
+            "dataset": run.dataset,
+            "backbone": run.backbone,
+            "loss": run.loss,
+            "seed": run.seed,
             "train_key": run.train_key,
             **result,
             "settings": run.settings,
@@ -134,13 +141,11 @@ def _write(
 
 
 def _finished(out: Path, run: Run) -> bool:
-    try:
-        found = read_json(out / "run.json")
-    except FileNotFoundError:
-        return False
+    found = read_json_if_whole(out / "run.json")
     files = [out / "embeddings.npz", out / "history.parquet"]
     return (
-        found["train_key"] == run.train_key
+        found is not None
+        and found["train_key"] == run.train_key
         and found["status"] == "ok"
         and all(path.is_file() for path in files)
     )

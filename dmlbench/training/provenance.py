@@ -34,11 +34,21 @@ def measured(history: list[dict[str, Any]]) -> dict[str, Any]:
     peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else _resident_peak()
     return {
         "device": torch.cuda.get_device_name() if gpu else f"cpu ({_processor()})",
-        "driver": torch.version.cuda if gpu else None,
+        "driver": _driver() if gpu else None,
         "peak_memory_mb": round(peak, 1),
         "train_seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1) if seconds else None,
     }
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA driver."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return next(iter(answer.stdout.split()), None)
 
 
 def _resident_peak() -> float:

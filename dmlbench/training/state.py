@@ -12,10 +12,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dmlbench.files import read_json, write_json
+from dmlbench.files import read_json_if_whole, write_json
 
 IDLE_ATTEMPTS = 2  # attempts without progress that end a run
 MARGIN = 0.05  # of the allowed minutes, kept for saving
+
+
+class Stopped(Exception):
+    """The training was asked to stop: "stopped" or "timeout". What it had learnt is saved."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @contextlib.contextmanager
@@ -53,18 +61,17 @@ class Attempts:
         self.path = state / "attempts.json"
         self.saved = _last_save(state)
         self.now: dict[str, Any] = {"key": key, "saved": self.saved, "idle": 0, "ended": "killed"}
-        if self.path.is_file():
-            last = read_json(self.path)
-            if last["key"] == key:
-                idle = self.saved <= last["saved"] and last["ended"] != "stopped"
-                self.now["idle"] = last["idle"] + 1 if idle else 0
-                self.now["ended"] = last["ended"]
+        last = read_json_if_whole(self.path)
+        if last and last["key"] == key:
+            idle = self.saved <= last["saved"] and last["ended"] != "stopped"
+            self.now["idle"] = last["idle"] + 1 if idle else 0
+            self.now["ended"] = last["ended"]
 
     def hopeless(self) -> dict[str, Any] | None:
         """The failure of a run that gets nowhere, with status killed or timeout."""
         if self.now["idle"] < IDLE_ATTEMPTS:
             return None
-        message = f"{IDLE_ATTEMPTS} attempts ended without progress; the log may say more"
+        message = f"{IDLE_ATTEMPTS} attempts in a row ended without progress"
         return {"status": self.now["ended"], "error": {"message": message, "tail": []}}
 
     def begin(self) -> None:

@@ -23,6 +23,7 @@ from dmlbench.losses import create_loss
 from dmlbench.training import batches
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.progress import Progress
+from dmlbench.training.state import Stopped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
     from dmlbench.study import Run
 
 EMBED_BATCH = 256  # fixed: another size sums in another order, and gives other bits
-
-
-class Stopped(Exception):
-    """The training was asked to stop, and why; its state is saved."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class Diverged(Exception):
@@ -103,12 +96,12 @@ def train(
         loss.load_state_dict(saved["loss"])
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"])
-        if device.type == "cuda":
+        if device.type == "cuda" and saved["cuda_rng"] is not None:
             torch.cuda.set_rng_state(saved["cuda_rng"])
         history, done, seconds = saved["history"], saved["step"], saved["seconds"]
         refreshed = saved["refreshed"]
         loss_sum.copy_(saved["loss_sum"])
-        print(f"resumed at step {done} of {total}", flush=True)
+    first = done  # step of this attempt
 
     def save() -> None:
         if not math.isfinite(float(loss_sum)):
@@ -133,6 +126,10 @@ def train(
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
+    for row in history:  # the log of the attempt that wrote them is gone
+        progress.epoch(row, recipe.epochs)
+    if first:
+        print(f"resumed at step {first} of {total}", flush=True)
     for epoch in range(done // steps, recipe.epochs):
         began = time.monotonic()
         if refreshed <= epoch:
@@ -154,13 +151,15 @@ def train(
         targets = torch.from_numpy(split.labels[rows]).to(device)
         for step in range(done % steps, steps):
             if reason := stop():
-                save()
+                if done > first:  # a save is progress, and there must have been some
+                    save()
                 progress.close()
                 raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
             if checkpoint.due():
                 save()
             pixels, sizes = store.read(split.rows[rows[step]])
-            random = np.random.default_rng([run.seed, epoch, step])
+            # from 1: [seed, epoch, 0] would be the sampler's own stream
+            random = np.random.default_rng([run.seed, epoch, step + 1])
             images = batches.augment(
                 to_device(pixels, device), sizes, run.model.image_size, recipe.augmentation, random
             )
@@ -198,6 +197,14 @@ def train(
         seconds = 0.0
     progress.close()
     return model, history
+
+
+def embed_test(
+    model: EmbeddingModel, store: Store, device: torch.device, run: Run
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Embeddings of the test split, and their rows of the index. No choice is made after this."""
+    rows = store.split("test", run.data.class_fraction).rows
+    return embed(model.eval(), store, rows, device, run), rows.astype(np.int32)
 
 
 @torch.no_grad()

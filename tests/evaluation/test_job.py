@@ -7,6 +7,7 @@ import pytest
 
 from dmlbench import study
 from dmlbench.evaluation.job import evaluate_job
+from dmlbench.files import MissingResult
 
 CONTROL = "letters/tiny/control_oracle/seed0"
 
@@ -88,6 +89,6 @@ def test_embeddings_of_another_key_are_refused(made, data_folder, test_split):
 
 def test_a_training_of_another_key_is_refused(made, data_folder, test_split):
     run, folder = trained(made, test_split, perfect(test_split), record={"train_key": "other"})
-    with pytest.raises(SystemExit, match=r"run\.json: it has key other.*ask again"):
+    with pytest.raises(MissingResult, match=r"run\.json: it has key other.*ask again"):
         evaluate_job(made, run, data_folder / "stores")
     assert not (folder / "metrics.json").exists()

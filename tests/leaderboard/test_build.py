@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from PIL import Image
 
+from dmlbench.files import MissingResult
 from dmlbench.leaderboard import build
-from dmlbench.leaderboard.table import StaleResult
 
 FILES = [
     *("leaderboard.csv", "leaderboard.md"),
@@ -46,7 +46,7 @@ def test_equal_results_give_equal_files(study, tmp_path):
 def test_nothing_is_written_when_a_result_is_stale(study, tmp_path):
     made = study(("htl",))
     made.edit(f"{made.runs[-1]['path']}/metrics.json", eval_key="old")
-    with pytest.raises(StaleResult):
+    with pytest.raises(MissingResult):
         build("made", made.runs, made.folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

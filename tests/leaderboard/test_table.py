@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from dmlbench.leaderboard.table import StaleResult, collect, panels, write_csv
+from dmlbench.files import MissingResult
+from dmlbench.leaderboard.table import collect, panels, write_csv
 
 
 def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
@@ -77,7 +78,7 @@ def test_a_result_with_another_key_is_refused_failed_or_not(results, file, key, 
     results.add("htl", 0, {"map@r": 0.25})
     stale = results.add("rll", 0, {"map@r": 0.25}, status=status)
     results.edit(f"{stale['path']}/{file}", **{key: "old"})
-    with pytest.raises(StaleResult) as error:
+    with pytest.raises(MissingResult) as error:
         collect(results.runs, results.folder)
     assert f"rll/seed0/{file}: {key} is old, the study expects {stale[key]}" in str(error.value)
     assert "htl" not in str(error.value)
@@ -88,7 +89,7 @@ def test_all_missing_results_are_named_at_once(results):
         results.add("htl", seed, {"map@r": 0.25})
     for seed in (0, 2):
         (results.folder / results.runs[seed]["path"] / "metrics.json").unlink()
-    with pytest.raises(StaleResult, match=r"(?s)seed0/metrics.json: missing.*seed2/metrics.json"):
+    with pytest.raises(MissingResult, match=r"(?s)seed0/metrics.json: missing.*seed2/metrics.json"):
         collect(results.runs, results.folder)
 
 

@@ -8,11 +8,16 @@ import time
 import pytest
 
 from dmlbench.training.device import lease, visible_gpus
+from dmlbench.training.state import Stopped
 
 SMI = """#!/bin/sh
 echo "0, GPU-aaa"
 echo "1, GPU-bbb"
 """
+
+
+def never():
+    return None
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def test_a_machine_without_nvidia_has_none(tmp_path):
 
 
 def test_without_gpus_there_is_nothing_to_wait_for(tmp_path):
-    with lease([], tmp_path) as device:
+    with lease([], never, tmp_path) as device:
         assert device is None
 
 
@@ -54,7 +59,7 @@ def test_no_device_is_ever_leased_twice(tmp_path):
     most = []
 
     def work():
-        with lease(["a", "b"], tmp_path) as device:
+        with lease(["a", "b"], never, tmp_path) as device:
             users[device] += 1
             most.append(max(users.values()))
             time.sleep(0.03)
@@ -72,12 +77,19 @@ def test_no_device_is_ever_leased_twice(tmp_path):
 def test_a_killed_process_leaves_its_device(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from dmlbench.training.device import lease\n"
-        "with lease(['a'], Path(sys.argv[1])) as d: print(d, flush=True); time.sleep(60)"
+        "with lease(['a'], lambda: None, Path(sys.argv[1])) as d: print(d, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "a\n"
     process.kill()
     process.wait()
-    with lease(["a"], tmp_path) as device:
+    with lease(["a"], never, tmp_path) as device:
         assert device == "a"
+
+
+def test_who_waits_for_a_device_hears_the_wish_to_stop(tmp_path):
+    with lease(["a"], never, tmp_path), pytest.raises(Stopped, match="waiting for a GPU") as stop:
+        with lease(["a"], lambda: "stopped", tmp_path):
+            pass
+    assert stop.value.reason == "stopped"

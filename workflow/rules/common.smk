@@ -1,5 +1,6 @@
 # The study, the environment of the jobs, and the params of their rules.
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 from dmlbench import study
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
-from dmlbench.workflow import claim, is_packed, look_for_images
+from dmlbench.workflow import claim, look_for_images
 
 # Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -59,23 +60,38 @@ def open_study():
         raise WorkflowError(str(error))
 
 
+def point_to_leaderboard():
+    page = STUDY.folder / "leaderboard/leaderboard.md"
+    if page.is_file():
+        print(f"The leaderboard: {page}, its plots beside it")
+
+
 def run_of(wildcards):
     path = "{w.dataset}/{w.backbone}/{w.loss}/seed{w.seed}".format(w=wildcards)
     return STUDY.runs[path]
 
 
 def store_of(wildcards):
-    """Packed images of a run: made where missing, and never a reason to train again - what they
-    are is in the run's key. Where they are to be packed anew, they are one: Snakemake does not
-    look at the keys of runs behind a job that runs and whose output is `ancient`."""
-    run = run_of(wildcards)
-    manifest = f"{STORES}/{run.store}/manifest.json"
-    return ancient(manifest) if is_packed(run, Path(STORES)) else manifest
+    """Packed images of a run: made where missing, and never a reason to train again. What they
+    are is in the run's key."""
+    return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
 
 
-def store_facts(wildcards):
-    """What the packed images must be; other facts, and they are packed anew."""
-    return STUDY.stores[wildcards.store].store_facts
+def store_source(wildcards):
+    """What goes into a store. It is in the store's name too: whichever study asks, these are the
+    same, so a store that is there is never made again."""
+    run = STUDY.stores[wildcards.store]
+    return [
+        run.data.type,
+        str(run.model.side),
+        json.dumps(run.data.checksums, sort_keys=True),
+    ]
+
+
+def store_options(wildcards):
+    """Where the images of an entry with options lie, and how they are read. What of it makes
+    another store is in the store's name; a folder that was moved does not."""
+    return json.dumps(STUDY.stores[wildcards.store].data.options)
 
 
 def train_key(wildcards):
@@ -91,9 +107,7 @@ def cpu_threads(wildcards):
 
 
 def gpus(wildcards):
-    """Vectors and labels need no device."""
-    run = run_of(wildcards)
-    return int(run.is_training or run.control == "untrained")
+    return int(run_of(wildcards).uses_model)
 
 
 def results(name):

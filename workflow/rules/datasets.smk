@@ -8,17 +8,18 @@ rule store:
         f"{STUDY.folder}/logs/data/{{store}}.log",
     benchmark:
         f"{STUDY.folder}/logs/data/{{store}}.benchmark.tsv"
+    retries: 0
     conda:
         "../../envs/dmlbench.yaml"
     threads: workflow.cores
     resources:
         runtime=240,
         mem_mb=4000,
-        # no param: studies share a store, and another study's name would pack it anew
-        study=SNAPSHOT,
+        options=store_options,  # no param: no reason to pack anew
     params:
-        facts=store_facts,
+        source=store_source,
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "exec python -m dmlbench data {resources.study:q} {wildcards.store:q} > {log:q} 2>&1"
+        "exec python -m dmlbench data {params.source:q}"
+        ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'

@@ -15,6 +15,7 @@ rule evaluate:
     retries: 0
     conda:
         "../../envs/dmlbench.yaml"
+    threads: STUDY.settings.evaluation.threads
     resources:
         runtime=120,
         mem_mb=4000,
