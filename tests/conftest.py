@@ -1,6 +1,5 @@
 import copy
 import os
-from pathlib import Path
 
 import pytest
 
@@ -35,17 +34,25 @@ def tiny(tiny_settings):
 
 
 @pytest.fixture(scope="session")
-def data_folder(tmp_path_factory):
+def store_name(tiny_settings):
+    from dmlbench import study
+
+    (name,) = study.check(tiny_settings, "tiny").stores
+    return name
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory, store_name):
     """A data folder with the packed glyphs."""
     from dmlbench.datasets.pack import pack
 
     folder = tmp_path_factory.mktemp("data")
-    pack("glyphs", 32, folder / "stores/glyphs-32", folder / "archives")
+    pack("glyphs", 32, folder / "stores" / store_name, folder / "archives")
     return folder
 
 
 @pytest.fixture(scope="session")
-def glyphs(data_folder):
+def glyphs(data_folder, store_name):
     from dmlbench.datasets.store import Store
 
-    return Store(Path(data_folder) / "stores/glyphs-32")
+    return Store(data_folder / "stores" / store_name)

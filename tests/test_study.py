@@ -100,6 +100,16 @@ def test_a_metric_s_setting_moves_evaluations_and_no_training():
         ("study.py", "train_key", lambda path: False),
         ("cli.py", "train_key", lambda path: False),
         ("training/job.py", "train_key", lambda path: False),
+        ("training/progress.py", "train_key", lambda path: False),
+        ("training/state.py", "train_key", lambda path: False),
+        ("installed.py", "train_key", lambda path: False),
+        ("source.py", "train_key", lambda path: False),
+        ("files.py", "eval_key", lambda path: False),
+        ("losses/__init__.py", "train_key", lambda path: False),
+        ("datasets/store.py", "train_key", lambda path: True),
+        ("backbones/timm.py", "train_key", lambda path: True),
+        ("training/controls.py", "train_key", lambda path: "control" in path),
+        ("evaluation/__init__.py", "eval_key", lambda path: True),
         ("evaluation/retrieval.py", "train_key", lambda path: False),
         ("evaluation/retrieval.py", "eval_key", lambda path: True),
         ("evaluation/job.py", "eval_key", lambda path: False),
@@ -161,6 +171,23 @@ WRONG = {
     ),
     "twice": ("plan.seeds", [1, 1], r"plan: seeds: 1 stands there twice"),
     "name": ("study", "../x", r"study: found '\.\./x'"),
+    "own name": (
+        "plan.losses",
+        ["st2"],
+        r"losses\.st2: no loss 'st2'\. Did you mean 'st1'\?",
+    ),
+    "not selected": ("losses.later", {"type": "htll"}, r"losses\.later: no loss 'htll'"),
+    "too few": ("losses.st1.centers_per_class", 0, r"centers_per_class: found 0\. .*equal to 1"),
+    "no number": ("losses.st1.gamma", float("nan"), r"losses\.st1\.gamma: found nan"),
+    "zero": ("losses.st1.gamma", 0, r"losses\.st1\.gamma: found 0\. .*greater than 0"),
+    "seed": ("plan.seeds", [2**70], r"plan\.seeds\.0: found 1180591620717411303424"),
+    "tag": ("backbones.tiny.type", "resnet18.nonsense", r"timm has no model 'resnet18\.nonsense'"),
+    "steps": ("recipe.schedule", "step", r"recipe: schedule: step needs step_epochs"),
+    "checksum": (
+        "datasets.letters.checksums",
+        {"a.zip": "md55:1"},
+        r"datasets\.letters\.checksums\.a\.zip: found 'md55:1'",
+    ),
     "control": ("plan.losses", ["control_mine"], r"names that begin with control_"),
 }
 
@@ -388,6 +415,22 @@ def test_a_file_that_is_no_study_is_refused_by_its_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(StudyError, match=r"broken\.yaml"):
         study.read(path)
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
+    with pytest.raises(StudyError, match="cannot be read: Is a directory"):
+        study.read(tmp_path)
+
+
+def test_batch_norm_is_frozen_where_the_backbone_is_pretrained_unless_said(tmp_path):
+    (tmp_path / "weights").write_text("x")
+    pretrained = changed("backbones.tiny.pretrained", str(tmp_path / "weights"))
+    thawed = changed("recipe.freeze_bn", False, pretrained)
+    frozen = [
+        {run.recipe.freeze_bn for run in study.check(made, "made").runs.values()}
+        for made in (STUDY, pretrained, thawed)
+    ]
+    assert frozen == [{False}, {True}, {False}]
 
 
 def test_a_missing_file_is_refused_by_its_name():

@@ -42,6 +42,14 @@ def test_arithmetic_is_float32_or_float64(name, dtype, data, ready):
 
 
 @every_loss
+def test_embeddings_that_are_no_numbers_give_no_number(name, data, ready):
+    """A training that has diverged must be seen to have."""
+    embeddings, labels = data
+    value = ready(name)(torch.full_like(embeddings, torch.nan), labels)
+    assert not value.isfinite()
+
+
+@every_loss
 def test_autocast_changes_nothing(name, data, ready):
     loss = ready(name)
     expected = loss(*data)

@@ -77,7 +77,8 @@ def test_no_device_is_ever_leased_twice(tmp_path):
 def test_a_killed_process_leaves_its_device(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from dmlbench.training.device import lease\n"
-        "with lease(['a'], lambda: None, Path(sys.argv[1])) as d: print(d, flush=True); time.sleep(60)"
+        "with lease(['a'], lambda: None, Path(sys.argv[1])) as device:\n"
+        "    print(device, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -89,7 +90,8 @@ def test_a_killed_process_leaves_its_device(tmp_path):
 
 
 def test_who_waits_for_a_device_hears_the_wish_to_stop(tmp_path):
-    with lease(["a"], never, tmp_path), pytest.raises(Stopped, match="waiting for a GPU") as stop:
-        with lease(["a"], lambda: "stopped", tmp_path):
-            pass
+    held = lease(["a"], never, tmp_path)
+    waiting = lease(["a"], lambda: "stopped", tmp_path)
+    with held, pytest.raises(Stopped, match="waiting for a GPU") as stop, waiting:
+        pass
     assert stop.value.reason == "stopped"

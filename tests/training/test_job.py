@@ -110,12 +110,40 @@ def test_a_checkpoint_outlives_a_failure_that_may_pass(made, data_folder, monkey
     assert (state / "checkpoint.pt").read_text() == "learnt"
 
 
-def test_nearly_out_of_minutes_it_saves_and_asks_to_be_called_again(made, data_folder):
-    code, result, _, state = go(made, data_folder, minutes=1e-6)
+def test_nearly_out_of_minutes_it_asks_to_be_called_again(made, data_folder):
+    code, result, *_ = go(made, data_folder, minutes=1e-6)
     assert (code, result) == (job.TRY_AGAIN, None)
-    assert (state / "checkpoint.pt").is_file()
     code, result, *_ = go(made, data_folder)
     assert (code, result["status"]) == (0, "ok")
+
+
+def test_a_run_whose_minutes_are_over_before_its_first_step_ends_as_timeout(made, data_folder):
+    for _ in range(2):
+        assert go(made, data_folder, minutes=1e-6)[0] == job.TRY_AGAIN
+    code, result, *_ = go(made, data_folder, minutes=1e-6)
+    assert (code, result["status"]) == (0, "timeout")
+
+
+def test_embeddings_that_are_no_numbers_are_a_divergence(made, data_folder, monkeypatch):
+    from dmlbench.training import train
+
+    monkeypatch.setattr(
+        train, "embed_test", lambda *_: (np.full((2, 16), np.nan, np.float32), np.arange(2))
+    )
+    _, result, out, _ = go(made, data_folder)
+    assert result["status"] == "diverged"
+    assert pq.read_table(out / "history.parquet").num_rows == 1
+
+
+def test_a_store_of_other_facts_is_refused(tiny, made, data_folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "_facts", lambda kind: {"version": 99, "recall_at": [1]})
+    other = study.check(tiny, "tiny")
+    (name,) = other.stores
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / name).symlink_to(data_folder / "stores" / next(iter(made.stores)))
+    _, result, *_ = go(other, tmp_path)
+    assert result["status"] == "error"
+    assert "Delete the folder" in result["error"]["message"]
 
 
 def test_what_an_orphan_has_finished_is_not_done_again(made, data_folder, monkeypatch, capsys):

@@ -97,6 +97,12 @@ def test_an_attempt_with_progress_is_free(tmp_path):
         assert attempt(tmp_path, saves=True) is None
 
 
+def test_a_damaged_note_is_as_none(tmp_path):
+    attempt(tmp_path)
+    (tmp_path / "attempts.json").write_text("")
+    assert attempt(tmp_path) is None
+
+
 def test_stopping_by_hand_is_no_death(tmp_path):
     for _ in range(6):
         assert attempt(tmp_path, ended="stopped") is None

@@ -10,7 +10,8 @@ from dmlbench.losses import list_losses
 from dmlbench.settings import Recipe
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
-from dmlbench.training.train import Diverged, Stopped, create_optimizer, embed, schedule, train
+from dmlbench.training.state import Stopped
+from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
 
 CPU = torch.device("cpu")
 
@@ -92,6 +93,33 @@ def test_a_checkpoint_of_other_settings_is_thrown_away(tiny, glyphs, tmp_path):
     assert torch.equal(model.head.weight, fresh.head.weight)
 
 
+@pytest.mark.parametrize("content", [b"", b"torn", None])
+def test_a_damaged_checkpoint_is_thrown_away(tiny, glyphs, tmp_path, capsys, content):
+    run = run_of(tiny, "proxy_anchor")
+    with pytest.raises(Stopped):
+        train(run, glyphs, CPU, tmp_path, stop_after(5))
+    file = tmp_path / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:-2000] if content is None else content)
+    model, _ = train(run, glyphs, CPU, tmp_path, never)
+    fresh, _ = train(run, glyphs, CPU, tmp_path / "fresh", never)
+    assert torch.equal(model.head.weight, fresh.head.weight)
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_the_cpu_goes_on_without_a_gpu_s_random_state(tiny, glyphs, tmp_path):
+    run = run_of(tiny, "proxy_anchor")
+    with pytest.raises(Stopped):
+        train(run, glyphs, CPU, tmp_path, stop_after(3))
+    assert Checkpoint(tmp_path, run.train_key).load()["cuda_rng"] is None
+
+
+def test_an_attempt_without_a_step_saves_nothing(tiny, glyphs, tmp_path):
+    """A save counts as progress: a run that only ever starts up must come to an end."""
+    with pytest.raises(Stopped):
+        train(run_of(tiny, "proxy_anchor"), glyphs, CPU, tmp_path, stop_after(0))
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_training_and_keeps_its_history(tiny, glyphs, tmp_path):
     tiny["losses"] = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e38}}
     run = run_of(tiny, "bad", epochs=3)
@@ -108,7 +136,7 @@ def test_in_the_warm_up_the_trunk_stands_still(tiny, glyphs, tmp_path):
         state = Checkpoint(tmp_path / str(steps), run.train_key).load()
         return {n: v for n, v in state["model"].items() if n.startswith("trunk")}, state["model"]
 
-    (start, first), (still, warm), (moved, _) = (trunk_after(steps) for steps in (0, 4, 5))
+    (start, first), (still, warm), (moved, _) = (trunk_after(steps) for steps in (1, 4, 5))
     assert all(torch.equal(start[name], still[name]) for name in start)
     assert not torch.equal(first["head.weight"], warm["head.weight"])
     assert not all(torch.equal(start[name], moved[name]) for name in start)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "dmlbench", "workflow", "profiles", "config", "envs")
 STUDY = "results/tiny"
 RUNS = f"{STUDY}/runs/letters/tiny"
+TARGETS = ("total", "all", "default")
 
 
 class Project:
@@ -38,9 +39,9 @@ class Project:
         assert text.count(old) == 1, f"{file}: {text.count(old)} x {old}"
         path.write_text(text.replace(old, new))
 
-    def start(self, *arguments, cores=2):
+    def start(self, *arguments, cores=2, study="study.yaml"):
         """`snakemake` in a process group of its own, as a terminal gives it one."""
-        command = ["snakemake", "--configfile", "study.yaml", "--cores", str(cores), *arguments]
+        command = ["snakemake", "--configfile", study, "--cores", str(cores), *arguments]
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -51,9 +52,9 @@ class Project:
             start_new_session=True,
         )
 
-    def run(self, *arguments, cores=2, expect=0):
+    def run(self, *arguments, expect=0, **options):
         """Output of a call that must end with the exit code `expect`."""
-        process = self.start(*arguments, cores=cores)
+        process = self.start(*arguments, **options)
         try:
             output, _ = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
@@ -62,14 +63,14 @@ class Project:
         assert process.returncode == expect, output
         return output
 
-    def planned(self):
+    def planned(self, *arguments):
         """Jobs that a call would run now, by rule: {} when there is nothing to be done."""
-        output = self.run("--dry-run")
+        output = self.run("--dry-run", *arguments)
         if "Nothing to be done" in output:
             return {}
         table = output.rpartition("Job stats:")[2]
         jobs = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
-        return {rule: n for rule, n in jobs.items() if rule not in ("total", "all")}
+        return {rule: n for rule, n in jobs.items() if rule not in TARGETS}
 
     def json(self, path):
         return json.loads((self.folder / path).read_text())
