@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("side", type=int, help="short side of the packed images in pixels")
     data.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; else {}")
     data.add_argument("store", type=Path, help="folder to make")
+    data.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
@@ -73,8 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> int:
     from dmlbench import study
+    from dmlbench.workflow import look_for_images
 
     found = study.read(options.study)
+    look_for_images(found, data_folder() / "stores")
     for path, run in found.runs.items():
         print(f"{path}  {run.train_key}")
     print(
@@ -113,7 +116,14 @@ def _data(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
     archives = data_folder() / "archives"
-    pack(options.type, options.side, options.store, archives, options.checksums)
+    pack(
+        options.type,
+        options.side,
+        options.store,
+        archives,
+        options.checksums,
+        options=options.options,
+    )
     return 0
 
 

@@ -123,8 +123,25 @@ class Dataset(Model):
     """Share of the classes of each split, drawn by a fixed seed within each super-class."""
     checksums: dict[str, Checksum] = {}
     """Of archives that differ from the official ones: {file name: "md5:..."}."""
+    recall_at: tuple[Count, ...] | None = None
+    """The K of its Recall@K, where `evaluation` says none; null: the type's own."""
     recipe: dict[str, Any] = {}
     """Settings of the recipe that this data set needs otherwise, for every loss alike."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of its type alone, which a model made of both has beside these."""
+        own = type(self).model_fields.keys() - Dataset.model_fields.keys()
+        return {name: getattr(self, name) for name in type(self).model_fields if name in own}
+
+
+class Embeddings(Model):
+    """Embeddings that were made elsewhere, to be scored here."""
+
+    dataset: Name
+    file: str
+    """.npz with `embeddings` (n, D), and `path` (of the images) or `id` (rows of the store's
+    index.parquet): all test images, and others if you like."""
 
 
 class Evaluation(Model):
@@ -148,6 +165,8 @@ class Plan(Model):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     controls: tuple[Control, ...] = get_args(Control)
     """Rows that need no training: random vectors, the model before its first step, the labels."""
+    embeddings: tuple[Name, ...] = ()
+    """Rows of embeddings that were made elsewhere: names under `embeddings`."""
 
     @model_validator(mode="after")
     def _no_twice(self) -> Plan:
@@ -170,6 +189,8 @@ class Settings(Model):
     """name: {type: ..., and the loss's own options}."""
     backbones: dict[Name, dict[str, Any]] = {}
     datasets: dict[Name, dict[str, Any]] = {}
+    """name: {type: ..., and the type's own options}."""
+    embeddings: dict[Name, Embeddings] = {}
     evaluation: Evaluation = Evaluation()
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""

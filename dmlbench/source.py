@@ -29,7 +29,10 @@ NO_NUMBERS = frozenset(
 """Modules that training and evaluation import and that make no number: files, names, messages,
 progress. (A package's name stands for its __init__ alone.)"""
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-ANNOTATIONS = {"Literal": Literal, "float": float, "int": int, "bool": bool, "str": str}
+ANNOTATIONS = {
+    **{"Literal": Literal, "float": float, "int": int, "bool": bool, "str": str},
+    "tuple": tuple,
+}
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from dmlbench import installed, source
-from dmlbench.datasets import list_datasets
+from dmlbench.datasets import DatasetError, list_datasets, load
 from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError, describe, did_you_mean
-from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe, Settings
+from dmlbench.settings import Backbone, Dataset, Embeddings, Evaluation, Recipe, Settings
 
 CONTROL = "control_"
+EMBEDDINGS = "embeddings_"
 
 
 @dataclass(frozen=True)
@@ -56,26 +57,35 @@ class Run:
     @property
     def uses_model(self) -> bool:
         """Whether there is anything for a GPU to do: vectors and labels need none."""
-        return self.control in (None, "untrained")
+        return self.control == "untrained" or not self.loss.startswith((CONTROL, EMBEDDINGS))
+
+    @property
+    def embeddings(self) -> Path | None:
+        """The file of embeddings where this run only scores what was made elsewhere."""
+        return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None
 
     @property
     def store(self) -> str:
         """Name of the folder of packed images: other facts or archives, another folder, so that
-        a store is made once and never again."""
-        return f"{self.data.type}-{self.model.side}-{_key(self.facts, self.data.checksums)[:8]}"
+        a store is made once and never again. An entry with options is a data set of its own."""
+        name = self.dataset if self.data.options else self.data.type
+        return f"{name}-{self.model.side}-{_key(self.facts, self.data.checksums)[:8]}"
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that can change the training's numbers: no names, no paths."""
+        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
+        data |= {"facts": dict(self.facts)}
+        if self.embeddings:
+            return {"dataset": data, "embeddings": _file_digest(self.embeddings)}
         recipe = self.recipe.model_dump(mode="json")
         if self.control:
             recipe = {key: recipe[key] for key in ("pooling", "gpu_precision", "cpu_threads")}
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))
-        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
         return {
-            "dataset": {**data, "facts": dict(self.facts)},
+            "dataset": data,
             "backbone": model,
             "loss": {"type": self.loss_type, **self.loss_options},
             "recipe": recipe,
@@ -86,6 +96,8 @@ class Run:
     def train_key(self) -> str:
         """Digest of the settings and of the code of the training core, this loss and this
         backbone - and nothing else, so that nothing else retrains."""
+        if self.embeddings:
+            return _key(self.settings, source.digest("dmlbench.training.elsewhere"))
         loss = installed.loss_module(self.loss_type)
         what = "dmlbench.training.controls" if self.control else loss
         backbone = installed.backbone_module(self.model.type)
@@ -95,7 +107,8 @@ class Run:
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
         settings = self.evaluation.model_dump(mode="json")
-        return {**settings, "recall_at": settings["recall_at"] or self.facts["recall_at"]}
+        chosen = settings["recall_at"] or self.data.recall_at or self.facts["recall_at"]
+        return {**settings, "recall_at": [*chosen]}
 
     @cached_property
     def eval_key(self) -> str:
@@ -185,12 +198,19 @@ def _grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> It
         name: _dataset(name, settings.datasets, problems)
         for name in (*plan.datasets, *settings.datasets)
     }
+    elsewhere = {name: _embeddings(name, settings, problems) for name in plan.embeddings}
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
     for dataset, backbone in product(plan.datasets, plan.backbones):
-        data, model = datasets[dataset], backbones[backbone]
-        if data and model:
+        given = {
+            EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
+            for name, entry in elsewhere.items()
+            if entry and entry.dataset == dataset
+        }
+        found_data, model = datasets[dataset], backbones[backbone]
+        if found_data and model:
+            data, facts = found_data
             problems += _missing_weights(f"backbones.{backbone}", model)
             merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
             if isinstance(merged, list):
@@ -198,20 +218,20 @@ def _grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> It
                 continue
             if merged.freeze_bn is None:
                 merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
-            for loss in (*controls, *plan.losses):
-                found = controls.get(loss) or losses[loss]
+            chosen = {loss: losses[loss] for loss in plan.losses}
+            for loss, found in {**controls, **given, **chosen}.items():
                 if not found:
                     continue
                 kind, options = found
                 problems += _misfits(f"losses.{loss}", kind, options, merged)
-                for seed in plan.seeds[:1] if loss in controls else plan.seeds:
+                for seed in plan.seeds if loss in losses else plan.seeds[:1]:
                     yield Run(
                         dataset=dataset,
                         backbone=backbone,
                         loss=loss,
                         seed=seed,
                         data=data,
-                        facts=_facts(data.type),
+                        facts=facts,
                         model=model,
                         loss_type=kind,
                         loss_options=options,
@@ -227,8 +247,9 @@ def _loss(
     entry = dict(entries.get(name, {}))
     kind = str(entry.pop("type", name))
     path = f"losses.{name}"
-    if name.startswith(CONTROL):
-        problems.append(f"{path}: names that begin with {CONTROL} are the controls' own.")
+    for prefix, whose in ((CONTROL, "the controls'"), (EMBEDDINGS, "the embeddings'")):
+        if name.startswith(prefix):
+            problems.append(f"{path}: names that begin with {prefix} are {whose} own.")
     try:
         model = _options_model(kind)
         return kind, model.model_validate(entry).model_dump(mode="json")
@@ -268,18 +289,47 @@ def _missing_weights(path: str, backbone: Backbone) -> list[str]:
 
 def _dataset(
     name: str, entries: Mapping[str, dict[str, Any]], problems: list[str]
-) -> Dataset | None:
+) -> tuple[Dataset, dict[str, Any]] | None:
+    """The data set `name` and its facts: as the type's file declares them, or, of a type with
+    options, as they are found."""
     path = f"datasets.{name}"
+    entry = {"type": name, **entries.get(name, {})}
+    kind, known = str(entry["type"]), list_datasets()
+    if kind not in known:
+        hint = did_you_mean(kind, {*known, *entries} - {name})
+        problems.append(f"{path}: no data set '{kind}'. {hint}")
+        return None
+    declared = source.declarations(f"dmlbench.datasets.{kind}")
+    options: dict[str, Any] = declared.options
+    model = create_model(kind, __base__=Dataset, **options) if options else Dataset
     try:
-        dataset = Dataset.model_validate({"type": name, **entries.get(name, {})})
+        dataset = model.model_validate(entry)
     except ValidationError as error:
-        problems += describe(error, Dataset, path)
+        problems += describe(error, model, path)
         return None
-    if dataset.type not in list_datasets():
-        hint = did_you_mean(dataset.type, {*list_datasets(), *entries} - {name})
-        problems.append(f"{path}: no data set '{dataset.type}'. {hint}")
+    if not options:
+        return dataset, declared.constants["FACTS"]
         return None
-    return dataset
+    try:
+        return dataset, load(kind, dataset.options).FACTS
+    except DatasetError as error:
+        problems.append(f"{path}: {error}")
+        return None
+
+
+def _embeddings(name: str, settings: Settings, problems: list[str]) -> Embeddings | None:
+    path, entry = f"embeddings.{name}", settings.embeddings.get(name)
+    if not entry:
+        hint = did_you_mean(name, settings.embeddings)
+        problems.append(f"plan.embeddings: there is no {path}. {hint}")
+    elif entry.dataset not in settings.plan.datasets:
+        hint = did_you_mean(entry.dataset, settings.plan.datasets)
+        problems.append(f"{path}.dataset: '{entry.dataset}' is not in plan.datasets. {hint}")
+    elif not Path(entry.file).is_file():
+        problems.append(f"{path}.file: there is no file {entry.file}.")
+    else:
+        return entry
+    return None
 
 
 def _recipe(
@@ -301,7 +351,7 @@ def _recipe(
 
 def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """What the loss needs of the recipe and does not find there."""
-    if kind.startswith(CONTROL) or "." in kind:
+    if kind.startswith((CONTROL, EMBEDDINGS)) or "." in kind:
         return []
     divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
     whole = math.prod(options[name] for name in divisors)
@@ -342,11 +392,6 @@ def _options(kind: str) -> dict[str, Any]:
         option: (source.annotation(text), default[0] if default else ...)
         for option, (text, *default) in described.items()
     }
-
-
-def _facts(kind: str) -> dict[str, Any]:
-    """What the data set's file declares of its images."""
-    return source.declarations(f"dmlbench.datasets.{kind}").constants["FACTS"]
 
 
 @cache

@@ -6,13 +6,33 @@ import fcntl
 import os
 import platform
 from datetime import datetime
+from pathlib import Path
 from typing import TextIO
 
+from dmlbench.datasets import DatasetError, load
 from dmlbench.files import read_json_if_whole, write_json
 from dmlbench.problems import StudyError
 from dmlbench.study import Study
 
 _held: list[TextIO] = []  # open for as long as this process lives
+
+
+def look_for_images(study: Study, stores: Path) -> None:
+    """Look whether the images are there, of the data sets of one's own that are to be packed.
+
+    Raises:
+        StudyError: with what is missing.
+    """
+    problems = {}
+    for run in study.stores.values():
+        try:
+            packed = (stores / run.store / "manifest.json").is_file()
+            if run.data.options and not packed:
+                load(run.data.type, run.data.options).check()
+        except DatasetError as error:
+            problems[f"datasets.{run.dataset}: {error}"] = True
+    if problems:
+        raise StudyError(study.name, problems)
 
 
 def claim(study: Study) -> None:

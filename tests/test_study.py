@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dmlbench import source, study
 from dmlbench.problems import StudyError
+from dmlbench.workflow import look_for_images
 
 ROOT = Path(__file__).parent.parent
 STUDY = {
@@ -255,6 +256,157 @@ def test_the_resolved_study_means_the_same(tmp_path):
     assert {p: (r.train_key, r.eval_key) for p, r in again.runs.items()} == {
         p: (r.train_key, r.eval_key) for p, r in found.runs.items()
     }
+
+
+CSV = """path,label,split
+a.png,x,train
+b.png,x,train
+c.png,y,test
+d.png,y,test
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A study of two entries with options beside the letters, their CSVs, and embeddings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("a", "b"):
+        Path(f"{name}.csv").write_text(CSV.replace("x", name))
+    Path("own.npz").write_text("vectors")
+    made = copy.deepcopy(STUDY)
+    made["datasets"] |= {name: {"type": "csv", "file": f"{name}.csv"} for name in ("a", "b")}
+    made["embeddings"] = {"own": {"dataset": "letters", "file": "own.npz"}}
+    made["plan"] |= {"datasets": ["letters", "a", "b"], "embeddings": ["own"]}
+    return made
+
+
+def test_entries_with_options_have_stores_of_their_own(own):
+    Path("b.csv").write_text(Path("a.csv").read_text())  # equal, and yet two
+    stores = study.check(own, "made").stores
+    by_entry = {name.partition("-")[0]: run for name, run in stores.items()}
+    assert set(by_entry) == {"glyphs", "a", "b"}
+    assert len(stores) == 3
+    assert by_entry["a"].facts["splits"] == {"train": [1, 2], "test": [1, 2]}
+
+
+def test_another_row_is_another_store(own):
+    before = set(study.check(own, "made").stores)
+    Path("a.csv").write_text(CSV.replace("x", "z"))
+    after = set(study.check(own, "made").stores)
+    assert {name.partition("-")[0] for name in after - before} == {"a"}
+
+
+def test_a_csv_counts_by_its_rows_and_not_by_its_path(own):
+    before = keys(own)
+    Path("elsewhere.csv").write_text(Path("a.csv").read_text().replace("\n", "\r\n"))
+    own["datasets"]["a"]["file"] = "elsewhere.csv"
+    assert moved(before, keys(own)) == set()
+    Path("elsewhere.csv").write_text(CSV.replace("x", "z"))
+    assert moved(before, keys(own)) == {path for path in before if path.startswith("a/")}
+
+
+def test_channels_of_a_csv_move_its_runs_alone(own):
+    before = keys(own)
+    own["datasets"]["b"]["channels"] = 1
+    assert moved(before, keys(own)) == {path for path in before if path.startswith("b/")}
+
+
+def test_a_data_set_s_recall_at_moves_its_evaluations_and_no_training(own):
+    before, scored = keys(own), keys(own, "eval_key")
+    own["datasets"]["a"]["recall_at"] = [5]
+    assert moved(before, keys(own)) == set()
+    after = keys(own, "eval_key")
+    assert moved(scored, after) == {path for path in before if path.startswith("a/")}
+    own["evaluation"] = {"recall_at": [1]}
+    runs = study.check(own, "made").runs.values()
+    assert all(run.metric_settings["recall_at"] == [1] for run in runs)
+
+
+def test_embeddings_are_a_row_of_their_data_set_once(own):
+    given = {path: run for path, run in study.check(own, "made").runs.items() if run.embeddings}
+    assert set(given) == {"letters/tiny/embeddings_own/seed0"}
+    (run,) = given.values()
+    assert not run.uses_model
+    assert run.store.startswith("glyphs-32-")
+
+
+def test_embeddings_count_by_their_content_and_data_and_nothing_else(own):
+    path = "letters/tiny/embeddings_own/seed0"
+    before = keys(own)
+    Path("copy.npz").write_text("vectors")
+    own["embeddings"]["own"]["file"] = "copy.npz"
+    own["recipe"]["lr"] = 0.5
+    own["backbones"]["tiny"]["dim"] = 32
+    assert path not in moved(before, keys(own))
+    study._file_digest.cache_clear()  # once a process: a study is checked once
+    Path("copy.npz").write_text("others")
+    assert path in moved(before, keys(own))
+    Path("copy.npz").write_text("vectors")
+    study._file_digest.cache_clear()
+    own["datasets"]["letters"]["class_fraction"] = 0.25
+    assert path in moved(before, keys(own))
+
+
+WRONG_OWN = {
+    "no file": ("datasets.a.file", None, r"datasets\.a\.file: found None"),
+    "file is missing": ("datasets.a", {"type": "csv"}, r"datasets\.a: file: is missing"),
+    "no such file": ("datasets.a.file", "no.csv", r"datasets\.a: file: cannot read no\.csv"),
+    "option": ("datasets.a.chanels", 1, r"datasets\.a\.chanels: .*Did you mean 'channels'"),
+    "common key": ("datasets.a.recipee", {}, r"datasets\.a\.recipee: .*Did you mean 'recipe'"),
+    "channels": ("datasets.a.channels", 2, r"datasets\.a\.channels: found 2\..* 1 or 3"),
+    "levels": ("datasets.a.levels", "top", r"datasets\.a\.levels: found 'top'"),
+    "options of none": (
+        "datasets.letters.file",
+        "a.csv",
+        r"datasets\.letters\.file: unknown key",
+    ),
+    "unknown embeddings": (
+        "plan.embeddings",
+        ["owl"],
+        r"there is no embeddings\.owl\. Did you mean 'own'",
+    ),
+    "their data set": (
+        "embeddings.own.dataset",
+        "letter",
+        r"embeddings\.own\.dataset: 'letter' is not in plan\.datasets\. Did you mean 'letters'",
+    ),
+    "their file": ("embeddings.own.file", "no.npz", r"embeddings\.own\.file: there is no file"),
+    "their keys": ("embeddings.own.dim", 3, r"embeddings\.own\.dim: unknown key"),
+    "their name": ("plan.losses", ["embeddings_own"], r"names that begin with embeddings_"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_OWN)
+def test_wrong_data_and_embeddings_of_one_s_own_are_refused(own, case):
+    path, value, message = WRONG_OWN[case]
+    own["plan"]["datasets"] += ["omniglot"]
+    with pytest.raises(StudyError, match=message):
+        study.check(changed(path, value, own), "my.yaml")
+
+
+def test_the_lines_of_a_wrong_csv_are_in_the_study_s_one_message(own):
+    Path("a.csv").write_text(CSV.replace("b.png,x", "b.png,"))
+    Path("b.csv").write_text(CSV.replace("train\nc", "test\nc"))
+    with pytest.raises(StudyError) as caught:
+        study.check(own, "my.yaml")
+    assert "datasets.a: a.csv: 2 of its rows are wrong:\n    line 2: class 'x'" in str(caught.value)
+    assert "line 3: label is empty" in str(caught.value)
+    assert "line 3: split of class 'x' is 'test', and 'train' on line 2" in str(caught.value)
+
+
+def test_images_that_are_missing_are_said_before_any_job_while_they_are_to_be_packed(own, tmp_path):
+    found = study.check(own, "my.yaml")
+    with pytest.raises(StudyError) as caught:
+        look_for_images(found, tmp_path / "stores")
+    assert "datasets.a: 4 images are not in .:\n    a.csv, line 2: no file a.png" in str(
+        caught.value
+    )
+    assert "datasets.b: " in str(caught.value)
+    for name in found.stores:
+        (tmp_path / "stores" / name).mkdir(parents=True)
+        (tmp_path / "stores" / name / "manifest.json").touch()
+    look_for_images(found, tmp_path / "stores")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])

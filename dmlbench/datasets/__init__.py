@@ -9,16 +9,20 @@ A data set is a file of this folder with a literal constant FACTS. It declares
 - `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
   image, in the order of their ids. A source is the encoded file's bytes, or a picklable function
   side -> PIL image. Sources are decoded in other processes, so yielding them must be cheap.
+
+A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public
+class, literal as a loss's are; its objects have FACTS, which must be cheap and may raise
+DatasetError, SOURCES, `images`, and `check()`, which raises DatasetError if images are missing.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class DatasetError(Exception):
@@ -34,6 +38,10 @@ class Row(NamedTuple):
     """Super-classes of the class, one for each of FACTS["levels"]."""
     split: str
     """"train" or "test"; a class is in one of them."""
+    role: str = "both"
+    """"query", "gallery" or "both" in a test."""
+    origin: str = ""
+    """Where a person wrote this row, for messages."""
 
 
 def list_datasets() -> list[str]:
@@ -41,13 +49,21 @@ def list_datasets() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if _has_facts(path))
 
 
-def load(name: str) -> ModuleType:
-    """Module of the data set `name`, and of no other. Raises DatasetError if there is none."""
+def load(name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Module of the data set `name`, and of no other; of a type with options, the data set that
+    they describe. Raises DatasetError if there is none."""
     if name not in (names := list_datasets()):
         close = get_close_matches(name, names, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names)}"
         raise DatasetError(f"no data set '{name}': {hint}")
-    return import_module(f"{__name__}.{name}")
+    module = import_module(f"{__name__}.{name}")
+    return getattr(module, name.title())(**options) if options else module
+
+
+def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
+    """`title` and the first of `lines`, each on one of its own, and how many more there are."""
+    more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n    ".join([f"{title}:", *lines[:most], *more])
 
 
 def _has_facts(path: Path) -> bool:

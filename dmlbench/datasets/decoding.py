@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets import DatasetError, Row, listed
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded file, or a function side -> image."""
@@ -23,6 +24,8 @@ Source = bytes | Callable[[int], Image.Image]
 MODES = {1: "L", 3: "RGB"}
 CHUNK = 32
 """Images that a process decodes at a time."""
+ENOUGH = 20
+"""Damaged images after which no more are looked for."""
 
 
 class Decoded(NamedTuple):
@@ -33,6 +36,8 @@ class Decoded(NamedTuple):
     """Height and width of each."""
     pixels: bytes
     """uint8, one image after another, each (channels, height, width)."""
+    failed: list[str]
+    """What is wrong with the images that could not be decoded; the others are worthless then."""
 
 
 def decode(
@@ -41,9 +46,22 @@ def decode(
     """Decode `images`, the short side of each scaled to `side` pixels.
 
     No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
-    Raises DatasetError, naming the image, for one that cannot be decoded.
+    Raises DatasetError, naming the images that cannot be decoded, or the first 20.
     """
-    workers = workers or _cores()
+    failed: list[str] = []
+    with contextlib.closing(_chunks(images, side, channels, workers or _cores())) as chunks:
+        for decoded in chunks:
+            failed += decoded.failed
+            if len(failed) >= ENOUGH:
+                break
+            yield decoded
+    if failed:
+        raise DatasetError(listed("images cannot be decoded", failed))
+
+
+def _chunks(
+    images: Iterable[tuple[Row, Source]], side: int, channels: int, workers: int
+) -> Generator[Decoded]:
     # spawn: the caller may have threads (torch, pyarrow), and a fork with threads may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
@@ -75,15 +93,16 @@ def _end_with_parent() -> None:
 
 
 def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int) -> Decoded:
-    arrays = []
+    arrays, failed = [], []
     for row, source in chunk:
         try:
             arrays.append(_pixels(source, side, channels))
         except Exception as error:  # a damaged file raises nearly anything in its decoder
-            raise DatasetError(f"{row.path}: cannot decode this image: {error!r}") from error
+            where = f"{row.origin}: {row.path}" if row.origin else row.path
+            failed.append(f"{where}: cannot decode this image: {error!r}")
     sizes = [(array.shape[1], array.shape[2]) for array in arrays]
     rows = [row for row, _ in chunk]
-    return Decoded(rows, sizes, b"".join(array.tobytes() for array in arrays))
+    return Decoded(rows, sizes, b"".join(array.tobytes() for array in arrays), failed)
 
 
 def _pixels(source: Source, side: int, channels: int) -> np.ndarray:

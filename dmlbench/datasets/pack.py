@@ -41,6 +41,7 @@ def pack(
     archives: Path,
     checksums: Mapping[str, str] | None = None,
     workers: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Make the store of the data set `type` in the folder `out`, in place of one already there.
 
@@ -49,10 +50,11 @@ def pack(
         archives: folder of the data set's archives; what is missing there is downloaded.
         checksums: of archives that differ from the official ones, {file name: "md5:..."}.
         workers: decoding processes, default one a core. The store does not depend on it.
+        options: of a type that has some.
 
     Raises DatasetError when an archive or image is not what it must be; `out` is as before then.
     """
-    dataset = load(type)
+    dataset = load(type, options)
     facts, checksums = dataset.FACTS, checksums or {}
     paths = fetch(dataset.SOURCES, archives, checksums)
     with _workplace(out) as partial:
@@ -90,6 +92,7 @@ def pack(
                     name: checksums.get(name, official)
                     for name, (_, official) in dataset.SOURCES.items()
                 },
+                "options": dict(options or {}),
                 "versions": versions("dmlbench", "pillow", "matplotlib"),
             },
         }
@@ -165,13 +168,14 @@ def _index(
 
 
 def _zero_shot(rows: Sequence[Row]) -> pa.Table:
-    """Plain zero-shot retrieval: every test image is a query against all the others."""
+    """Plain zero-shot retrieval: every test image is a query against all the others, or as the
+    data set's roles say."""
     ids = [number for number, row in enumerate(rows) if row.split == "test"]
     return pa.table(
         {
             "protocol": pa.array(["zero_shot"] * len(ids), pa.string()),
             "id": pa.array(ids, pa.int32()),
-            "role": pa.array(["both"] * len(ids), pa.string()),
+            "role": pa.array([rows[i].role for i in ids], pa.string()),
             "repetition": pa.array([0] * len(ids), pa.int32()),
         }
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dmlbench.leaderboard.statistics import summarise
-from dmlbench.leaderboard.table import CONTROL, VERSION, Result, is_control, panels
+from dmlbench.leaderboard.table import VERSION, Result, is_control, is_trained, label, panels
 
 HOLE = "–"
 SORTED_BY = "map@r"
@@ -25,6 +25,7 @@ setting or seed was chosen on the test classes. R-Precision and MAP@R leave out 
 another image of their class; Recall@K counts them as misses. NMI is of k-means with as many
 clusters as classes. Train time and images/s are means over seeds, without the evaluation. Controls
 need no training: random vectors, the model before its first step, and the labels themselves.
+Rows with "(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
 """
 
 
@@ -33,9 +34,13 @@ def render(study: str, table: pd.DataFrame, results: Sequence[Result]) -> str:
 
     `table` and `results` are of the same runs. The text depends on them alone, not on the day.
     """
-    recipes = {result.plan["path"]: result.run["settings"]["recipe"] for result in results}
-    trained = [result.plan for result in results if not is_control(result.plan["loss"])]
-    recipe = _common(recipes[plan["path"]] for plan in trained)
+    trained = [result.plan for result in results if is_trained(result.plan["loss"])]
+    recipes = {
+        result.plan["path"]: result.run["settings"]["recipe"]
+        for result in results
+        if is_trained(result.plan["loss"])
+    }
+    recipe = _common(recipes.values())
     failed = sum(result.metrics["status"] != "ok" for result in results)
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
@@ -90,7 +95,7 @@ def _scores(kind: str, rows: pd.DataFrame, summary: pd.DataFrame) -> str:
         done = runs[runs["status"] == "ok"]
         lines.append(
             [
-                loss.removeprefix(CONTROL),
+                label(loss),
                 *(_score(means.get((loss, m)), halves.get((loss, m))) for m in metrics),
                 f"{len(done)}" + (f" of {len(runs)}" if len(done) < len(runs) else ""),
                 _duration(done["train_seconds"].mean()),

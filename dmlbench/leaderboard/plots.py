@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.style import FADED, INK, STYLE, WIDTH, colour
-from dmlbench.leaderboard.table import CONTROL, Result, is_control, panels
+from dmlbench.leaderboard.table import Result, is_control, is_trained, label, panels
 
 BAR = 0.23  # inches a bar
 MULTIPLE = 1.15  # inches a row of small multiples
@@ -52,7 +52,7 @@ def recall(table: pd.DataFrame) -> Figure:
 def training(results: Sequence[Result]) -> Figure:
     """Loss against epoch, a small panel a loss (their scales differ), a thin line a seed; × marks
     where a run failed."""
-    trained = [result for result in results if not is_control(result.plan["loss"])]
+    trained = [result for result in results if is_trained(result.plan["loss"])]
     cells: dict[Cell, dict[str, list[Result]]] = {}
     for result in trained:
         cell = (result.plan["dataset"], result.plan["backbone"])
@@ -131,8 +131,8 @@ def _label(ax: Axes, x: float, y: float, text: str, offset: float = 4, **style: 
 
 def _row_label(loss: str, done: int, planned: int) -> str:
     if is_control(loss):
-        return f"{loss.removeprefix(CONTROL)} (control)"
-    return f"{loss} ({done} of {planned} seeds)" if 0 < done < planned else loss
+        return f"{label(loss)} (control)"
+    return f"{loss} ({done} of {planned} seeds)" if 0 < done < planned else label(loss)
 
 
 def _multiples(part: SubFigure, title: str, losses: dict[str, list[Result]], columns: int) -> None:

@@ -18,6 +18,7 @@ COLUMNS = [
 ]
 VERSION = "version_"
 CONTROL = "control_"
+EMBEDDINGS = "embeddings_"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,18 @@ class Panel(NamedTuple):
 def is_control(loss: str) -> bool:
     """Whether `loss` names a row that needs no training: random, untrained, oracle."""
     return loss.startswith(CONTROL)
+
+
+def is_trained(loss: str) -> bool:
+    """Whether `loss` was trained by the study: no control, and no embeddings made elsewhere."""
+    return not loss.startswith((CONTROL, EMBEDDINGS))
+
+
+def label(loss: str) -> str:
+    """`loss` as people read it."""
+    if loss.startswith(EMBEDDINGS):
+        return f"{loss.removeprefix(EMBEDDINGS)} (embeddings)"
+    return loss.removeprefix(CONTROL)
 
 
 def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:

@@ -79,6 +79,7 @@ def _produce(
     from dmlbench.datasets import DatasetError
     from dmlbench.datasets.store import Store
     from dmlbench.training.controls import control_embeddings
+    from dmlbench.training.elsewhere import read_embeddings
     from dmlbench.training.train import Diverged, embed_test, train
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -88,6 +89,9 @@ def _produce(
             f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
             f"{run.facts}. Delete the folder, and ask again."
         )
+    if run.embeddings:
+        test = store.split("test", run.data.class_fraction)
+        return [], read_embeddings(run.embeddings, store, test.rows), test.rows.astype(np.int32)
     if run.control:
         return [], *control_embeddings(run, store, device)
     model, history = train(run, store, device, state, stop)

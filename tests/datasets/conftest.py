@@ -50,7 +50,7 @@ def pack_images(
             SOURCES={},
             images=lambda archives: iter(images),
         )
-        monkeypatch.setattr(pack_module, "load", lambda name: made)
+        monkeypatch.setattr(pack_module, "load", lambda name, options: made)
         pack("made", side, out, out / "no-archives")
         return Store(out)
 

@@ -69,7 +69,16 @@ def test_order_is_kept_and_the_reader_is_only_so_far_ahead(workers: int):
     assert found == [number % 256 for number in range(20 * CHUNK)]
 
 
-def test_an_image_that_cannot_be_decoded_is_named_and_the_rest_is_not_read():
-    images = ((row(i), refuse if i == 3 else partial(paint, 0)) for i in itertools.count())
-    with pytest.raises(DatasetError, match=r"image 3: cannot decode this image.*no such letter"):
+def test_images_that_cannot_be_decoded_are_named_and_after_the_twentieth_no_more_is_read():
+    images = ((row(i), refuse if i % 5 == 3 else partial(paint, 0)) for i in itertools.count())
+    with pytest.raises(DatasetError) as caught:
         list(decode(images, 2, 1, 1))
+    text = str(caught.value)
+    assert all(f"image {5 * i + 3}: cannot decode this image" in text for i in range(20))
+    assert text.count("no such letter") == 20
+
+
+def test_where_a_person_wrote_it_is_said_of_a_damaged_image():
+    damaged = Row("a.png", "class", (), "train", origin="my.csv, line 7")
+    with pytest.raises(DatasetError, match=r"my\.csv, line 7: a\.png: cannot decode"):
+        list(decode([(damaged, refuse), (row(1), partial(paint, 0))], 2, 1, 1))

@@ -36,7 +36,7 @@ def images(archives):
 
 if __name__ == "__main__":
     facts = {"version": 1, "channels": 1, "levels": [], "recall_at": [1]}
-    pack.load = lambda name: SimpleNamespace(FACTS=facts, SOURCES={}, images=images)
+    pack.load = lambda name, options: SimpleNamespace(FACTS=facts, SOURCES={}, images=images)
     pack.pack("made", 32, Path(sys.argv[1]), Path("none"), workers=1)
 """
 

@@ -79,6 +79,19 @@ def test_controls_stand_in_a_block_of_their_own_below(study, page):
     assert controls[2]["train time"] == "–"
 
 
+def test_embeddings_made_elsewhere_stand_among_the_losses_without_a_recipe(results, page):
+    results.add("htl", 0, {"map@r": 0.2}, recipe={"lr": 0.5})
+    before = page()
+    plan = results.add("embeddings_dino", 0, {"map@r": 0.3}, train_seconds=0.0)
+    results.edit(f"{plan['path']}/run.json", settings={})
+    rows = tables(page())[0]
+    assert [row["loss"] for row in rows] == ["dino (embeddings)", "htl"]
+    assert rows[0]["train time"] == "–"
+    recipe = "- Recipe: lr 0.5\n"
+    assert recipe in before
+    assert recipe in page()
+
+
 def test_a_loss_without_any_result_is_a_row_of_holes_with_its_reason(results, page):
     results.add("htl", 0, {"map@r": 0.2})
     for seed in (0, 1):

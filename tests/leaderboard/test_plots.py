@@ -107,6 +107,13 @@ def test_training_has_a_panel_a_loss_and_a_line_a_seed_and_no_controls(study, dr
     np.testing.assert_array_equal(panels[0].lines[0].get_ydata(), pd.read_parquet(history)["loss"])
 
 
+def test_embeddings_made_elsewhere_have_a_bar_and_no_training(results, draw):
+    results.add("htl", 0, {"map@r": 0.1, "recall@1": 0.2}, history=[1.5])
+    results.add("embeddings_dino", 0, {"map@r": 0.3, "recall@1": 0.4})
+    assert row_labels(draw("recall").axes[0]) == ["dino (embeddings)", "htl"]
+    assert [axes.get_title(loc="left") for axes in draw("training").axes] == ["htl"]
+
+
 def test_one_epoch_of_training_is_visible(results, draw):
     results.add("htl", 0, {"map@r": 0.1, "recall@1": 0.2}, history=[1.5])
     (line,) = draw("training").axes[0].lines

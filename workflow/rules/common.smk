@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 from dmlbench import study
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
-from dmlbench.workflow import claim
+from dmlbench.workflow import claim, look_for_images
 
 # Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -55,6 +55,7 @@ def open_study():
     """Before the first job: this study is worked on by this call alone, and by these settings."""
     try:
         claim(STUDY)
+        look_for_images(STUDY, Path(STORES))
     except StudyError as error:
         raise WorkflowError(str(error))
 
@@ -85,6 +86,12 @@ def store_source(wildcards):
         str(run.model.side),
         json.dumps(run.data.checksums, sort_keys=True),
     ]
+
+
+def store_options(wildcards):
+    """Where the images of an entry with options lie, and how they are read. What of it makes
+    another store is in the store's name; a folder that was moved does not."""
+    return json.dumps(STUDY.stores[wildcards.store].data.options)
 
 
 def train_key(wildcards):

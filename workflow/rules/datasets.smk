@@ -15,10 +15,11 @@ rule store:
     resources:
         runtime=240,
         mem_mb=4000,
+        options=store_options,  # no param: no reason to pack anew
     params:
         source=store_source,
     message:
         "Pack the images of {wildcards.store}"
     shell:
         "exec python -m dmlbench data {params.source:q}"
-        ' "$(dirname {output.manifest:q})" > {log:q} 2>&1'
+        ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'
