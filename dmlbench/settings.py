@@ -168,3 +168,7 @@ class Settings(Model):
     evaluation: Evaluation = Evaluation()
     keep_model: bool = False
     """Keep each run's trained weights as model.safetensors."""
+    tracking: bool = True
+    """Write the results to MLflow when the table is made."""
+    track_embeddings: bool = False
+    """Copy each run's embeddings to MLflow too; megabytes each."""
