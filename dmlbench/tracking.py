@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
-from itertools import chain, groupby, zip_longest
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +41,6 @@ PATH, DIGEST = "dmlbench.path", "dmlbench.digest"
 PARENT = "mlflow.parentRunId"
 COSTS = ("train_seconds", "peak_memory_mb", "images_per_second")
 SPLITS = ("train", "test")
-PARAMS, METRICS = 100, 900  # in one call; MLflow takes 100 and 1,000, and 1,000 of both together
 
 
 class Point(NamedTuple):
@@ -384,8 +383,7 @@ def _write(client: MlflowClient, experiment: str, entry: Entry, parent: str | No
     ).info.run_id
     params = [Param(name, value) for name, value in record.params.items()]
     metrics = [Metric(*point) for point in record.points]
-    for some, more in zip_longest(_parts(params, PARAMS), _parts(metrics, METRICS), fillvalue=()):
-        client.log_batch(run, params=some, metrics=more)
+    client.log_batch(run, params=params, metrics=metrics)  # in parts that MLflow takes at once
     if record.datasets:
         inputs = [
             DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", split)])
@@ -460,11 +458,6 @@ def _derived(uri: str) -> Iterator[None]:
         yield
     finally:
         event.remove(Engine, "connect", hurry)
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _shown(text: str) -> str:

@@ -268,6 +268,18 @@ def test_a_new_result_of_one_seed_replaces_it_and_its_cell(results):
     assert results.track() == {"unchanged": 6}
 
 
+@pytest.mark.parametrize("name", ["run.json", "metrics.json", "history.parquet"])
+def test_a_change_in_one_file_replaces_the_run(results, name):
+    results.track()
+    other = results.folder(f"{CELL}/seed1") / name
+    if name == "history.parquet":
+        shutil.copy(other, results.folder(RUN))
+    else:
+        file = results.folder(RUN) / name
+        file.write_text(file.read_text() + "\n")
+    assert results.track() == {"replaced": 2, "unchanged": 4}
+
+
 @pytest.mark.parametrize(
     "call",
     ["create_run", "log_batch", "log_inputs", "log_artifact", "set_terminated", "set_tag"],

@@ -37,7 +37,7 @@ def test_tracking_follows_the_results(finished, tiny):
 def test_a_failed_run_is_tracked_before_its_files_go(finished, tiny):
     finished.environment.pop("MLFLOW_TRACKING_URI", None)
     tiny["tracking"] = True
-    tiny["losses"] = {"proxy_anchor": {"alpha": 1e30}}
+    tiny["losses"] = {"proxy_anchor": {"proxies_lr_factor": 1e38}}
     finished.write(tiny)
     finished.run(expect=1)
     with closing(sqlite3.connect(finished.folder / "results/mlflow.db")) as database:
