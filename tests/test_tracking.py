@@ -22,7 +22,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from dmlbench import study, tracking
+from dmlbench import records, study, tracking
 
 ROOT = Path(__file__).parent.parent
 LOSSES, SEEDS = ["normalized_softmax", "proxy_anchor"], [0, 1]
@@ -571,4 +571,4 @@ def test_only_this_module_knows_mlflow():
 def test_mlflow_s_limits_are_kept():
     with pytest.raises(MlflowException):  # what the names are changed for
         MlflowClient("sqlite://").log_metric("0" * 32, "recall@1", 1.0)
-    assert tracking._named({"protocol": "zero_shot", "metric": "map@r"}) == "zero_shot/map_at_r"
+    assert records._named({"protocol": "zero_shot", "metric": "map@r"}) == "zero_shot/map_at_r"
