@@ -4,6 +4,7 @@
 #   snakemake --configfile config/omniglot.yaml    another study
 #   snakemake -n                                   what would run, and why
 #   snakemake data                                 only the packed images
+#   snakemake track                                the results to MLflow, even if `tracking: false`
 #
 # The rules stand in workflow/rules/, one file a room; the work is done by `dmlbench` itself.
 
@@ -17,12 +18,14 @@ include: "workflow/rules/datasets.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/leaderboard.smk"
+include: "workflow/rules/tracking.smk"
 
 
 localrules:
     all,
     data,
     leaderboard,
+    track,
 
 
 onstart:

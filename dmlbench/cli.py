@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", help="dataset/backbone/loss/seed<k>")
     evaluate.add_argument("--key", help="refuse to score under another key")
     with_study("leaderboard", _leaderboard, "table and plots of a study's results")
+    tracking = with_study("track", _track, "write a study's results to MLflow; repeat at will")
+    tracking.add_argument("--key", help="refuse to write under another key")
     with_study("verdict", _verdict, "exit with 1 if a run failed, and make it run again next time")
     return parser
 
@@ -157,19 +159,17 @@ def _leaderboard(options: argparse.Namespace) -> int:
     from dmlbench.leaderboard import build
 
     found = study.read(options.study)
-    runs = [
-        {
-            "dataset": run.dataset,
-            "backbone": run.backbone,
-            "loss": run.loss,
-            "seed": run.seed,
-            "path": path,
-            "train_key": run.train_key,
-            "eval_key": run.eval_key,
-        }
-        for path, run in found.runs.items()
-    ]
-    build(found.name, runs, found.folder / "runs", found.folder / "leaderboard")
+    build(found.name, found.rows, found.folder / "runs", found.folder / "leaderboard")
+    return 0
+
+
+def _track(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.tracking import track, tracking_uri
+
+    found, uri = study.read(options.study), tracking_uri()
+    _same_key(options.key, found.tracking_key(uri))
+    print(track(found, uri))
     return 0
 
 

@@ -194,3 +194,7 @@ class Settings(Model):
     evaluation: Evaluation = Evaluation()
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""
+    tracking: bool = True
+    """Write the results to MLflow when the table is made."""
+    track_embeddings: bool = False
+    """Copy each run's embeddings to MLflow too; megabytes each."""

@@ -143,6 +143,31 @@ class Study:
             source.digest("dmlbench.leaderboard"),
         )
 
+    def tracking_key(self, uri: str) -> str:
+        """Digest of all results that MLflow at `uri` is told of, and of the code that does."""
+        return _key(
+            self.leaderboard_key,
+            uri,
+            self.settings.track_embeddings,
+            source.digest("dmlbench.tracking"),
+        )
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The runs as the leaderboard's rows: their names, path and keys."""
+        return [
+            {
+                "dataset": run.dataset,
+                "backbone": run.backbone,
+                "loss": run.loss,
+                "seed": run.seed,
+                "path": path,
+                "train_key": run.train_key,
+                "eval_key": run.eval_key,
+            }
+            for path, run in self.runs.items()
+        ]
+
     def run(self, path: str) -> Run:
         try:
             return self.runs[path]

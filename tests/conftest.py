@@ -18,6 +18,7 @@ TINY = {
     "datasets": {"letters": {"type": "glyphs", "class_fraction": 0.1}},
     "backbones": {"tiny": {"type": "test_resnet", "dim": 16, "image_size": 32}},
     "recipe": {"batch_size": 48, "epochs": 1, "lr": 0.003},
+    "tracking": False,
 }
 
 

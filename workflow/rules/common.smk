@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 from dmlbench import study
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
+from dmlbench.tracking import tracking_uri
 from dmlbench.workflow import claim, look_for_images
 
 # Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
@@ -41,6 +42,7 @@ DATA = os.environ.get("DMLBENCH_DATA", "data")
 STORES = f"{DATA}/stores"
 RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
 SNAPSHOT = f"{STUDY.folder}/study.json"
+TRACKED = f"{STUDY.folder}/tracked.txt"
 
 
 wildcard_constraints:

@@ -36,6 +36,8 @@ rule verdict:
     input:
         metrics=results("metrics.json"),
         leaderboard=f"{STUDY.folder}/leaderboard/leaderboard.md",
+        # before failed runs lose their files
+        tracked=[TRACKED] if STUDY.settings.tracking else [],
     output:
         f"{STUDY.folder}/verdict.txt",
     log:

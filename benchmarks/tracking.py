@@ -1,0 +1,122 @@
+"""How long `dmlbench track` takes: 300 runs x 50 points x 10 metrics into a new SQLite file, and
+again when nothing has changed. Prints a Markdown table.
+
+    python benchmarks/tracking.py
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from dmlbench import study
+from dmlbench.files import write_json
+
+POINTS, STATISTICS = 50, 6  # beside epoch, loss, lr and images_per_second: ten curves a run
+BARS = {"new database": 60, "again, nothing changed": 2, "one run of the 300 changed": None}
+SETTINGS = {
+    "study": "many",
+    "plan": {
+        "datasets": ["glyphs", "omniglot"],
+        "backbones": ["resnet18", "resnet34", "resnet50"],
+        "losses": [f"loss{i}" for i in range(10)],
+        "seeds": list(range(5)),
+        "controls": [],
+    },
+    "losses": {f"loss{i}": {"type": "proxy_anchor", "alpha": 16 + i} for i in range(10)},
+    "recipe": {"epochs": POINTS, "batch_size": 80},
+}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        Path("study.yaml").write_text(yaml.safe_dump(SETTINGS))
+        made = study.read("study.yaml")
+        for number, run in enumerate(made.runs.values()):
+            write_result(made, run, number)
+        seconds = {"new database": track()}
+        with sqlite3.connect("results/mlflow.db") as database:
+            (stored,) = database.execute("select count(*) from metrics").fetchone()
+        seconds["again, nothing changed"] = track()
+        write_result(made, next(iter(made.runs.values())), 1000)
+        seconds["one run of the 300 changed"] = track()
+        size = Path("results/mlflow.db").stat().st_size / 2**20
+    print(
+        f"{len(made.runs)} runs x {POINTS} points x {STATISTICS + 4} curves: {stored:,} values, "
+        f"{size:.0f} MiB; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}\n"
+    )
+    print("| import | whole command | of it the import | bar |\n| --- | ---: | ---: | ---: |")
+    for what, (command, itself) in seconds.items():
+        bar = f"{BARS[what]} s" if BARS[what] else ""
+        print(f"| {what} | {command:.1f} s | {itself:.1f} s | {bar} |")
+
+
+def track() -> tuple[float, float]:
+    """Seconds that the command takes, and without starting Python and importing MLflow."""
+    code = (
+        "import sys, time, mlflow, dmlbench.leaderboard.table, dmlbench.cli as cli\n"
+        "began = time.perf_counter()\n"
+        "try: cli.main(['track', 'study.yaml'])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(time.perf_counter() - began)"
+    )
+    environment = {name: os.environ[name] for name in os.environ if name != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = str(Path(study.__file__).parent.parent)
+    began = time.perf_counter()
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    command = time.perf_counter() - began
+    summary, itself = answer.stdout.splitlines()[-2:]
+    print(summary, file=sys.stderr)
+    return command, float(itself)
+
+
+def write_result(made: study.Study, run: study.Run, number: int) -> None:
+    """The files of a run that succeeded, with numbers of its own."""
+    folder, random = made.folder / "runs" / run.path, np.random.default_rng(number)
+    names = {"dataset": run.dataset, "backbone": run.backbone, "loss": run.loss, "seed": run.seed}
+    success = {"train_key": run.train_key, "status": "ok", "error": None}
+    scores = ["recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision", "nmi"]
+    origin = {
+        "git_commit": "c0ffee" * 6,
+        "versions": {"python": "3.12.1", "torch": "2.15.0", "timm": "1.0.31", "numpy": "2.5.5"},
+        "host": "here",
+        "started": "2026-01-01T00:00:00+00:00",
+        "finished": "2026-01-01T00:10:00+00:00",
+        "device": "cpu",
+        "train_seconds": 500.0,
+        "peak_memory_mb": 1000.0,
+        "images_per_second": 2000.0,
+    }
+    write_json(
+        folder / "run.json",
+        {"study": made.name, **names, **success, "settings": run.settings, "provenance": origin},
+    )
+    metrics = [{"protocol": "zero_shot", "metric": m, "value": random.random()} for m in scores]
+    write_json(folder / "metrics.json", {"eval_key": run.eval_key, **success, "metrics": metrics})
+    curves = ["loss", "lr", "images_per_second", *(f"statistic{i}" for i in range(STATISTICS))]
+    table = {
+        "epoch": np.arange(1, POINTS + 1),
+        "step": 100 * np.arange(1, POINTS + 1),
+        "seconds": np.full(POINTS, 10.0),
+        **{name: random.random(POINTS) for name in curves},
+    }
+    pq.write_table(pa.table(table), folder / "history.parquet")
+
+
+if __name__ == "__main__":
+    main()
