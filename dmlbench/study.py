@@ -307,7 +307,7 @@ def _dataset(
         problems += describe(error, model, path)
         return None
     if not options:
-        return dataset, declared.constants["FACTS"]
+        return dataset, _facts(kind)
         return None
     try:
         return dataset, load(kind, dataset.options).FACTS
@@ -372,6 +372,11 @@ def _options_model(kind: str) -> type[BaseModel]:
     }
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
     return create_model(kind, __config__=config, **fields)
+
+
+def _facts(kind: str) -> dict[str, Any]:
+    """What the data set's file declares of its images."""
+    return source.declarations(f"dmlbench.datasets.{kind}").constants["FACTS"]
 
 
 @cache
