@@ -333,7 +333,7 @@ def _dataset(
         problems += describe(error, model, path)
         return None
     if not options:
-        return dataset, declared.constants["FACTS"]
+        return dataset, _facts(kind)
         return None
     try:
         return dataset, load(kind, dataset.options).FACTS
@@ -417,6 +417,11 @@ def _options(kind: str) -> dict[str, Any]:
         option: (source.annotation(text), default[0] if default else ...)
         for option, (text, *default) in described.items()
     }
+
+
+def _facts(kind: str) -> dict[str, Any]:
+    """What the data set's file declares of its images."""
+    return source.declarations(f"dmlbench.datasets.{kind}").constants["FACTS"]
 
 
 @cache
