@@ -111,7 +111,7 @@ def _seed(study: Study, cell: str, result: Result) -> Entry:
     files = [folder / "run.json", folder / "metrics.json"]
     if study.settings.track_embeddings and result.metrics["status"] == "ok":
         files.append(folder / "embeddings.npz")
-    digest = _digest(plan.eval_key, plan.store_facts, result.history, *files)
+    digest = _digest(plan.eval_key, plan.store, result.history, *files)
     return Entry(plan.path, cell, digest, partial(_seed_record, plan, result, folder, files))
 
 
@@ -277,7 +277,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _datasets(run: Run) -> list[dict[str, str]]:
     """The two splits, by the facts that are in the run's key."""
-    identity = f"{run.store_facts} {run.data.class_fraction}"
+    identity = f"{run.store} {run.data.class_fraction}"
     return [
         {
             "name": f"{run.data.type}-{split}",
