@@ -60,11 +60,12 @@ class Entry(NamedTuple):
 
 
 def read_results(study: Study) -> list[Result]:
-    from dmlbench.leaderboard.table import StaleResult, read
+    from dmlbench.files import MissingResult
+    from dmlbench.leaderboard.table import read
 
     found: list[Result] = []
     for row in study.rows:
-        with contextlib.suppress(StaleResult):
+        with contextlib.suppress(MissingResult):
             found += read([row], study.folder / "runs")
     return found
 
