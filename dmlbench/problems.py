@@ -1,14 +1,18 @@
-"""One clear message for a wrong study: file, key path, found, allowed, "did you mean"."""
+"""What is said of what went wrong: a wrong study in one clear message (file, key path, found,
+allowed, "did you mean"), and the failure of a job."""
 
 from __future__ import annotations
 
 import difflib
+import traceback
 import typing
 from collections.abc import Iterable
 from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+TAIL = 12  # lines of a failure that are kept
 
 
 class StudyError(ValueError):
@@ -18,6 +22,13 @@ class StudyError(ValueError):
         super().__init__(
             "\n".join([f"{file}: the study cannot be run:", *(f"  {p}" for p in problems)])
         )
+
+
+def failure(status: str, message: str) -> dict[str, Any]:
+    """Status and error of a result: `message`, and the last lines of the exception that is being
+    handled."""
+    tail = traceback.format_exc().splitlines()[-TAIL:]
+    return {"status": status, "error": {"message": message.splitlines()[0], "tail": tail}}
 
 
 def did_you_mean(found: str, allowed: Iterable[str], show: int = 30) -> str:

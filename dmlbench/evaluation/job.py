@@ -11,9 +11,8 @@ import numpy as np
 from dmlbench.datasets.store import Store
 from dmlbench.evaluation import evaluate
 from dmlbench.files import MissingResult, read_result, write_json
+from dmlbench.problems import failure
 from dmlbench.study import Run, Study
-
-TAIL = 12
 
 
 def evaluate_job(study: Study, run: Run, stores: Path) -> None:
@@ -31,9 +30,7 @@ def evaluate_job(study: Study, run: Run, stores: Path) -> None:
             result["metrics"] = _score(folder, run, stores)
         except Exception as error:
             traceback.print_exc()
-            tail = traceback.format_exc().splitlines()[-TAIL:]
-            message = f"{type(error).__name__}: {error}".splitlines()[0]
-            result |= {"status": "error", "error": {"message": message, "tail": tail}}
+            result |= failure("error", f"{type(error).__name__}: {error}")
     keys = {"eval_key": run.eval_key, "train_key": run.train_key}
     write_json(folder / "metrics.json", {**keys, **result})
 

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmlbench.files import read_json_if_whole, replacing, write_json
+from dmlbench.problems import failure
 from dmlbench.study import Run, Study
 from dmlbench.training.device import lease, visible_gpus
 from dmlbench.training.provenance import measured, now, provenance
 from dmlbench.training.state import Attempts, Stopped, alone, stop_requests
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
-TAIL = 12  # lines of a failure that are kept
 
 
 def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -> int:
@@ -39,10 +39,10 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
         attempts = Attempts(state, run.train_key)
         started = time.monotonic()
         origin = provenance()
-        failure: dict[str, Any] | None = attempts.hopeless()
+        failed: dict[str, Any] | None = attempts.hopeless()
         history: list[dict[str, Any]] = []
         embeddings, ids = np.empty((0, run.model.dim), np.float32), np.empty(0, np.int32)
-        if not failure:
+        if not failed:
             gpus = visible_gpus() if run.uses_model else []
             try:
                 with stop_requests(max_minutes) as stop, lease(gpus, stop) as gpu:
@@ -57,10 +57,10 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
             except Exception as error:
                 traceback.print_exc()
                 history = getattr(error, "history", [])
-                failure = _failure(error)
+                failed = _failure(error)
             origin |= measured(history)
         origin |= {"finished": now(), "wall_seconds": round(time.monotonic() - started, 3)}
-        result = failure or {"status": "ok", "error": None}
+        result = failed or {"status": "ok", "error": None}
         _write(out, run, study, result, history, embeddings, ids, origin)
         if result["status"] in ("ok", "diverged"):
             shutil.rmtree(state, ignore_errors=True)
@@ -169,6 +169,4 @@ def _failure(error: Exception) -> dict[str, Any]:
         status = "out_of_memory"
     # the texts of our own errors are written for people; others need their names
     own = type(error).__module__.startswith("dmlbench.")
-    message = f"{'' if own else type(error).__name__ + ': '}{error}".splitlines()[0]
-    tail = traceback.format_exc().splitlines()[-TAIL:]
-    return {"status": status, "error": {"message": message, "tail": tail}}
+    return failure(status, f"{'' if own else type(error).__name__ + ': '}{error}")
