@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlbench import source, study
+from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError
 from dmlbench.workflow import look_for_images
 
@@ -451,3 +452,8 @@ def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
     assert not ended.value.code
     written = (tmp_path / "schema.json").read_text()
     assert (ROOT / "config/schema.json").read_text() == written, "run: dmlbench schema"
+
+
+def test_the_omniglot_study_has_every_loss_of_the_zoo():
+    found = study.read(ROOT / "config/omniglot.yaml")
+    assert {run.loss_type for run in found.runs.values()} >= {*list_losses()}
