@@ -241,6 +241,21 @@ def test_a_second_import_changes_nothing(results):
     assert Path("results/mlflow.db").read_bytes() == before
 
 
+def test_a_repeat_needs_no_mlflow_and_no_pandas_which_take_longer_than_the_rest(results, tmp_path):
+    results.track()
+    Path("study.yaml").write_text(yaml.safe_dump(results.settings))
+    code = (
+        "import sys\n"
+        "from dmlbench.cli import main\n"
+        "try: main(['track', 'study.yaml'])\n"
+        "finally: print(*{'mlflow', 'sqlalchemy', 'pandas'} & sys.modules.keys())"
+    )
+    with command(tmp_path, arguments=["-c", code]) as process:
+        said, imported = process.communicate()[0].splitlines()
+    assert said.endswith("0 created, 0 replaced, 6 unchanged, 0 deleted")
+    assert imported == ""
+
+
 def test_a_changed_key_replaces_its_runs_alone(results):
     results.track()
     before = results.ids()
@@ -456,10 +471,10 @@ def test_the_key_follows_results_code_place_and_choice(results):
     assert results.study.tracking_key("sqlite:///a") != key
 
 
-def command(folder, **environment):
-    """`dmlbench track study.yaml`, as a process."""
+def command(folder, arguments=("-m", "dmlbench", "track", "study.yaml"), **environment):
+    """`dmlbench track study.yaml`, or another call of Python, as a process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "dmlbench", "track", "study.yaml"],
+        [sys.executable, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
