@@ -103,7 +103,9 @@ def _produce(
         from safetensors.torch import save_file
 
         with replacing(study.folder / "runs" / run.path / "model.safetensors") as temporary:
-            save_file(model.state_dict(), temporary)
+            # channels-last tensors are refused
+            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+            save_file(weights, temporary)
     return history, embeddings, ids
 
 
