@@ -51,7 +51,7 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         error = None if status == "ok" else {"message": "the loss is nan", "tail": ["a", "b"]}
         recall = recall or 0.5 + 0.1 * run.seed
-        scores = {"recall@1": recall, "map@r": recall / 2} if status == "ok" else {}
+        scores = {"recall@1": recall, "map@r": recall / 2, "queries": 9} if status == "ok" else {}
         names = {"dataset": run.dataset, "backbone": run.backbone, "loss": run.loss}
         result = {"train_key": run.train_key, "status": status, "error": error}
         origin = {
@@ -165,6 +165,7 @@ def assert_told_as_written(results):
     assert run.data.metrics == {
         "zero_shot/recall_at_1": 0.5,
         "zero_shot/map_at_r": 0.25,
+        "zero_shot/queries": 9.0,
         "cost/train_seconds": 20.0,
         "cost/peak_memory_mb": 512.5,
         "training/epoch": 3.0,
@@ -216,6 +217,7 @@ def assert_told_as_written(results):
             "zero_shot/recall_at_1_ci95": T_95 * 0.05,
             "zero_shot/map_at_r": 0.275,
             "zero_shot/map_at_r_ci95": T_95 * 0.025,
+            "zero_shot/queries": 9.0,
         },
         rel=1e-12,
     )
@@ -349,7 +351,11 @@ def test_a_failed_run_is_failed_and_says_why(results):
     assert not any(name.startswith("zero_shot") for name in run.data.metrics)
     cell = runs[CELL]
     assert (cell.info.status, cell.data.tags["dmlbench.seeds"]) == ("FINISHED", "1 of 2")
-    assert cell.data.metrics == {"zero_shot/recall_at_1": 0.6, "zero_shot/map_at_r": 0.3}
+    assert cell.data.metrics == {
+        "zero_shot/recall_at_1": 0.6,
+        "zero_shot/map_at_r": 0.3,
+        "zero_shot/queries": 9.0,
+    }
 
 
 def test_a_cell_without_any_success_is_failed_until_there_is_one(results):
@@ -435,13 +441,16 @@ def test_an_interrupted_training_began_before_its_last_attempt(results):
 def test_the_leaderboard_is_a_run_of_its_own(results):
     folder = results.study.folder / "leaderboard"
     (folder / "plots").mkdir(parents=True)
-    (folder / "leaderboard.md").write_text("# tiny")
+    (folder / "leaderboard.md").write_text("# tiny\n\n![plot](plots/recall.png)\n" + "long " * 2000)
     (folder / "plots/recall.png").write_bytes(b"png")
     results.track()
     client, run = results.client, results.tracked()["leaderboard"]
     files = {a.path for a in client.list_artifacts(run.info.run_id)}
     assert files == {"leaderboard.md", "plots"}
     assert [a.path for a in client.list_artifacts(run.info.run_id, "plots")] == ["plots/recall.png"]
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("# tiny\n\nlong long")
+    assert len(note) == 8000
     (folder / "plots/recall.png").write_bytes(b"PNG")
     assert results.track() == {"replaced": 1, "unchanged": 6}
 
