@@ -337,6 +337,26 @@ def test_an_import_that_stopped_between_an_old_run_and_its_new_one_is_completed(
     assert results.track() == {"unchanged": 6}
 
 
+def test_an_import_that_stopped_before_a_seed_moved_under_its_new_cell_is_completed(
+    results, monkeypatch
+):
+    results.track()
+    results.write(RUN, recall=0.9)
+    real = MlflowClient.set_tag
+
+    def interrupted(client, run, name, value):
+        if name == "mlflow.parentRunId":
+            raise KeyboardInterrupt
+        real(client, run, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_tag", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            results.track()
+    assert results.track() == {"unchanged": 6}
+    assert results.whole()
+
+
 def test_a_failed_run_is_failed_and_says_why(results):
     results.write(RUN, status="diverged", epochs=1)
     results.track()
@@ -399,12 +419,17 @@ def test_runs_of_others_in_the_experiment_are_left_alone(results):
     assert "by hand" in results.tracked()
 
 
-def test_what_was_deleted_in_mlflow_comes_back(results):
+@pytest.mark.parametrize("path", [CELL, RUN])
+def test_a_run_that_was_deleted_in_mlflow_comes_back(results, path):
     results.track()
-    client = results.client
-    client.delete_run(results.ids()[CELL])
+    results.client.delete_run(results.ids()[path])
     assert results.track() == {"created": 1, "unchanged": 5}
     assert results.whole()
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_comes_back(results):
+    results.track()
+    client = results.client
     client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
     results.track()
     assert results.whole()
