@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +73,8 @@ def rank(
     last = np.searchsorted(classes, labels[queries], "right", sorter=by_class)
     own, inside = np.searchsorted(gallery, queries), np.isin(queries, gallery)
     counts = last - first - inside
+    if not counts.any():
+        return Ranking(np.empty(0, dtype=np.int64), counts)
 
     # Rounding differs with an image's place in the matrix, even between equal images.
     tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
@@ -84,9 +87,9 @@ def rank(
         rows = np.arange(start, min(start + size, len(queries)))
         similarities = product.apply(vectors[queries[rows]])
         similarities[rows[inside[rows]] - start, own[rows[inside[rows]]]] = -np.inf
-        return [one(row, similarities[row - start]) for row in rows[counts[rows] > 0]]
+        return [ranks(row, similarities[row - start]) for row in rows[counts[rows] > 0]]
 
-    def one(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
+    def ranks(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
         def settle(tied: NDArray[np.int64]) -> NDArray[np.bool_]:
             exact = _inner_products(vectors[queries[row]], images, tied)
             return classes[tied[np.lexsort((-tied, exact))]] == labels[queries[row]]
@@ -96,8 +99,8 @@ def rank(
 
     size = max(1, BLOCK // len(images))
     with ThreadPoolExecutor(threads, "rank", faiss.omp_set_num_threads, (1,)) as pool:
-        ranks = [one for found in pool.map(block, range(0, len(queries), size)) for one in found]
-    return Ranking(np.concatenate(ranks) if ranks else np.empty(0, np.int64), counts)
+        blocks = pool.map(block, range(0, len(queries), size))
+        return Ranking(np.concatenate(list(chain.from_iterable(blocks))), counts)
 
 
 def _ranks(
@@ -146,10 +149,10 @@ def _around(
     scale = 1 / max((relevant[-1] - relevant[0]) / BUCKETS, 4 * tie)
 
     def bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
-        return np.minimum((values - lowest) * scale, BUCKETS + 2).astype(np.intp)
+        return np.minimum((values - lowest) * scale, BUCKETS + 1).astype(np.intp)
 
     where = bucket(values)
-    around = np.zeros(BUCKETS + 3, dtype=bool)
+    around = np.zeros(BUCKETS + 2, dtype=bool)
     around[bucket(relevant - tie)] = around[bucket(relevant + tie)] = True
     others = np.bincount(where, minlength=len(around)) * ~around
     return np.flatnonzero(around[where]), others[::-1].cumsum()[::-1][bucket(relevant)]
