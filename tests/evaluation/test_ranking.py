@@ -79,6 +79,20 @@ def test_equals_the_slow_ranking_with_duplicates_and_any_overlap_of_query_and_ga
     assert by_query(found) == list(slow_ranks(vectors, labels, queries, gallery))
 
 
+@pytest.mark.parametrize("reach", [3, 300, 3e5], ids=["near ties only", "few", "no near ties"])
+def test_buckets_keep_all_ties_and_count_the_others_above(reach):
+    random, tie = np.random.default_rng(0), np.float32(2**-20)
+    for _ in range(200):
+        values = (0.5 + tie * random.uniform(0, reach, size=500)).astype(np.float32)
+        relevant = np.sort(random.choice(values, size=3))
+        values = values[values >= relevant[0] - tie]
+        kept, above = ranking._around(values, relevant, tie)
+        tied = np.abs(values[:, None] - relevant) <= tie
+        assert set(np.flatnonzero(tied.any(axis=1))) <= set(kept)
+        others = np.delete(values, kept)
+        np.testing.assert_array_equal(above, (others[:, None] > relevant).sum(axis=0))
+
+
 @pytest.mark.parametrize("spread", [0.02, 0.5, 8.0], ids=["almost collapsed", "good", "random"])
 def test_equals_the_slow_ranking_on_many_images(clusters, spread):
     embeddings, labels = clusters(4000, 40, dim=64, spread=spread)
