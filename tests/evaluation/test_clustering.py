@@ -53,6 +53,11 @@ def test_ami_equals_scikit_learn_on_many_classes():
     assert ami(labels, found) == pytest.approx(adjusted_mutual_info_score(labels, found), abs=1e-12)
 
 
+def test_ami_of_large_blocks_does_not_overflow():
+    labels, found = np.random.default_rng(0).integers(0, 2, size=(2, 10_000))
+    assert ami(labels, found) == pytest.approx(adjusted_mutual_info_score(labels, found), abs=1e-9)
+
+
 def test_ami_equals_exact_arithmetic_where_logarithms_of_factorials_lose_digits():
     # 2 x 2 blocks; each pair has n images in common with the hypergeometric probability.
     total, sizes = 20_000, ((19_950, 50), (19_920, 80))
