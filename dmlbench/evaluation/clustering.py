@@ -64,15 +64,14 @@ def nmi(labels: ArrayLike, clusters: ArrayLike) -> float:
 def ami(labels: ArrayLike, clusters: ArrayLike) -> float:
     """Adjusted mutual information of two partitions (N,): 0 is what chance gives, 1 the best.
 
-    (I - E) / (mean of the two entropies - E), where E is the mean of I over all partitions into
-    blocks of the same sizes (Vinh et al., JMLR 2010, eq. 24a); scikit-learn's default
-    normalisation.
+    (I - E) / (mean of the two entropies - E), where E is the mean of I over all pairs of partitions
+    into blocks of the same sizes (Vinh et al., JMLR 2010); scikit-learn's default normalisation.
     """
     table = _Contingency(labels, clusters)
     if len(table.joint) == len(table.labels) == len(table.clusters):
         return 1.0  # the same partition; all single blocks or all one block would be 0 / 0
     expected = table.expected_information()
-    return (table.information() - expected) / (table.mean_entropy() - expected)
+    return float((table.information() - expected) / (table.mean_entropy() - expected))
 
 
 class _Contingency:
@@ -116,4 +115,4 @@ def _expected_cell(a: int, b: int, total: int) -> float:
     logarithms = np.concatenate([[0.0], np.log(ratios).cumsum()])
     weights = np.exp(logarithms - logarithms.max())
     information = n / total * np.log(np.maximum(n, 1) * total / (a * b))
-    return float(weights @ information / weights.sum())
+    return float((weights * information).sum() / weights.sum())

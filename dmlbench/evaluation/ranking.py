@@ -76,7 +76,8 @@ def rank(
     if not counts.any():
         return Ranking(np.empty(0, dtype=np.int64), counts)
 
-    # Rounding differs with an image's place in the matrix, even between equal images.
+    # Rounding differs with an image's place in the matrix, even between equal images: errors of up
+    # to 4e-7 were seen in 512 dimensions. What is no further apart than `tie` is computed exactly.
     tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
     # faiss's matrix product runs in as many threads as it is told; numpy's takes every core.
     product = faiss.LinearTransform(images.shape[1], len(images), False)
