@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.files import MissingResult, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = [
     *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value"),
@@ -94,6 +95,8 @@ def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
 def tabulate(results: Sequence[Result]) -> pd.DataFrame:
     """One row a (run, protocol, metric), in the order of the plan; a failed run has one row, with
     its status and error and without protocol, metric and value."""
+    import pandas as pd
+
     rows = []
     for result in results:
         origin, metrics = result.run["provenance"], result.metrics

@@ -40,6 +40,8 @@ except (StudyError, BrokenInstallation) as error:
 
 DATA = os.environ.get("DMLBENCH_DATA", "data")
 STORES = f"{DATA}/stores"
+# Of `--sdm conda`; from the rules' folder
+ENVIRONMENT = f"../../envs/{os.environ.get('DMLBENCH_CONDA', 'cpu')}.yaml"
 RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
 SNAPSHOT = f"{STUDY.folder}/study.json"
 TRACKED = f"{STUDY.folder}/tracked.txt"

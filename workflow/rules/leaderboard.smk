@@ -20,7 +20,7 @@ rule tables:
         f"{STUDY.folder}/logs/leaderboard.benchmark.tsv"
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     params:
         key=STUDY.leaderboard_key,
         study=SNAPSHOT,
@@ -44,7 +44,7 @@ rule verdict:
         f"{STUDY.folder}/logs/verdict.log",
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     params:
         study=SNAPSHOT,
     message:
