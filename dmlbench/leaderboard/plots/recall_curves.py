@@ -1,0 +1,39 @@
+"""Recall@K against K: whether a loss leads at every depth."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from dmlbench.leaderboard.plots.figure import label_beside, stack
+from dmlbench.leaderboard.style import colour, marker
+from dmlbench.leaderboard.table import is_control, recalls
+
+
+def recall_curves(table: pd.DataFrame) -> Figure:
+    """Recall@K at the K that were scored: the mean over the seeds of each loss, and its seeds as
+    thin lines. A panel a data set, backbone and protocol; controls, which would flatten it, are
+    left out."""
+    how = "thick: mean over seeds   |   thin: the seeds   |   names: as the curves end"
+    return stack(table[~table["loss"].map(is_control)], _curves, how)
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, height: float) -> None:
+    metrics = recalls(rows)
+    depths = [int(metric.partition("@")[2]) for metric in metrics]
+    values = rows.pivot(index=["loss", "seed"], columns="metric", values="value")
+    seeds = 100 * values.reindex(columns=metrics).dropna()
+    ends = {}
+    for loss in map(str, seeds.index.unique("loss")):
+        for curve in seeds.loc[loss].to_numpy():
+            ax.plot(depths, curve, color=colour(loss), linewidth=0.5, alpha=0.35)
+        mean = seeds.loc[loss].to_numpy().mean(axis=0)
+        (line,) = ax.plot(depths, mean, color=colour(loss), linewidth=1.2, alpha=0.9)
+        line.set(marker=marker(loss), markersize=4, markeredgecolor="white", markeredgewidth=0.4)
+        ends[loss] = (depths[-1], mean[-1])
+    ax.set(xscale="log", xlabel="K", ylabel="Recall@K (%)")
+    ax.set_xticks(depths, map(str, depths))
+    ax.xaxis.set_minor_locator(NullLocator())
+    label_beside(ax, ends, height)
