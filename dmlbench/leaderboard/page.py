@@ -205,13 +205,13 @@ def _duration(seconds: float) -> Cell:
         text = f"{minutes} min {rest:02} s"
     else:
         text = f"{minutes // 60} h {minutes % 60:02} min"
-    return Cell(text, seconds)
+    return Cell(text, float(seconds))
 
 
 def _speed(images_per_second: float) -> Cell:
     if pd.isna(images_per_second):
         return Cell(HOLE)
-    return Cell(f"{images_per_second:,.0f}", images_per_second)
+    return Cell(f"{images_per_second:,.0f}", float(images_per_second))
 
 
 def _first_line(message: str, longest: int = 200) -> str:

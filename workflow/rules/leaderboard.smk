@@ -20,13 +20,13 @@ rule tables:
             f"{LEADERBOARD}/leaderboard.html",
             caption="../report/leaderboard.rst",
             category="Leaderboard",
-            labels={"study": STUDY.name, "what": "table, to look at and to sort"},
+            labels={"study": STUDY.name, "table": "to look at, to sort"},
         ),
         report(
             f"{LEADERBOARD}/leaderboard.csv",
             caption="../report/results.rst",
-            category="Leaderboard",
-            labels={"study": STUDY.name, "what": "every result, to download"},
+            category="Data",
+            labels={"study": STUDY.name, "data": "every result, as CSV"},
         ),
         f"{LEADERBOARD}/leaderboard.md",
         [

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dmlbench.leaderboard.plots.figure import label_beside, stack
+from dmlbench.leaderboard.plots.figure import Points, name_beside, stack
 from dmlbench.leaderboard.style import colour, marker
 from dmlbench.leaderboard.table import is_control, recalls
 
@@ -17,10 +17,10 @@ def recall_curves(table: pd.DataFrame) -> Figure:
     thin lines. A panel a data set, backbone and protocol; controls, which would flatten it, are
     left out."""
     how = "thick: mean over seeds   |   thin: the seeds   |   names: as the curves end"
-    return stack(table[~table["loss"].map(is_control)], _curves, how)
+    return stack(table[~table["loss"].map(is_control)], _curves, name_beside, how)
 
 
-def _curves(ax: Axes, rows: pd.DataFrame, height: float) -> None:
+def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
     metrics = recalls(rows)
     depths = [int(metric.partition("@")[2]) for metric in metrics]
     values = rows.pivot(index=["loss", "seed"], columns="metric", values="value")
@@ -36,4 +36,4 @@ def _curves(ax: Axes, rows: pd.DataFrame, height: float) -> None:
     ax.set(xscale="log", xlabel="K", ylabel="Recall@K (%)")
     ax.set_xticks(depths, map(str, depths))
     ax.xaxis.set_minor_locator(NullLocator())
-    label_beside(ax, ends, height)
+    return ends

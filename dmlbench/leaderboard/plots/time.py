@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from dmlbench.leaderboard.plots.figure import label_beside, stack
+from dmlbench.leaderboard.plots.figure import Points, name_near, stack
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.style import colour, marker
 from dmlbench.leaderboard.table import is_trained, recalls
@@ -20,19 +20,18 @@ def time(table: pd.DataFrame) -> Figure:
     seeds, and the score's 95 % interval. A panel a data set, backbone and protocol; no row that
     needs no training."""
     how = "mark: mean over seeds   |   line: 95 % interval of the score"
-    return stack(table[table["loss"].map(is_trained)], _points, how)
+    return stack(table[table["loss"].map(is_trained)], _points, name_near, how)
 
 
-def _points(ax: Axes, rows: pd.DataFrame, height: float) -> None:
+def _points(ax: Axes, rows: pd.DataFrame) -> Points:
     metric = recalls(rows)[0]
     rows = rows[rows["metric"] == metric]
     minutes = rows.groupby("loss", sort=False)["train_seconds"].mean() / 60
     scores = 100 * summarise(rows).droplevel("metric")
     points = {loss: (minutes[loss], scores.loc[loss, "mean"]) for loss in minutes.index}
     for loss, (x, y) in points.items():
-        ax.errorbar(
-            x, y, scores.loc[loss, "half_width"], color=colour(loss), linewidth=0.8, alpha=0.4
-        )
+        half = scores.loc[loss, "half_width"]
+        ax.errorbar(x, y, half, fmt="none", ecolor=colour(loss), elinewidth=0.8, alpha=0.4)
         ax.plot(
             x, y, marker=marker(loss), color=colour(loss), markersize=6, markeredgecolor="white"
         )
@@ -47,4 +46,4 @@ def _points(ax: Axes, rows: pd.DataFrame, height: float) -> None:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_formatter(NullFormatter())
-    label_beside(ax, points, height)
+    return points
