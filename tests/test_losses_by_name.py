@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 
-from dmlbench import installed, source, study
+from dmlbench import grid, installed, source, study
 from dmlbench.losses import _own, create_loss
 from dmlbench.problems import StudyError
 
@@ -74,7 +74,7 @@ def own(tmp_path, monkeypatch, answers):
     package.mkdir()
 
     def fresh():
-        for cached in (source.digest, source._normalised, installed.own_loss, study._options_model):
+        for cached in (source.digest, source._normalised, installed.own_loss, grid._options_model):
             cached.cache_clear()
         for name in [name for name in sys.modules if name.startswith("own_losses")]:
             del sys.modules[name]

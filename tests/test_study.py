@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dmlbench import source, study
 from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError
+from dmlbench.run import _file_digest
 from dmlbench.workflow import look_for_images
 
 ROOT = Path(__file__).parent.parent
@@ -340,11 +341,11 @@ def test_embeddings_count_by_their_content_and_data_and_nothing_else(own):
     own["recipe"]["lr"] = 0.5
     own["backbones"]["tiny"]["dim"] = 32
     assert path not in moved(before, keys(own))
-    study._file_digest.cache_clear()  # once a process: a study is checked once
+    _file_digest.cache_clear()  # once a process: a study is checked once
     Path("copy.npz").write_text("others")
     assert path in moved(before, keys(own))
     Path("copy.npz").write_text("vectors")
-    study._file_digest.cache_clear()
+    _file_digest.cache_clear()
     own["datasets"]["letters"]["class_fraction"] = 0.25
     assert path in moved(before, keys(own))
 

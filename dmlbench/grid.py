@@ -1,0 +1,231 @@
+"""Settings -> the grid of runs: every entry of a study resolved and checked.
+
+What is wrong is collected, not raised, so that all of it is said at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from dmlbench import installed, source
+from dmlbench.datasets import DatasetError, list_datasets, load
+from dmlbench.losses import list_losses
+from dmlbench.problems import describe, did_you_mean
+from dmlbench.run import CONTROL, EMBEDDINGS, Run
+from dmlbench.settings import Backbone, Dataset, Embeddings, Recipe, Settings
+
+
+def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Iterator[Run]:
+    """The runs of the plan; what is wrong with an entry is added to `problems`."""
+    plan = settings.plan
+    # Entries that are not selected are looked at too: their time will come
+    losses = {
+        name: _loss(name, settings.losses, problems) for name in (*plan.losses, *settings.losses)
+    }
+    backbones = {
+        name: _backbone(name, settings.backbones, problems)
+        for name in (*plan.backbones, *settings.backbones)
+    }
+    datasets = {
+        name: _dataset(name, settings.datasets, problems)
+        for name in (*plan.datasets, *settings.datasets)
+    }
+    elsewhere = {name: _embeddings(name, settings, problems) for name in plan.embeddings}
+    controls: dict[str, tuple[str, dict[str, Any]]] = {
+        CONTROL + name: (CONTROL + name, {}) for name in plan.controls
+    }
+    for dataset, backbone in product(plan.datasets, plan.backbones):
+        given = {
+            EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
+            for name, entry in elsewhere.items()
+            if entry and entry.dataset == dataset
+        }
+        found_data, model = datasets[dataset], backbones[backbone]
+        if found_data and model:
+            data, facts = found_data
+            problems += _missing_weights(f"backbones.{backbone}", model)
+            merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
+            if isinstance(merged, list):
+                problems += merged
+                continue
+            if merged.freeze_bn is None:
+                merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
+            chosen = {loss: losses[loss] for loss in plan.losses}
+            for loss, found in {**controls, **given, **chosen}.items():
+                if not found:
+                    continue
+                kind, options = found
+                problems += _misfits(f"losses.{loss}", kind, options, merged)
+                for seed in plan.seeds if loss in losses else plan.seeds[:1]:
+                    yield Run(
+                        dataset=dataset,
+                        backbone=backbone,
+                        loss=loss,
+                        seed=seed,
+                        data=data,
+                        facts=facts,
+                        model=model,
+                        loss_type=kind,
+                        loss_options=options,
+                        recipe=merged,
+                        evaluation=settings.evaluation,
+                    )
+
+
+def _loss(
+    name: str, entries: Mapping[str, dict[str, Any]], problems: list[str]
+) -> tuple[str, dict[str, Any]] | None:
+    """Type and resolved options of the loss `name`."""
+    entry = dict(entries.get(name, {}))
+    kind = str(entry.pop("type", name))
+    path = f"losses.{name}"
+    for prefix, whose in ((CONTROL, "the controls'"), (EMBEDDINGS, "the embeddings'")):
+        if name.startswith(prefix):
+            problems.append(f"{path}: names that begin with {prefix} are {whose} own.")
+    try:
+        model = _options_model(kind)
+        return kind, model.model_validate(entry).model_dump(mode="json")
+    except installed.UnusableLoss as error:
+        hint = str(error) or did_you_mean(kind, {*list_losses(), *entries} - {name})
+        problems.append(f"{path}: no loss '{kind}'. {hint}")
+        return None
+    except ValidationError as error:
+        problems += describe(error, model, path)
+        return None
+
+
+def _backbone(
+    name: str, entries: Mapping[str, dict[str, Any]], problems: list[str]
+) -> Backbone | None:
+    path = f"backbones.{name}"
+    try:
+        backbone = Backbone.model_validate({"type": name, **entries.get(name, {})})
+    except ValidationError as error:
+        problems += describe(error, Backbone, path)
+        return None
+    if installed.backbone_module(backbone.type) == "dmlbench.backbones.timm":
+        models = installed.timm_models()
+        if backbone.type not in models:
+            hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
+            problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
+            return None
+    return backbone
+
+
+def _missing_weights(path: str, backbone: Backbone) -> list[str]:
+    weights = backbone.pretrained
+    if isinstance(weights, str) and not Path(weights).is_file():
+        return [f"{path}.pretrained: there is no file {weights}. true takes timm's own."]
+    return []
+
+
+def _dataset(
+    name: str, entries: Mapping[str, dict[str, Any]], problems: list[str]
+) -> tuple[Dataset, dict[str, Any]] | None:
+    """The data set `name` and its facts: as the type's file declares them, or, of a type with
+    options, as they are found."""
+    path = f"datasets.{name}"
+    entry = {"type": name, **entries.get(name, {})}
+    kind, known = str(entry["type"]), list_datasets()
+    if kind not in known:
+        hint = did_you_mean(kind, {*known, *entries} - {name})
+        problems.append(f"{path}: no data set '{kind}'. {hint}")
+        return None
+    declared = source.declarations(f"dmlbench.datasets.{kind}")
+    options: dict[str, Any] = declared.options
+    model = create_model(kind, __base__=Dataset, **options) if options else Dataset
+    try:
+        dataset = model.model_validate(entry)
+    except ValidationError as error:
+        problems += describe(error, model, path)
+        return None
+    if not options:
+        return dataset, declared.constants["FACTS"]
+    try:
+        return dataset, load(kind, dataset.options).FACTS
+    except DatasetError as error:
+        problems.append(f"{path}: {error}")
+        return None
+
+
+def _embeddings(name: str, settings: Settings, problems: list[str]) -> Embeddings | None:
+    path, entry = f"embeddings.{name}", settings.embeddings.get(name)
+    if not entry:
+        hint = did_you_mean(name, settings.embeddings)
+        problems.append(f"plan.embeddings: there is no {path}. {hint}")
+    elif entry.dataset not in settings.plan.datasets:
+        hint = did_you_mean(entry.dataset, settings.plan.datasets)
+        problems.append(f"{path}.dataset: '{entry.dataset}' is not in plan.datasets. {hint}")
+    elif not Path(entry.file).is_file():
+        problems.append(f"{path}.file: there is no file {entry.file}.")
+    else:
+        return entry
+    return None
+
+
+def _recipe(
+    recipe: dict[str, Any], overrides: Mapping[str, Backbone | Dataset]
+) -> Recipe | list[str]:
+    """The study's recipe with what its backbone and its data set need otherwise - or what is
+    wrong with that."""
+    try:
+        merged = recipe
+        path = "recipe"
+        for place, entry in overrides.items():
+            if entry.recipe:
+                merged, path = {**merged, **entry.recipe}, f"{place}.recipe"
+                Recipe.model_validate(merged)
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        return describe(error, Recipe, path)
+
+
+def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What the loss needs of the recipe and does not find there."""
+    if kind.startswith((CONTROL, EMBEDDINGS)) or "." in kind:
+        return []
+    divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
+    whole = math.prod(options[name] for name in divisors)
+    if not whole or recipe.batch_size % whole:
+        terms = " x ".join(f"{name} {options[name]}" for name in divisors)
+        return [f"{path}: {terms} does not divide the recipe's batch_size {recipe.batch_size}."]
+    return []
+
+
+@cache
+def _options_model(kind: str) -> type[BaseModel]:
+    """The options that a loss declares, as a model that checks them."""
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return create_model(kind, __config__=config, **_options(kind))
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Type and default of each option of a loss, which is not imported for that; and the bounds
+    in its file's constants LEAST (may be equal) and ABOVE (may not)."""
+    package, dot, name = kind.partition(".")
+    if not dot:
+        if kind not in list_losses():
+            raise installed.UnusableLoss
+        declared = source.declarations(f"dmlbench.losses.{kind}")
+        least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+        return {
+            option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+            for option, (type_, default) in declared.options.items()
+        }
+    if package == "pml":
+        losses = installed.pml_losses()
+        if name not in losses:
+            raise installed.UnusableLoss(did_you_mean(kind, (f"pml.{n}" for n in losses), 60))
+        described = losses[name]
+    else:
+        described = installed.own_loss(kind)
+    return {
+        option: (source.annotation(text), default[0] if default else ...)
+        for option, (text, *default) in described.items()
+    }

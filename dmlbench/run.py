@@ -1,0 +1,119 @@
+"""A run: one cell of a study's grid, and the two keys of its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from dmlbench import installed, source
+from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
+
+CONTROL = "control_"
+EMBEDDINGS = "embeddings_"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid, with all that decides its numbers."""
+
+    dataset: str
+    backbone: str
+    loss: str
+    seed: int
+    data: Dataset
+    facts: Mapping[str, Any]
+    model: Backbone
+    loss_type: str
+    loss_options: Mapping[str, Any]
+    recipe: Recipe
+    evaluation: Evaluation
+
+    @property
+    def path(self) -> str:
+        return f"{self.dataset}/{self.backbone}/{self.loss}/seed{self.seed}"
+
+    @property
+    def control(self) -> str | None:
+        """random, untrained or oracle where this is a control and no training."""
+        return self.loss.removeprefix(CONTROL) if self.loss.startswith(CONTROL) else None
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether there is anything for a GPU to do: vectors and labels need none."""
+        return self.control == "untrained" or not self.loss.startswith((CONTROL, EMBEDDINGS))
+
+    @property
+    def embeddings(self) -> Path | None:
+        """The file of embeddings where this run only scores what was made elsewhere."""
+        return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None
+
+    @property
+    def store(self) -> str:
+        """Name of the folder of packed images: other facts or archives, another folder, so that
+        a store is made once and never again. An entry with options is a data set of its own."""
+        name = self.dataset if self.data.options else self.data.type
+        return f"{name}-{self.model.side}-{key(self.facts, self.data.checksums)[:8]}"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that can change the training's numbers: no names, no paths."""
+        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
+        data |= {"facts": dict(self.facts)}
+        if self.embeddings:
+            return {"dataset": data, "embeddings": _file_digest(self.embeddings)}
+        recipe = self.recipe.model_dump(mode="json")
+        if self.control:
+            recipe = {name: recipe[name] for name in ("pooling", "gpu_precision", "cpu_threads")}
+        model = self.model.model_dump(mode="json", exclude={"recipe"})
+        if isinstance(self.model.pretrained, str):
+            model["pretrained"] = _file_digest(Path(self.model.pretrained))
+        return {
+            "dataset": data,
+            "backbone": model,
+            "loss": {"type": self.loss_type, **self.loss_options},
+            "recipe": recipe,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def train_key(self) -> str:
+        """Digest of the settings and of the code of the training core, this loss and this
+        backbone - and nothing else, so that nothing else retrains."""
+        if self.embeddings:
+            return key(self.settings, source.digest("dmlbench.training.elsewhere"))
+        loss = installed.loss_module(self.loss_type)
+        what = "dmlbench.training.controls" if self.control else loss
+        backbone = installed.backbone_module(self.model.type)
+        core = ("dmlbench.training.train", "dmlbench.datasets.store")
+        return key(self.settings, source.digest(*core, what, backbone))
+
+    @cached_property
+    def metric_settings(self) -> dict[str, Any]:
+        settings = self.evaluation.model_dump(mode="json")
+        chosen = settings["recall_at"] or self.data.recall_at or self.facts["recall_at"]
+        return {**settings, "recall_at": [*chosen]}
+
+    @cached_property
+    def eval_key(self) -> str:
+        """Digest of the training's key, the settings of the metrics and their code."""
+        return key(self.train_key, self.metric_settings, source.digest("dmlbench.evaluation"))
+
+
+@cache
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+
+
+def key(*parts: Any) -> str:
+    """16 hex digits over one canonical JSON string."""
+    return sha256(_canonical(parts).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
