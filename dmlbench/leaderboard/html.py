@@ -13,7 +13,7 @@ from dmlbench.leaderboard.table import label
 
 CAPTIONS = {
     "recall": "MAP@R and Recall@1: mean over seeds, its 95 % interval, and the seeds",
-    "recall_curves": "Recall@K against K: mean over seeds, and the seeds",
+    "recall_curves": "Recall@K against K: mean over seeds, and the seeds; on log K and log odds",
     "time": "Recall against training time: mean over seeds, and the score's 95 % interval",
     "training": "Loss against epoch: a line a seed; scales differ",
 }

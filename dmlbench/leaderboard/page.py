@@ -36,13 +36,12 @@ Scores are percent: the mean over seeds ± half the width of its 95 % interval
 (Student's t); one seed has no interval. Overlapping intervals do not tell two losses apart.
 "2 of 3" seeds: the mean is of the runs that did not fail, and may flatter the loss. All test images
 are of classes never seen in training. Each run is scored once, after its last epoch: no epoch,
-setting or seed was chosen on the test classes. R-Precision and MAP@R leave out queries without
-another image of their class; Recall@K counts them as misses. MAP and MRR (of the first image of the
-query's class) are over the whole ranking of the gallery. NMI is of k-means with as many clusters as
-classes; AMI is NMI corrected for chance. Train time and images/s are means over seeds, without the
-evaluation. Controls need no training: random vectors, the model before its first step, and the
-labels themselves. Rows with "(embeddings)" were made elsewhere and only scored here: no recipe
-holds for them.
+setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out queries
+without another image of their class; Recall@K counts them as misses. MAP and MRR are over the whole
+ranking of the gallery. NMI is of k-means with as many clusters as classes; AMI is NMI corrected for
+chance. Train time and images/s are means over seeds, without the evaluation. Controls need no
+training: random vectors, the model before its first step, and the labels themselves. Rows with
+"(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
 """
 
 

@@ -54,7 +54,7 @@ def test_the_report_holds_the_table_and_the_plots_with_captions_categories_and_l
     captions = {path: result["caption"] for path, result in results.items()}
     assert len({*captions.values()}) == len(results)
     assert "leaderboard of <tt" in captions[f"{LEADERBOARD}/leaderboard.html"]
-    assert "Recall&#64;K against K" in captions[f"{LEADERBOARD}/plots/recall_curves.png"]
+    assert "their K nearest neighbours" in captions[f"{LEADERBOARD}/plots/recall_curves.png"]
     assert "The study" in about
     for name in ("tiny", "letters", "normalized_softmax", "proxy_anchor"):
         assert f">{name}</span>" in about or f">{name}</tt>" in about

@@ -44,3 +44,15 @@ def test_each_data_set_backbone_and_protocol_has_a_panel_without_controls(result
         "letters · tiny · large": ["htl"],
         "cub200 · tiny · zero_shot": ["dino (embeddings)"],
     }
+
+
+def test_near_100_percent_the_axis_is_stretched_and_0_and_100_are_on_it(results, draw):
+    results.add("a", 0, {"recall@1": 0.5, "recall@10": 0.9, "recall@100": 0.99})
+    (axes,) = draw("recall_curves").axes
+    half, nine, nines = axes.transData.transform([(1, 50), (1, 90), (1, 99)])[:, 1]
+    assert nines - nine > nine - half > 0
+    results.add("b", 0, {"recall@1": 0.0, "recall@10": 1.0, "recall@100": 1.0})
+    (axes,) = draw("recall_curves").axes
+    places = axes.transAxes.inverted().transform(axes.transData.transform([(1, 0), (1, 100)]))
+    np.testing.assert_allclose(places[:, 1], [0, 1], atol=1e-9)
+    assert not any(line.get_clip_on() for line in axes.lines if line.get_linewidth() > 1)
