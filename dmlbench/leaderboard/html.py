@@ -57,7 +57,8 @@ SCRIPT = """\
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, place) => head.firstChild.addEventListener("click", () => {
-    const down = head.ariaSort ? head.ariaSort === "ascending" : place > 0;
+    const sorted = head.getAttribute("aria-sort");
+    const down = sorted ? sorted === "ascending" : place > 0;
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const value = (row) => row.cells[place].dataset.value;

@@ -108,16 +108,14 @@ def name_near(ax: Axes, points: Points) -> None:
     taken = [Bbox.from_extents(*(mark - 4 * dot), *(mark + 4 * dot)) for mark in marks.values()]
     for loss, mark in marks.items():
         size = _size(ax, loss)
-        boxes = ((place, _box(mark, size, place, dot)) for place in PLACES)
-        place, box = next(
-            (
-                (place, box)
-                for place, box in boxes
-                if _within(box, ax.bbox) and not box.count_overlaps(taken)
-            ),
-            (PLACES[0], _box(mark, size, PLACES[0], dot)),
+        free = (
+            place
+            for place in PLACES
+            if _within(box := _box(mark, size, place, dot), ax.bbox)
+            and not box.count_overlaps(taken)
         )
-        taken.append(box)
+        place = next(free, PLACES[0])
+        taken.append(_box(mark, size, place, dot))
         _name(ax, loss, points[loss], place, "offset points", "left" if place[0] > 0 else "right")
 
 
