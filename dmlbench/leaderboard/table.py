@@ -119,11 +119,6 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *versions]).astype(numbers)
 
 
-def collect(runs: Sequence[Mapping[str, Any]], results: Path) -> pd.DataFrame:
-    """The results of the planned runs as one table in long format; see `read`, `tabulate`."""
-    return tabulate(read(runs, results))
-
-
 def panels(table: pd.DataFrame) -> Iterator[Panel]:
     """The parts of the long table whose scores compare."""
     for (dataset, backbone), runs in table.groupby(["dataset", "backbone"], sort=False):
@@ -131,6 +126,12 @@ def panels(table: pd.DataFrame) -> Iterator[Panel]:
         for protocol in protocols if len(protocols) else [None]:
             rows = runs[(runs["protocol"] == protocol) | runs["protocol"].isna()]
             yield Panel(str(dataset), str(backbone), protocol, rows)
+
+
+def recalls(rows: pd.DataFrame) -> list[str]:
+    """The metrics recall@K among `rows`, by K."""
+    found = rows["metric"].dropna().unique()
+    return sorted((m for m in found if m.startswith("recall@")), key=lambda m: int(m[7:]))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -65,9 +65,9 @@ def open_study():
 
 
 def point_to_leaderboard():
-    page = STUDY.folder / "leaderboard/leaderboard.md"
+    page = STUDY.folder / "leaderboard/leaderboard.html"
     if page.is_file():
-        print(f"The leaderboard: {page}, its plots beside it")
+        print(f"The leaderboard: {page}; as Markdown, CSV and plots beside it")
 
 
 def run_of(wildcards):
