@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
@@ -102,7 +103,9 @@ def _produce(
         from safetensors.torch import save_file
 
         with replacing(study.folder / "runs" / run.path / "model.safetensors") as temporary:
-            save_file(model.state_dict(), temporary)
+            # the layers' weights lie channels-last, and the file wants them plain
+            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+            save_file(weights, temporary)
     return history, embeddings, ids
 
 
@@ -135,6 +138,7 @@ def _write(
             "train_key": run.train_key,
             **result,
             "settings": run.settings,
+            "code": source.code(*run.modules),
             "provenance": origin,
         },
     )

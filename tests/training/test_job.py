@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from dmlbench import study
+from dmlbench import source, study
+from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.backbones.timm import MissingWeights
 from dmlbench.training import job
-from dmlbench.training.train import Diverged
+from dmlbench.training.train import Diverged, embed_test
 
 PATH = "letters/tiny/normalized_softmax/seed0"
 HISTORY = [{"epoch": 1, "step": 9, "loss": 2.0, "seconds": 1.0, "images_per_second": 9.0}]
@@ -50,9 +52,27 @@ def test_a_training_leaves_its_embeddings_history_settings_and_origin(made, data
     history = pq.read_table(out / "history.parquet").to_pylist()
     assert [row["epoch"] for row in history] == [1]
     assert result["settings"] == json.loads(json.dumps(run.settings))
+    assert result["code"] == source.code(*run.modules)
+    assert "dmlbench.losses.normalized_softmax" in result["code"]
     assert result["provenance"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert result["provenance"]["images_per_second"] > 0
     assert not state.exists()
+
+
+def test_a_model_that_is_kept_is_the_one_that_embedded(tiny, made, data_folder, glyphs):
+    tiny["keep_model"] = True
+    kept = study.check(tiny, "tiny")
+    _, result, out, _ = go(kept, data_folder)
+    assert (result["status"], result["error"]) == ("ok", None)
+    run = kept.runs[PATH]
+    model = EmbeddingModel(run.model, run.recipe, channels=1)
+    model.load_state_dict(load_file(out / "model.safetensors"))
+    with np.load(out / "embeddings.npz") as file:
+        again, _ = embed_test(model, glyphs, torch.device("cpu"), run)
+        assert np.array_equal(file["embeddings"], again)
+    (out / "run.json").unlink()
+    go(made, data_folder)  # of a study that does not keep it
+    assert not (out / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("control", ["random", "untrained", "oracle"])
