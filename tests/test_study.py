@@ -121,7 +121,7 @@ def test_a_metric_s_setting_moves_evaluations_and_no_training():
 def test_code_moves_the_keys_of_the_numbers_it_makes(tmp_path, monkeypatch, file, which, expected):
     package = tmp_path / "dmlbench"
     shutil.copytree(source.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    caches = (source.digest, source._normalised, source.declarations)
+    caches = (source.digest, source.code, source._normalised, source.declarations)
     monkeypatch.setattr(source, "PACKAGE", package)
 
     def fresh():

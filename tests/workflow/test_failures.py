@@ -19,12 +19,14 @@ def test_a_run_that_diverges_is_a_hole_in_the_table_and_is_tried_again_alone(pro
         for loss in ("normalized_softmax", "control_random")
     }
     again = {"train": 1, "evaluate": 1, "tables": 1, "verdict": 1}
-    assert project.planned() == again
+    assert "  failed: diverged (the loss is nan " in project.diff(again)
 
     tiny["losses"]["bad"]["proxies_lr_factor"] = 100
     project.write(tiny)
-    assert project.planned() == again
+    assert "  no result yet: 1 run (letters x tiny x bad x seed 0)" in project.diff(again)
     project.run()
+    assert project.diff({})
+    assert not list((project.folder / "results").rglob("failed.json"))
     table = (project.folder / "results/tiny/leaderboard/leaderboard.md").read_text()
     assert "diverged" not in table
 
