@@ -22,7 +22,7 @@ from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
-from dmlbench.training.device import lease, visible_gpus
+from dmlbench.training.device import keep_freed_memory, lease, visible_gpus
 from dmlbench.training.provenance import measured, now, provenance
 from dmlbench.training.state import Attempts, Stopped, alone, stop_requests
 
@@ -83,6 +83,7 @@ def _produce(
     from dmlbench.training.elsewhere import read_embeddings
     from dmlbench.training.train import Diverged, embed_test, train
 
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     store = Store(stores / run.store)
     if store.manifest["facts"] != run.facts:
@@ -103,7 +104,7 @@ def _produce(
         from safetensors.torch import save_file
 
         with replacing(study.folder / "runs" / run.path / "model.safetensors") as temporary:
-            # the layers' weights lie channels-last, and the file wants them plain
+            # channels-last tensors are refused
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             save_file(weights, temporary)
     return history, embeddings, ids

@@ -1,5 +1,6 @@
 """A lease gives a physical GPU to one process at a time, under whatever number it is seen."""
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -95,3 +96,22 @@ def test_who_waits_for_a_device_hears_the_wish_to_stop(tmp_path):
     with held, pytest.raises(Stopped, match="waiting for a GPU") as stop, waiting:
         pass
     assert stop.value.reason == "stopped"
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's malloc")
+def test_freed_memory_is_used_again_and_not_asked_of_the_system_anew():
+    """Page faults of allocating, filling and freeing 64 MB, a hundred times over."""
+    script = (
+        "import resource, numpy as np\n"
+        "{keep}\n"
+        "np.ones(2**23)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(100): np.ones(2**23)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    keep = "from dmlbench.training.device import keep_freed_memory; keep_freed_memory()"
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", script.format(keep=text)]))
+        for text in ("", keep)
+    ]
+    assert faults[1] * 10 < faults[0]
