@@ -134,9 +134,7 @@ def test_images_are_called_as_they_are_given_or_by_their_path_in_the_folder(made
 
 def test_one_name_in_two_places_is_refused(made, tmp_path):
     shutil.copytree("my/test", "other")
-    with pytest.raises(
-        DatasetError, match="20 images are in more than one place"
-    ):
+    with pytest.raises(DatasetError, match="20 images are in more than one place"):
         embed.find([tmp_path / "copy/my/test", tmp_path / "copy/other"])
 
 

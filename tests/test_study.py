@@ -458,3 +458,16 @@ def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
 def test_the_omniglot_study_has_every_loss_of_the_zoo():
     found = study.read(ROOT / "config/omniglot.yaml")
     assert {run.loss_type for run in found.runs.values()} >= {*list_losses()}
+
+
+def test_the_ablation_varies_the_two_parameters_that_it_says_and_nothing_else():
+    found = study.read(ROOT / "config/ablation.yaml")
+    runs = [run for run in found.runs.values() if run.trains]
+    assert {run.loss_type for run in runs} == {"softtriple"}
+    cells = {(run.loss_options["centers_per_class"], run.loss_options["tau"]) for run in runs}
+    assert cells == {(1, 0.2), (2, 0.2), (5, 0.2), (10, 0.2), (2, 0), (5, 0), (10, 0)}
+    assert len(runs) == 3 * len(cells)
+    varied = ("centers_per_class", "tau")
+    others = [{k: v for k, v in run.loss_options.items() if k not in varied} for run in runs]
+    assert all(options == others[0] for options in others)
+    assert len({run.recipe.model_dump_json() for run in runs}) == 1
