@@ -93,13 +93,10 @@ class _Files:
             return Why("trained anew since") if newest > self.times["metrics.json"] else None
         if self.scored["train_key"] != self.run.train_key:
             return Why("trained anew since")
-        if "settings" not in self.scored:
-            return Why("the metrics' settings or code")
-        old, new = self.scored["settings"], self.run.metric_settings
-        changes = _changes(
-            {"evaluation": old}, {"evaluation": new}, self.scored["code"], source.code(METRICS)
-        )
-        return Why(changes)
+        new = {"evaluation": self.run.metric_settings}
+        old = {"evaluation": self.scored["settings"]} if "settings" in self.scored else new
+        changes = _changes(old, new, self.scored.get("code"), source.code(METRICS))
+        return Why(changes or "the metrics' settings or code")
 
     def untrained(self) -> Why:
         """Why there is no training."""
@@ -136,7 +133,7 @@ def due(study: Study, stores: Path) -> Due:
     newest = max(newest, _time(table), _time(tracked) if study.settings.tracking else 0)
     found.verdict = _verdict(study, newest) or _after(found.tables or found.track)
 
-    if found.verdict:  # asks for what is missing
+    if found.verdict:  # it asks for what is missing, and that for what it needs
         for one in files:
             if not one.scored:
                 found.evaluate.setdefault(one.path, one.unscored())

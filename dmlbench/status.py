@@ -152,7 +152,7 @@ def _time_left(standings: Iterable[Standing]) -> str:
     mean = sum(took) / len(took)
     left = waiting * mean + sum(_left(progress, mean) for progress in running)
     if not running:
-        return f"about {_duration(left)} of training left, one at a time; nothing is running"
+        return f"about {_duration(left)} of training left, one at a time; none is running"
     return f"about {_duration(left / len(running))} left, {len(running)} at a time"
 
 

@@ -66,6 +66,15 @@ def test_a_result_that_does_not_say_its_code_was_made_by_other_code(finished, st
     assert due(finished, stores).train[ONE].text == "the training's code"
 
 
+def test_scores_that_do_not_say_their_code_were_made_by_other_settings_or_code(finished, stores):
+    file = finished.folder / "runs" / ONE / "metrics.json"
+    older = json.loads(file.read_text()) | {"eval_key": "older"}
+    del older["code"], older["settings"]
+    file.write_text(json.dumps(older))
+    found = due(finished, stores)
+    assert found.evaluate == {ONE: ("the metrics' settings or code", "")}
+
+
 def test_another_type_hides_its_options_and_long_values_are_cut(finished, stores):
     run = finished.runs[ONE]
     loss = {"type": "htl", "sub": {"anchors": 3}}

@@ -1,5 +1,6 @@
 """Where each run stands, told from files alone."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -141,11 +142,12 @@ def test_the_time_left_is_of_what_waits_over_what_runs(tiny, made, write_results
     tiny["plan"]["seeds"] = [0, 1, 2]
     made = study.check(tiny, "tiny")
     write_results(made, ONE)  # a minute
-    assert "about 5 min of training left, one at a time; nothing is running" in said(made)
-    lock = write_attempt(made, TWO, step=150, steps=400)
-    with lock.open("w") as holder:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        assert "about 4 min left, 1 at a time" in said(made)
+    assert "about 5 min of training left, one at a time; none is running" in said(made)
+    with contextlib.ExitStack() as held:
+        for path in (TWO, TWO.replace("seed0", "seed1")):  # half a minute left
+            holder = held.enter_context(write_attempt(made, path, step=1, steps=9).open("w"))
+            fcntl.flock(holder, fcntl.LOCK_EX)
+        assert "about 2 min left, 2 at a time" in said(made)
 
 
 def test_watching_ends_when_all_runs_have_ended(made, write_results, capsys):

@@ -65,3 +65,14 @@ def test_files_that_are_removed_by_hand_are_asked_for_with_the_verdict(finished)
     assert "remove results/tiny/verdict.txt" in finished.diff({})
     (finished.folder / "results/tiny/verdict.txt").unlink()
     assert "remove" not in finished.diff(ONE)
+
+
+def test_a_model_that_was_not_kept_is_had_by_the_call_that_embed_names(finished, tiny):
+    before = finished.metrics()
+    finished.write(tiny | {"keep_model": True})
+    which = "2 runs (letters x tiny x all 2 losses x seed 0)"
+    assert f"{which} have a result and no model" in finished.diff({})
+    finished.run("--forcerun", f"{LOSS}/run.json")
+    assert (finished.folder / LOSS / "model.safetensors").is_file()
+    assert finished.metrics() == before
+    assert "1 run (letters x tiny x normalized_softmax x seed 0) have" in finished.diff({})
