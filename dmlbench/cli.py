@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         sys.exit(options.do(options))
+    except BrokenPipeError:  # `dmlbench plan my.yaml | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        sys.exit(0)
     except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
         sys.exit(f"dmlbench: {error}")
 
@@ -196,8 +199,8 @@ def _leaderboard(options: argparse.Namespace) -> int:
 
     found = study.read(options.study)
     out = found.folder / "leaderboard"
-    build(found.name, found.rows, found.folder / "runs", out)
     made_of = {"key": found.leaderboard_key, "code": source.code(TABLES)}
+    build(found.name, found.rows, found.folder / "runs", out)
     write_json(out / "made.json", made_of)  # for `dmlbench plan`
     return 0
 

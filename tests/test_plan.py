@@ -1,6 +1,8 @@
 """A plan says what is due and why, from files alone: a screen of it, however many runs."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -161,6 +163,16 @@ def test_models_that_are_asked_for_too_late_are_named(tiny, finished, stores, ca
     said = capsys.readouterr().out
     assert "to do: nothing" in said
     assert "2 runs (letters x tiny x all 2 losses x seed 0) have a result and no model" in said
+
+
+def test_who_reads_the_first_lines_alone_gets_no_traceback(tiny, stores):
+    tiny["plan"]["seeds"] = [*range(2000)]
+    (stores.parent / "many.json").write_text(json.dumps(tiny))
+    plan = [sys.executable, "-m", "dmlbench", "plan", "many.json"]
+    process = subprocess.Popen(plan, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("letters/tiny/control_random/seed0  ")
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 0)
 
 
 def test_the_plan_lists_each_run_with_its_key_and_counts_the_jobs(finished, stores, capsys):

@@ -1,5 +1,6 @@
 """A job writes a result whatever happens, and loses nothing that was computed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -155,9 +156,9 @@ def test_embeddings_that_are_no_numbers_are_a_divergence(made, data_folder, monk
     assert pq.read_table(out / "history.parquet").num_rows == 1
 
 
-def test_a_store_of_other_facts_is_refused(tiny, made, data_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "_facts", lambda kind: {"version": 99, "recall_at": [1]})
-    other = study.check(tiny, "tiny")
+def test_a_store_of_other_facts_is_refused(made, data_folder, tmp_path):
+    facts = {"version": 99, "recall_at": [1]}
+    other = study.Study(made.settings, {PATH: dataclasses.replace(made.runs[PATH], facts=facts)})
     (name,) = other.stores
     (tmp_path / "stores").mkdir()
     (tmp_path / "stores" / name).symlink_to(data_folder / "stores" / next(iter(made.stores)))
