@@ -56,7 +56,7 @@ def test_a_second_call_on_a_study_is_refused_while_the_first_works(project, tiny
 
 def test_ctrl_c_saves_and_the_next_call_goes_on(project, tiny):
     tiny["recipe"]["epochs"] = 60
-    tiny["plan"]["losses"] = ["normalized_softmax"]
+    tiny["plan"] |= {"losses": ["normalized_softmax"], "controls": []}
     project.write(tiny)
     first = project.start()
     project.wait_for_step("normalized_softmax", 20)
@@ -65,6 +65,8 @@ def test_ctrl_c_saves_and_the_next_call_goes_on(project, tiny):
     assert first.returncode != 0
     state = project.folder / "results/tiny/state/letters/tiny/normalized_softmax/seed0"
     assert (state / "checkpoint.pt").is_file()
+    due = {"train": 1, "evaluate": 1, "tables": 1, "verdict": 1}
+    assert "  interrupted (at step " in project.diff(due)
     project.run()
     log = project.folder / "results/tiny/runs/letters/tiny/normalized_softmax/seed0/log.txt"
     assert "resumed at step" in log.read_text()
