@@ -444,7 +444,7 @@ SHIPPED = {path.name: path for path in sorted((ROOT / "config").glob("*.yaml"))}
 NEEDS_FILES = {"finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"]}
 
 
-@pytest.mark.parametrize("name", SHIPPED.keys() - NEEDS_FILES)
+@pytest.mark.parametrize("name", sorted(SHIPPED.keys() - NEEDS_FILES))
 def test_the_studies_that_we_ship_are_right(name):
     assert study.read(SHIPPED[name]).runs
 
