@@ -5,10 +5,14 @@ A data set is a file of this folder with a literal constant FACTS. It declares
 - FACTS, literal, read without an import and part of a run's key: `version` (raised when images or
   split change), `channels` (1 gray, 3 RGB), `levels` (kinds of super-class, the nearest to the
   class first), `recall_at`, and `splits` ({"train": [classes, images], ...}; packing asserts them);
-- SOURCES, {archive's file name: (url, "md5:..." or "sha256:...")}, empty where nothing is fetched;
+- SOURCES, {archive's file name: Archive}, empty where nothing is fetched; where people have the
+  same images in other archives, a tuple of these, any one of which will do;
 - `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
-  image, in the order of their ids. A source is the encoded file's bytes, or a picklable function
-  side -> PIL image. Sources are decoded in other processes, so yielding them must be cheap.
+  image. A source is the encoded file's bytes, or a picklable function side -> PIL image. Sources
+  are decoded in other processes, so yielding them must be cheap;
+- where a test is not plain zero-shot retrieval by the rows' roles, `protocols(rows, archives)`,
+  which gives (protocol, id, role, repetition), and `pairs(rows, archives)`, which gives (id, id,
+  whether they are of one class, fold) for verification. `rows` are in the order of the ids.
 
 A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public
 class, literal as a loss's are; its objects have FACTS, which must be cheap and may raise
@@ -27,6 +31,17 @@ from typing import Any, NamedTuple
 
 class DatasetError(Exception):
     """An archive, data set or store is not what it must be; the message says what to do."""
+
+
+class Archive(NamedTuple):
+    """A file that images or annotations come from."""
+
+    urls: tuple[str, ...]
+    """The canonical one first, then mirrors; () where it is only had by hand."""
+    checksum: str | None
+    """"md5:..." or "sha256:..."; None where none is published."""
+    by_hand: str = ""
+    """How a person gets it: page, agreement."""
 
 
 class Row(NamedTuple):
@@ -68,6 +83,7 @@ def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
 
 def _has_facts(path: Path) -> bool:
     return any(
-        isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FACTS"
+        isinstance(node, ast.Assign | ast.AnnAssign)
+        and ast.unparse(node).startswith(("FACTS = ", "FACTS: "))
         for node in ast.parse(path.read_bytes()).body
     )

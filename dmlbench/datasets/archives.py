@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from dmlbench.datasets import DatasetError
+from dmlbench.datasets import Archive, DatasetError
 
-Sources = Mapping[str, tuple[str, str]]
-"""{file name: (url, checksum)}; a checksum is "md5:..." or "sha256:..."."""
+Group = Mapping[str, Archive]
+Sources = Group | tuple[Group, ...]
 
 
 def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[str, Path]:
@@ -20,17 +21,20 @@ def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[
     `checksums` names those of archives that differ from the official ones. Raises DatasetError,
     and never touches a file that was there.
     """
-    if unknown := sorted(checksums.keys() - sources.keys()):
-        known = ", ".join(sources) or "none"
+    groups = sources if isinstance(sources, tuple) else (sources,)
+    there = [group for group in groups if all((folder / name).exists() for name in group)]
+    group = (there or groups)[0]
+    if unknown := sorted(checksums.keys() - {name for group in groups for name in group}):
+        known = ", ".join(name for group in groups for name in group) or "none"
         raise DatasetError(f"checksum of an unknown archive: {', '.join(unknown)} (known: {known})")
     paths = {}
-    for name, (url, official) in sources.items():
+    for name, archive in group.items():
         paths[name] = folder / name
-        expected = checksums.get(name, official)
-        if paths[name].exists():
-            _verify(paths[name], url, expected)
-        else:
-            _download(url, paths[name], expected)
+        expected = checksums.get(name, archive.checksum)
+        if not paths[name].exists():
+            _download(archive.urls[0], paths[name], expected)
+        elif expected:
+            _verify(paths[name], archive.urls[0] if archive.urls else archive.by_hand, expected)
     return paths
 
 
@@ -48,6 +52,26 @@ def read_zip(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield name, archive.read(name)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise DatasetError(f"{path}: cannot read {name or 'it'}: {error}") from error
+
+
+def read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file in a tar, in its order; see `read_zip`."""
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None and not _of_macos(member.name):
+                    yield member.name, file.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DatasetError(f"{path}: cannot read it: {error}") from error
+
+
+def read_member(path: Path, name: str) -> bytes:
+    """Content of one file of a zip or tar."""
+    for member, content in read_zip(path) if zipfile.is_zipfile(path) else read_tar(path):
+        if member == name:
+            return content
+    raise DatasetError(f"{path}: it has no {name}")
 
 
 def _of_macos(name: str) -> bool:
@@ -68,7 +92,7 @@ def _verify(path: Path, url: str, expected: str) -> None:
         )
 
 
-def _download(url: str, path: Path, expected: str) -> None:
+def _download(url: str, path: Path, expected: str | None) -> None:
     import pooch
 
     try:

@@ -77,7 +77,9 @@ def pack(
             for row in batch.to_pylist():
                 content.update(json.dumps(row).encode())
         pq.write_table(index, partial / "index.parquet")
-        pq.write_table(_zero_shot(rows), partial / "protocols.parquet")
+        pq.write_table(_protocols(dataset, rows, paths), partial / "protocols.parquet")
+        if hasattr(dataset, "pairs"):
+            pq.write_table(_pairs(dataset, rows, paths), partial / "pairs.parquet")
         manifest = {
             "format": FORMAT,
             "type": type,
@@ -88,18 +90,16 @@ def pack(
             "facts": facts,
             "content": content.hexdigest(),
             "settings": {
-                "archives": {
-                    name: checksums.get(name, official)
-                    for name, (_, official) in dataset.SOURCES.items()
-                },
+                "archives": {name: checksums.get(name) for name in paths},
                 "options": dict(options or {}),
                 "versions": versions("dmlbench", "pillow", "matplotlib"),
             },
         }
         # a store without a manifest is no store, so no reader sees old and new files together
         (out / "manifest.json").unlink(missing_ok=True)
-        for name in ("images.bin", "index.parquet", "protocols.parquet"):
-            (partial / name).replace(out / name)
+        (out / "pairs.parquet").unlink(missing_ok=True)
+        for path in partial.iterdir():
+            path.replace(out / path.name)
         write_json(out / "manifest.json", manifest)
 
 
@@ -167,15 +167,24 @@ def _index(
     return pa.table(columns)
 
 
-def _zero_shot(rows: Sequence[Row]) -> pa.Table:
-    """Plain zero-shot retrieval: every test image is a query against all the others, or as the
-    data set's roles say."""
-    ids = [number for number, row in enumerate(rows) if row.split == "test"]
-    return pa.table(
-        {
-            "protocol": pa.array(["zero_shot"] * len(ids), pa.string()),
-            "id": pa.array(ids, pa.int32()),
-            "role": pa.array([rows[i].role for i in ids], pa.string()),
-            "repetition": pa.array([0] * len(ids), pa.int32()),
-        }
-    )
+def _protocols(dataset: Any, rows: Sequence[Row], paths: Mapping[str, Path]) -> pa.Table:
+    """A data set's own, or plain zero-shot retrieval: every test image is a query against all the
+    others, or as the rows' roles say."""
+    if hasattr(dataset, "protocols"):
+        found = list(dataset.protocols(rows, paths))
+    else:
+        found = [("zero_shot", i, row.role, 0) for i, row in enumerate(rows) if row.split == "test"]
+    types = {"protocol": pa.string(), "id": pa.int32(), "role": pa.string()}
+    return _table(found, types | {"repetition": pa.int32()})
+
+
+def _pairs(dataset: Any, rows: Sequence[Row], paths: Mapping[str, Path]) -> pa.Table:
+    found = list(dataset.pairs(rows, paths))
+    types = {"first": pa.int32(), "second": pa.int32(), "same": pa.bool_(), "fold": pa.int32()}
+    return _table(found, types)
+
+
+def _table(rows: Sequence[tuple[Any, ...]], types: Mapping[str, pa.DataType]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else ([] for _ in types)
+    arrays = zip(types.items(), columns, strict=True)
+    return pa.table({name: pa.array(column, kind) for (name, kind), column in arrays})

@@ -84,6 +84,12 @@ class Store:
         """Columns of protocols.parquet."""
         return _columns(_read(self.path / "protocols.parquet"))
 
+    @cached_property
+    def pairs(self) -> dict[str, NDArray[Any]] | None:
+        """Columns of pairs.parquet; None where there are no pairs to verify."""
+        path = self.path / "pairs.parquet"
+        return _columns(_read(path)) if path.is_file() else None
+
     def split(self, name: str, class_fraction: float = 1.0) -> Split:
         """Images of the split "train" or "test", or of a fixed share of its classes.
 

@@ -1,6 +1,8 @@
 import hashlib
 import io
+import itertools
 import random
+import tarfile
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -94,3 +96,84 @@ def twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return checksums
 
     return SimpleNamespace(members=members, folder=folder, write=write)
+
+
+def _odd_pictures() -> list[bytes]:
+    """What the archives really hold under names that end in .jpg."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    colour = Image.fromarray(pixels)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # held upright: to be turned by 90 degrees
+    made: list[tuple[Image.Image, str, dict[str, object]]] = [
+        (colour, "JPEG", {}),
+        (colour.convert("L"), "JPEG", {}),
+        (colour.convert("CMYK"), "JPEG", {}),
+        (colour.quantize(16), "PNG", {}),
+        (colour.quantize(16), "GIF", {}),
+        (colour.convert("RGBA"), "PNG", {}),
+        (colour, "JPEG", {"exif": turned}),
+        (colour.crop((0, 0, 20, 1)), "JPEG", {}),
+        (colour.crop((0, 0, 1, 12)), "JPEG", {}),
+    ]
+    encoded = []
+    for image, kind, options in made:
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        encoded.append(file.getvalue())
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], bytes]:
+    """Encoded image number n: colour, gray, CMYK, palette, transparent, turned, one pixel high."""
+    odd = _odd_pictures()
+    return lambda number: odd[number % len(odd)]
+
+
+def _write(path: Path, members: dict[str, bytes] | bytes, seed: int) -> None:
+    """An archive by its name: the members in an order by `seed`, and what macOS adds to them."""
+    if isinstance(members, bytes):
+        path.write_bytes(members)
+        return
+    names = list(members)
+    random.Random(seed).shuffle(names)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as made:
+            for folder in {name.rpartition("/")[0] for name in names} - {""}:
+                made.writestr(f"{folder}/", b"")
+            for name in names:
+                made.writestr(name, members[name])
+                folder, _, leaf = name.rpartition("/")
+                made.writestr(f"__MACOSX/{folder}/._{leaf}", b"resource fork")
+        return
+    with tarfile.open(path, "w:gz") as tar:
+        for name in names:
+            folder, _, leaf = name.rpartition("/")
+            for path_, content in ((name, members[name]), (f"{folder}/._{leaf}", b"fork")):
+                entry = tarfile.TarInfo(path_)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture
+def pack_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
+    """Write the archives of a data set, {file name: members or content}, and pack them."""
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(2))
+    counter = itertools.count()
+
+    def pack_them(
+        name: str, archives: dict[str, dict[str, bytes] | bytes], side: int = 8, seed: int = 0
+    ) -> Store:
+        folder = tmp_path / f"archives{next(counter)}"
+        folder.mkdir()
+        checksums = {}
+        for file, members in archives.items():
+            _write(folder / file, members, seed)
+            checksums[file] = f"md5:{hashlib.md5((folder / file).read_bytes()).hexdigest()}"
+        pack(name, side, folder / "store", folder, checksums)
+        store = Store(folder / "store")
+        _, sizes = store.read(np.arange(len(store)))
+        assert set(sizes.min(axis=1).tolist()) == {side}
+        return store
+
+    return pack_them
