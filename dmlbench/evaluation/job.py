@@ -42,4 +42,5 @@ def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
         raise ValueError(f"embeddings.npz has key {key}, and run.json has {run.train_key}")
     store = Store(stores / run.store)
     partial = run.data.class_fraction < 1
-    return evaluate(embeddings, ids, store.index, store.protocols, run.metric_settings, partial)
+    tables = store.index, store.protocols
+    return evaluate(embeddings, ids, *tables, run.metric_settings, partial, store.pairs)
