@@ -36,21 +36,30 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         name: _dataset(name, settings.datasets, problems)
         for name in (*plan.datasets, *settings.datasets)
     }
+    tests = {
+        name: _test_on(name, data, settings.datasets, problems) for name, data in datasets.items()
+    }
+    for name in plan.datasets:
+        if (data := datasets[name]) and "train" not in data[1].get("splits", ["train"]):
+            problems.append(
+                f"datasets.{name}: it has no training split. Train on another data set, and give "
+                f"that one `test_on: {name}`."
+            )
     elsewhere = {name: _embeddings(name, settings, problems) for name in plan.embeddings}
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
     for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
-            EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
-            for name, entry in elsewhere.items()
-            if entry and entry.dataset == dataset
+            EMBEDDINGS + name: (EMBEDDINGS, {"file": made.file})
+            for name, made in elsewhere.items()
+            if made and made.dataset == dataset
         }
         found_data, model = datasets[dataset], backbones[backbone]
         if found_data and model:
-            data, facts = found_data
+            entry, facts = found_data
             problems += _missing_weights(f"backbones.{backbone}", model)
-            merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
+            merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": entry})
             if isinstance(merged, list):
                 problems += merged
                 continue
@@ -68,13 +77,14 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                         backbone=backbone,
                         loss=loss,
                         seed=seed,
-                        data=data,
+                        data=entry,
                         facts=facts,
                         model=model,
                         loss_type=kind,
                         loss_options=options,
                         recipe=merged,
                         evaluation=settings.evaluation,
+                        elsewhere=tests[dataset],
                     )
 
 
@@ -152,6 +162,33 @@ def _dataset(
     except DatasetError as error:
         problems.append(f"{path}: {error}")
         return None
+
+
+def _test_on(
+    name: str,
+    trained: tuple[Dataset, dict[str, Any]] | None,
+    entries: Mapping[str, dict[str, Any]],
+    problems: list[str],
+) -> tuple[str, Dataset, dict[str, Any]] | None:
+    """Name, entry and facts of the data set that the data set `name` is tested on, where that is
+    another one."""
+    if not trained or not (other := trained[0].test_on):
+        return None
+    path = f"datasets.{name}.test_on"
+    known = {*entries, *list_datasets()} - {name}
+    if other not in known:
+        hint = did_you_mean(other, known)
+        problems.append(f"{path}: no other data set '{other}'. {hint}")
+        return None
+    if not (found := _dataset(other, entries, problems)):
+        return None
+    if found[1]["channels"] != trained[1]["channels"]:
+        problems.append(
+            f"{path}: {other} has {found[1]['channels']} channels, and {name} has "
+            f"{trained[1]['channels']}. What was trained on one cannot see the other."
+        )
+        return None
+    return other, *found
 
 
 def _embeddings(name: str, settings: Settings, problems: list[str]) -> Embeddings | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -32,6 +32,8 @@ class Run:
     loss_options: Mapping[str, Any]
     recipe: Recipe
     evaluation: Evaluation
+    elsewhere: tuple[str, Dataset, Mapping[str, Any]] | None = None
+    """Name, entry and facts of the data set that it is tested on, where that is another one."""
 
     @property
     def path(self) -> str:
@@ -60,12 +62,24 @@ class Run:
         return f"{name}-{self.model.side}-{key(self.facts, self.data.checksums)[:8]}"
 
     @cached_property
+    def tested(self) -> Run:
+        """This run with the data set of its test in place of the one that it is trained on."""
+        if self.elsewhere is None:
+            return self
+        dataset, data, facts = self.elsewhere
+        return replace(self, dataset=dataset, data=data, facts=facts, elsewhere=None)
+
+    @property
+    def stores(self) -> list[str]:
+        """Names of the packed images that it reads."""
+        trained = not self.loss.startswith((CONTROL, EMBEDDINGS))
+        return [*dict.fromkeys([self.store, self.tested.store] if trained else [self.tested.store])]
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that can change the training's numbers: no names, no paths."""
-        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
-        data |= {"facts": dict(self.facts)}
         if self.embeddings:
-            return {"dataset": data, "embeddings": _file_digest(self.embeddings)}
+            return {**_images(self.tested), "embeddings": _file_digest(self.embeddings)}
         recipe = self.recipe.model_dump(mode="json")
         if self.control:
             recipe = {name: recipe[name] for name in ("pooling", "gpu_precision", "cpu_threads")}
@@ -73,7 +87,8 @@ class Run:
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))
         return {
-            "dataset": data,
+            **_images(self),
+            **({"test": _images(self.tested)["dataset"]} if self.elsewhere else {}),
             "backbone": model,
             "loss": {"type": self.loss_type, **self.loss_options},
             "recipe": recipe,
@@ -95,13 +110,21 @@ class Run:
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
         settings = self.evaluation.model_dump(mode="json")
-        chosen = settings["recall_at"] or self.data.recall_at or self.facts["recall_at"]
+        test = self.tested
+        entries = settings["recall_at"] or self.data.recall_at or test.data.recall_at
+        chosen = entries or test.facts["recall_at"]
         return {**settings, "recall_at": [*chosen]}
 
     @cached_property
     def eval_key(self) -> str:
         """Digest of the training's key, the settings of the metrics and their code."""
         return key(self.train_key, self.metric_settings, source.digest("dmlbench.evaluation"))
+
+
+def _images(run: Run) -> dict[str, Any]:
+    """The images of a run, as its key holds them."""
+    data = {"type": run.data.type, "class_fraction": run.data.class_fraction}
+    return {"dataset": {**data, "facts": dict(run.facts)}}
 
 
 @cache

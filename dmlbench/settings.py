@@ -121,6 +121,9 @@ class Dataset(Model):
     type: str
     class_fraction: Fraction = 1.0
     """Share of the classes of each split, drawn by a fixed seed within each super-class."""
+    test_on: Name | None = None
+    """Another data set, by its entry or type: what is trained on this one's training classes is
+    tested on that one's test split."""
     checksums: dict[str, Checksum] = {}
     """Of archives that differ from the official ones: {file name: "md5:..."}."""
     recall_at: tuple[Count, ...] | None = None

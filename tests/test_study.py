@@ -458,3 +458,58 @@ def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
 def test_the_omniglot_study_has_every_loss_of_the_zoo():
     found = study.read(ROOT / "config/omniglot.yaml")
     assert {run.loss_type for run in found.runs.values()} >= {*list_losses()}
+
+
+@pytest.fixture
+def tested_elsewhere():
+    """STUDY, tested on a smaller part of the glyphs."""
+    made = changed("datasets.part", {"type": "glyphs", "class_fraction": 0.25})
+    return changed("datasets.letters.test_on", "part", made)
+
+
+def test_a_run_that_is_tested_elsewhere_has_both_data_sets_in_its_keys(tested_elsewhere):
+    before, after = keys(STUDY), keys(tested_elsewhere)
+    assert moved(before, after) == set(before)
+    smaller = changed("datasets.part.class_fraction", 0.1, tested_elsewhere)
+    assert moved(after, keys(smaller)) == set(after)
+    other = changed("datasets.part.recall_at", [1, 3], tested_elsewhere)
+    assert not moved(after, keys(other))
+    assert moved(keys(tested_elsewhere, "eval_key"), keys(other, "eval_key")) == set(after)
+    run = study.check(other, "made").runs["letters/tiny/softtriple/seed0"]
+    assert run.metric_settings["recall_at"] == [1, 3]
+    assert (run.data.class_fraction, run.tested.data.class_fraction) == (0.5, 0.25)
+    assert run.settings["test"]["class_fraction"] == 0.25
+
+
+def test_only_trainings_need_the_images_of_both_data_sets():
+    made = changed("datasets.letters", {"type": "cub200", "test_on": "lfw"})
+    found = study.check(made, "made")
+    trained, control = (
+        found.runs[f"letters/tiny/{name}/seed0"] for name in ("softtriple", "control_untrained")
+    )
+    assert [name.split("-")[0] for name in trained.stores] == ["cub200", "lfw"]
+    assert [name.split("-")[0] for name in control.stores] == ["lfw"]
+    assert {name.split("-")[0] for name in found.stores} == {"cub200", "lfw"}
+    assert {run.tested.dataset for run in found.runs.values()} == {"lfw"}
+    plain = study.check(STUDY, "made").runs["letters/tiny/softtriple/seed0"]
+    assert plain.tested is plain
+    assert plain.stores == [plain.store]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("datasets.letters.test_on", "lwf", r"letters\.test_on: no other .* 'lwf'.*mean 'lfw'"),
+        ("datasets.letters.test_on", "letters", r"letters\.test_on: no other data set 'letters'"),
+        ("datasets.letters.test_on", "lfw", r"lfw has 3 channels, and letters has 1\."),
+        ("datasets.letters", {"type": "lfw"}, r"letters: it has no training split\. .*test_on"),
+    ],
+)
+def test_a_test_that_cannot_be_is_refused(path, value, message):
+    with pytest.raises(StudyError, match=message):
+        study.check(changed(path, value), "made")
+
+
+def test_a_data_set_without_training_split_may_be_defined(tested_elsewhere):
+    made = changed("datasets.faces", {"type": "lfw"}, tested_elsewhere)
+    assert study.check(made, "made").runs

@@ -73,10 +73,17 @@ def run_of(wildcards):
     return STUDY.runs[path]
 
 
-def store_of(wildcards):
-    """Packed images of a run: made where missing, and never a reason to train again. What they
-    are is in the run's key."""
-    return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
+def stores_of(wildcards):
+    """Packed images that a run reads: made where missing, and never a reason to train again. What
+    they are is in the run's key."""
+    return [
+        ancient(f"{STORES}/{store}/manifest.json") for store in run_of(wildcards).stores
+    ]
+
+
+def test_store_of(wildcards):
+    """Packed images that a run is tested on."""
+    return ancient(f"{STORES}/{run_of(wildcards).tested.store}/manifest.json")
 
 
 def store_source(wildcards):

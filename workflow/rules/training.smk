@@ -6,7 +6,7 @@
 
 rule train:
     input:
-        store=store_of,
+        stores=stores_of,
     output:
         run=f"{RUN}/run.json",
         embeddings=f"{RUN}/embeddings.npz",
