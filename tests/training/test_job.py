@@ -9,12 +9,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
-from dmlbench import study
+from dmlbench import source, study
 from dmlbench.backbones.timm import MissingWeights
+from dmlbench.datasets.pack import pack
+from dmlbench.evaluation.job import evaluate_job
 from dmlbench.training import job
 from dmlbench.training.train import Diverged
 
@@ -136,7 +140,8 @@ def test_embeddings_that_are_no_numbers_are_a_divergence(made, data_folder, monk
 
 
 def test_a_store_of_other_facts_is_refused(tiny, made, data_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "_facts", lambda kind: {"version": 99, "recall_at": [1]})
+    constants = source.declarations("dmlbench.datasets.glyphs").constants
+    monkeypatch.setitem(constants, "FACTS", constants["FACTS"] | {"version": 99})
     other = study.check(tiny, "tiny")
     (name,) = other.stores
     (tmp_path / "stores").mkdir()
@@ -144,6 +149,43 @@ def test_a_store_of_other_facts_is_refused(tiny, made, data_folder, monkeypatch,
     _, result, *_ = go(other, tmp_path)
     assert result["status"] == "error"
     assert "Delete the folder" in result["error"]["message"]
+
+
+@pytest.fixture
+def elsewhere(tiny, tmp_path, data_folder, monkeypatch):
+    """The tiny study, tested on four gray images of a CSV, whose store has pairs as well."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    rows = [f"{n}.png,{n // 2},{'train' if n < 4 else 'test'}" for n in range(8)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,label,split", *rows]))
+    tiny["datasets"]["few"] = {"type": "csv", "file": "few.csv", "channels": 1}
+    tiny["datasets"]["letters"]["test_on"] = "few"
+    made = study.check(tiny, "tiny")
+    trained, tested = made.runs[PATH].stores
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / trained).symlink_to(data_folder / "stores" / trained)
+    store = tmp_path / "stores" / tested
+    pack("csv", 32, store, tmp_path, options=made.runs[PATH].tested.data.options)
+    pairs = {"first": [4, 4, 6, 5], "second": [5, 6, 7, 7]}
+    pairs |= {"same": [True, False, True, False], "fold": [0, 0, 1, 1]}
+    pq.write_table(pa.table(pairs), store / "pairs.parquet")
+    return made
+
+
+@pytest.mark.parametrize("path", [PATH, "letters/tiny/control_random/seed0"])
+def test_a_run_that_is_tested_elsewhere_embeds_and_scores_those_images(elsewhere, tmp_path, path):
+    code, result, out, _ = go(elsewhere, tmp_path, path)
+    assert (code, result["status"]) == (0, "ok")
+    with np.load(out / "embeddings.npz") as file:
+        assert file["id"].tolist() == [4, 5, 6, 7]
+    evaluate_job(elsewhere, elsewhere.runs[path], tmp_path / "stores")
+    rows = json.loads((out / "metrics.json").read_text())["metrics"]
+    found = {(row["protocol"], row["metric"]): row["value"] for row in rows}
+    assert found["zero_shot", "queries"] == 4
+    assert found["verification", "pairs"] == 4
+    assert 0 <= found["verification", "verification_accuracy"] <= 1
 
 
 def test_what_an_orphan_has_finished_is_not_done_again(made, data_folder, monkeypatch, capsys):
