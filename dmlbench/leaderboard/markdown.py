@@ -12,8 +12,9 @@ from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.table import VERSION, Result, is_control, is_trained, label, panels
 
 HOLE = "–"
-SORTED_BY = "map@r"
 NAMES = {"map@r": "MAP@R", "r_precision": "R-Precision", "nmi": "NMI"}
+VERIFICATION = {"verification_accuracy": "Verification accuracy"}
+"""In the place of NAMES where pairs are verified."""
 NOTES = """\
 ---
 
@@ -22,10 +23,12 @@ NOTES = """\
 "2 of 3" seeds: the mean is of the runs that did not fail, and may flatter the loss. All test images
 are of classes never seen in training. Each run is scored once, after its last epoch: no epoch,
 setting or seed was chosen on the test classes. R-Precision and MAP@R leave out queries without
-another image of their class; Recall@K counts them as misses. NMI is of k-means with as many
-clusters as classes. Train time and images/s are means over seeds, without the evaluation. Controls
-need no training: random vectors, the model before its first step, and the labels themselves.
-Rows with "(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
+another image of their class; Recall@K counts them as misses. Verification accuracy is of pairs,
+those of a fold judged by the threshold that is best for the other folds. NMI is of k-means with as
+many clusters as classes. Train time and images/s are means over seeds, without the evaluation.
+Controls need no training: random vectors, the model before its first step, and the labels
+themselves. Rows with "(embeddings)" were made elsewhere and only scored here: no recipe holds for
+them.
 """
 
 
@@ -71,7 +74,7 @@ def render(study: str, table: pd.DataFrame, results: Sequence[Result]) -> str:
 
 
 def _facts(rows: pd.DataFrame, differs: Mapping[str, Any]) -> str:
-    facts = [f"Sorted by mean {NAMES[SORTED_BY]}"]
+    facts = [f"Sorted by mean {next(iter(_names(rows['metric']).values()))}"]
     if queries := sorted(set(rows.loc[rows["metric"] == "queries", "value"])):
         facts.append(f"{' or '.join(f'{n:,.0f}' for n in queries)} queries")
     if differs:
@@ -79,18 +82,24 @@ def _facts(rows: pd.DataFrame, differs: Mapping[str, Any]) -> str:
     return "; ".join(facts) + "."
 
 
+def _names(found: Iterable[str]) -> dict[str, str]:
+    """Of the metrics of a panel, those that it shows beside its recalls; the first sorts it."""
+    return VERIFICATION if VERIFICATION.keys() & set(found) else NAMES
+
+
 def _scores(kind: str, rows: pd.DataFrame, summary: pd.DataFrame) -> str:
     """One table: a row a loss, best first; a loss without any score is a row of holes."""
     found = summary.index.get_level_values("metric").unique()
     recalls = sorted((m for m in found if m.startswith("recall@")), key=lambda m: int(m[7:]))
-    metrics = [*recalls, *NAMES]
+    names = _names(found)
+    metrics, sorted_by = [*recalls, *names], next(iter(names))
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
-    header = [kind, *(NAMES.get(metric, metric.capitalize()) for metric in metrics)]
+    header = [kind, *(names.get(metric, metric.capitalize()) for metric in metrics)]
     header += ["seeds", "train time", "images/s"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     losses = {str(loss): runs for loss, runs in rows.groupby("loss")}
-    for loss in sorted(losses, key=lambda loss: (-means.get((loss, SORTED_BY), -1), loss)):
+    for loss in sorted(losses, key=lambda loss: (-means.get((loss, sorted_by), -1), loss)):
         runs = losses[loss].drop_duplicates("seed")
         done = runs[runs["status"] == "ok"]
         lines.append(
