@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlbench import installed, source
+from dmlbench.datasets import FORMAT
 from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
@@ -54,16 +55,21 @@ class Run:
 
     @property
     def store(self) -> str:
-        """Name of the folder of packed images: other facts or archives, another folder, so that
-        a store is made once and never again. An entry with options is a data set of its own."""
+        """Name of the folder of packed images: other facts, archives or format, another folder, so
+        that a store is made once and never again. An entry with options is a data set of its
+        own."""
         name = self.dataset if self.data.options else self.data.type
-        return f"{name}-{self.model.side}-{key(self.facts, self.data.checksums)[:8]}"
+        form = "" if self.data.store == "pixels" else f"-{self.data.store}"
+        digest = key(FORMAT, self.facts, self.data.checksums)[:8]
+        return f"{name}-{self.model.side}{form}-{digest}"
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that can change the training's numbers: no names, no paths."""
         data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
         data |= {"facts": dict(self.facts)}
+        if self.data.store != "pixels":
+            data["store"] = self.data.store
         if self.embeddings:
             return {"dataset": data, "embeddings": _file_digest(self.embeddings)}
         recipe = self.recipe.model_dump(mode="json")
