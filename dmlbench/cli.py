@@ -84,6 +84,13 @@ def _data_commands(commands: Any) -> None:
     packing.add_argument("form", choices=("pixels", "jpeg"), help="how images are kept")
     packing.add_argument("store", type=Path, help="folder to make")
     packing.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    command("list", _data_list, "data sets, their archives and packed images: there or missing")
+    showing = command("show", _data_show, "facts, fingerprints and a contact sheet of a data set")
+    showing.add_argument("name", help="a data set, or a folder of packed images")
+    showing.add_argument("--side", type=int, help="only the packed images of this short side")
+    showing.add_argument("--sheet", type=Path, help="contact sheet to write; else in the store")
+    verifying = command("verify", _data_verify, "read packed images whole: are they as packed?")
+    verifying.add_argument("name", help="a data set, or a folder of packed images")
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -138,6 +145,28 @@ def _pack(options: argparse.Namespace) -> int:
         options=options.options,
         form=options.form,
     )
+    return 0
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import listing
+
+    print(listing(data_folder()))
+    return 0
+
+
+def _data_show(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import describe
+
+    print(describe(options.name, options.side, options.sheet, data_folder()))
+    return 0
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import verify
+
+    for line in verify(options.name, data_folder()):
+        print(line, flush=True)
     return 0
 
 

@@ -15,8 +15,8 @@ It may declare
 
 - KNOWN_CORRUPT, ("path", ...): images that nobody can decode. They are left out, and FACTS counts
   without them. Any other damaged image is an error;
-- `protocols(rows)`, which yields (protocol, id, role, repetition) where plain zero-shot retrieval
-  by `Row.role` is not the test. `rows` is the sequence of Row in the order of the ids;
+- `protocols(rows, archives)`, which yields (protocol, id, role, repetition) where plain zero-shot
+  retrieval by `Row.role` is not the test. `rows` is the sequence of Row in the order of the ids;
 - `pairs(rows, archives)`, which yields (id, id, same class, fold), for verification.
 
 A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public

@@ -184,7 +184,7 @@ def _tables(
 ) -> dict[str, pa.Table]:
     """The store's tables by their files' names."""
     index = index.drop_columns(["role", *(["bytes"] if form == "pixels" else [])])
-    own = dataset.protocols(rows) if hasattr(dataset, "protocols") else None
+    own = dataset.protocols(rows, archives) if hasattr(dataset, "protocols") else None
     found = {"index.parquet": index, "protocols.parquet": tables.protocols(rows, own)}
     if hasattr(dataset, "pairs"):
         found["pairs.parquet"] = tables.pairs(rows, dataset.pairs(rows, archives))

@@ -106,6 +106,12 @@ class Store:
         """protocols.parquet."""
         return Columns(self.path / "protocols.parquet")
 
+    @cached_property
+    def pairs(self) -> Columns | None:
+        """pairs.parquet; None where there are none to verify."""
+        there = "pairs.parquet" in self.manifest["files"]
+        return Columns(self.path / "pairs.parquet") if there else None
+
     def split(self, name: str, class_fraction: float = 1.0) -> Split:
         """Images of the split "train" or "test", or of a fixed share of its classes.
 

@@ -176,7 +176,7 @@ def test_a_data_set_s_own_protocols_and_pairs_are_written(
 ):
     seen = []
 
-    def protocols(rows: Sequence[Row]):
+    def protocols(rows: Sequence[Row], archives: object):
         seen.extend([list(rows), rows[1], rows[-1], rows[1:3], len(rows)])
         yield "small", 1, "query", 0
         yield "small", 2, "gallery", 1
