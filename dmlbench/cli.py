@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dmlbench import __version__
 from dmlbench.datasets import DatasetError
@@ -54,12 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
-    data = command("data", _data, "pack the images of a data set into a store")
-    data.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
-    data.add_argument("side", type=int, help="short side of the packed images in pixels")
-    data.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; else {}")
-    data.add_argument("store", type=Path, help="folder to make")
-    data.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    data = command("data", None, "data sets and their packed images")
+    _data_commands(data.add_subparsers(required=True, metavar="command"))
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
@@ -72,6 +69,28 @@ def _parser() -> argparse.ArgumentParser:
     tracking.add_argument("--key", help="refuse to write under another key")
     with_study("verdict", _verdict, "exit with 1 if a run failed, and make it run again next time")
     return parser
+
+
+def _data_commands(commands: Any) -> None:
+    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(do=do)
+        return added
+
+    packing = command("pack", _pack, "pack the images of a data set into a store")
+    packing.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    packing.add_argument("side", type=int, help="short side of the packed images in pixels")
+    packing.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; or {}")
+    packing.add_argument("form", choices=("pixels", "jpeg"), help="how images are kept")
+    packing.add_argument("store", type=Path, help="folder to make")
+    packing.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    command("list", _data_list, "data sets, their archives and packed images: there or missing")
+    showing = command("show", _data_show, "facts, fingerprints and a contact sheet of a data set")
+    showing.add_argument("name", help="a data set, or a folder of packed images")
+    showing.add_argument("--side", type=int, help="only the packed images of this short side")
+    showing.add_argument("--sheet", type=Path, help="contact sheet to write; else in the store")
+    verifying = command("verify", _data_verify, "read packed images whole: are they as packed?")
+    verifying.add_argument("name", help="a data set, or a folder of packed images")
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -114,18 +133,40 @@ def _schema(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data(options: argparse.Namespace) -> int:
+def _pack(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
-    archives = data_folder() / "archives"
     pack(
         options.type,
         options.side,
         options.store,
-        archives,
+        data_folder() / "archives",
         options.checksums,
         options=options.options,
+        form=options.form,
     )
+    return 0
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import listing
+
+    print(listing(data_folder()))
+    return 0
+
+
+def _data_show(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import describe
+
+    print(describe(options.name, options.side, options.sheet, data_folder()))
+    return 0
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import verify
+
+    for line in verify(options.name, data_folder()):
+        print(line, flush=True)
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlbench import installed, source
+from dmlbench.datasets import FORMAT
 from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
@@ -56,10 +57,13 @@ class Run:
 
     @property
     def store(self) -> str:
-        """Name of the folder of packed images: other facts or archives, another folder, so that
-        a store is made once and never again. An entry with options is a data set of its own."""
+        """Name of the folder of packed images: other facts, archives or format, another folder, so
+        that a store is made once and never again. An entry with options is a data set of its
+        own."""
         name = self.dataset if self.data.options else self.data.type
-        return f"{name}-{self.model.side}-{key(self.facts, self.data.checksums)[:8]}"
+        form = "" if self.data.store == "pixels" else f"-{self.data.store}"
+        digest = key(FORMAT, self.facts, self.data.checksums)[:8]
+        return f"{name}-{self.model.side}{form}-{digest}"
 
     @cached_property
     def tested(self) -> Run:
@@ -123,8 +127,11 @@ class Run:
 
 def _images(run: Run) -> dict[str, Any]:
     """The images of a run, as its key holds them."""
-    data = {"type": run.data.type, "class_fraction": run.data.class_fraction}
-    return {"dataset": {**data, "facts": dict(run.facts)}}
+    data: dict[str, Any] = {"type": run.data.type, "class_fraction": run.data.class_fraction}
+    data |= {"facts": dict(run.facts)}
+    if run.data.store != "pixels":
+        data["store"] = run.data.store
+    return {"dataset": data}
 
 
 @cache

@@ -126,6 +126,9 @@ class Dataset(Model):
     tested on that one's test split."""
     checksums: dict[str, Checksum] = {}
     """Of archives that differ from the official ones: {file name: "md5:..."}."""
+    store: Literal["pixels", "jpeg"] = "pixels"
+    """How packed images are kept: decoded, or, where those would fill the disk, as JPEG files of
+    quality 95, which take a quarter of the space and are decoded when they are read."""
     recall_at: tuple[Count, ...] | None = None
     """The K of its Recall@K, where `evaluation` says none; null: the type's own."""
     recipe: dict[str, Any] = {}

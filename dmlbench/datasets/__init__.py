@@ -8,11 +8,17 @@ A data set is a file of this folder with a literal constant FACTS. It declares
 - SOURCES, {archive's file name: Archive}, empty where nothing is fetched; where people have the
   same images in other archives, a tuple of these, any one of which will do;
 - `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
-  image. A source is the encoded file's bytes, or a picklable function side -> PIL image. Sources
-  are decoded in other processes, so yielding them must be cheap;
-- where a test is not plain zero-shot retrieval by the rows' roles, `protocols(rows, archives)`,
-  which gives (protocol, id, role, repetition), and `pairs(rows, archives)`, which gives (id, id,
-  whether they are of one class, fold) for verification. `rows` are in the order of the ids.
+  image, in any order, so one pass over an archive is enough (an id is the place of an image's path
+  among all paths). A source is the encoded file's bytes, or a picklable function side -> PIL image.
+  Sources are decoded in other processes, so yielding them must be cheap.
+
+It may declare
+
+- KNOWN_CORRUPT, ("path", ...): images that nobody can decode. They are left out, and FACTS counts
+  without them. Any other damaged image is an error;
+- `protocols(rows, archives)`, which yields (protocol, id, role, repetition) where plain zero-shot
+  retrieval by `Row.role` is not the test. `rows` is the sequence of Row in the order of the ids;
+- `pairs(rows, archives)`, which yields (id, id, same class, fold), for verification.
 
 A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public
 class, literal as a loss's are; its objects have FACTS, which must be cheap and may raise
@@ -27,6 +33,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
+
+FORMAT = 2
+"""Of the packed stores; part of their names in a study, so those of another format are others."""
 
 
 class DatasetError(Exception):

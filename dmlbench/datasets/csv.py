@@ -25,9 +25,9 @@ from dmlbench.files import read_json, write_json
 from dmlbench.installed import cache_folder
 
 if TYPE_CHECKING:
-    from typing import IO
-
     from PIL import Image
+
+    from dmlbench.datasets.decoding import Source
 
 FACTS = {"version": 1, "channels": 3, "levels": [], "recall_at": [1, 2, 4, 8]}
 """Where the options say nothing else."""
@@ -95,16 +95,16 @@ class Csv:
                     write_json(cached, counted)
         return {**FACTS, **self.declared, **counted}
 
-    def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
-        """Each row, and a function that opens its image, in the order of the paths."""
+    def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Source]]:
+        """Each row and its image, in the order of the paths."""
         self.check()
         if is_zip(self.place):  # read here: its directory would fill the memory of each process
             with open_zip(self.place) as archive:
                 for row in self.rows:
-                    yield row, partial(_from_zip, archive.read(self._root + row.path))
+                    yield row, archive.read(self._root + row.path)
         else:
             for row in self.rows:
-                yield row, partial(_from_folder, self._root + row.path)
+                yield row, partial(_opened, self._root + row.path)
 
     def check(self) -> None:
         """Raise DatasetError with the lines whose images are not there."""
@@ -153,20 +153,7 @@ class Csv:
         return {"splits": splits, "rows": f"sha256:{sha256(content.encode()).hexdigest()}"}
 
 
-def _from_zip(content: bytes, side: int) -> Image.Image:
-    return _upright(io.BytesIO(content))
+def _opened(path: str, side: int) -> Image.Image:
+    from PIL import Image
 
-
-def _from_folder(path: str, side: int) -> Image.Image:
-    with open(path, "rb") as file:  # noqa: PTH123
-        return _upright(file)
-
-
-def _upright(file: IO[bytes]) -> Image.Image:
-    """The image as a viewer shows it: cameras note in the file how it was held."""
-    from PIL import Image, ImageOps
-
-    image = Image.open(file)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
-    return ImageOps.exif_transpose(image)
+    return Image.open(io.BytesIO(Path(path).read_bytes()))

@@ -43,17 +43,26 @@ def pack_images(
     """Pack a made data set of (Row, source) pairs, in threads, which start faster."""
     monkeypatch.setattr(decoding, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(2))
 
+    monkeypatch.setattr(pack_module.source, "digest", lambda *_: "code")
+
     def pack_them(
-        images: list[tuple[Row, object]], side: int, out: Path, channels: int = 1, **facts: object
+        images: list[tuple[Row, object]],
+        side: int,
+        out: Path,
+        channels: int = 1,
+        form: str = "pixels",
+        hooks: dict[str, object] | None = None,
+        **facts: object,
     ) -> Store:
         levels = [f"level {i}" for i in range(len(images[0][0].levels))] if images else []
         made = SimpleNamespace(
             FACTS={"version": 1, "channels": channels, "levels": levels, "recall_at": [1], **facts},
             SOURCES={},
             images=lambda archives: iter(images),
+            **(hooks or {}),
         )
         monkeypatch.setattr(pack_module, "load", lambda name, options: made)
-        pack("made", side, out, out / "no-archives")
+        pack("made", side, out, out / "no-archives", form=form)
         return Store(out)
 
     return pack_them

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,6 +16,7 @@ from PIL import Image
 
 from dmlbench import source, study
 from dmlbench.backbones.timm import MissingWeights
+from dmlbench.datasets.csv import Csv
 from dmlbench.datasets.pack import pack
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.training import job
@@ -166,11 +166,10 @@ def elsewhere(tiny, tmp_path, data_folder, monkeypatch):
     trained, tested = made.runs[PATH].stores
     (tmp_path / "stores").mkdir()
     (tmp_path / "stores" / trained).symlink_to(data_folder / "stores" / trained)
-    store = tmp_path / "stores" / tested
-    pack("csv", 32, store, tmp_path, options=made.runs[PATH].tested.data.options)
-    pairs = {"first": [4, 4, 6, 5], "second": [5, 6, 7, 7]}
-    pairs |= {"same": [True, False, True, False], "fold": [0, 0, 1, 1]}
-    pq.write_table(pa.table(pairs), store / "pairs.parquet")
+    pairs = [(4, 5, True, 0), (4, 6, False, 0), (6, 7, True, 1), (5, 7, False, 1)]
+    monkeypatch.setattr(Csv, "pairs", lambda *_: pairs, raising=False)
+    options = made.runs[PATH].tested.data.options
+    pack("csv", 32, tmp_path / "stores" / tested, tmp_path, options=options)
     return made
 
 

@@ -94,6 +94,7 @@ def store_source(wildcards):
         run.data.type,
         str(run.model.side),
         json.dumps(run.data.checksums, sort_keys=True),
+        run.data.store,
     ]
 
 

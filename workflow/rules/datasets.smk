@@ -3,7 +3,8 @@
 
 rule store:
     output:
-        manifest=f"{STORES}/{{store}}/manifest.json",
+        # not removed before the job: another study may have made it since, and read it
+        manifest=update(f"{STORES}/{{store}}/manifest.json"),
     log:
         f"{STUDY.folder}/logs/data/{{store}}.log",
     benchmark:
@@ -21,5 +22,5 @@ rule store:
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "exec python -m dmlbench data {params.source:q}"
+        "exec python -m dmlbench data pack {params.source:q}"
         ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'
