@@ -5,7 +5,8 @@ A data set is a file of this folder with a literal constant FACTS. It declares
 - FACTS, literal, read without an import and part of a run's key: `version` (raised when images or
   split change), `channels` (1 gray, 3 RGB), `levels` (kinds of super-class, the nearest to the
   class first), `recall_at`, and `splits` ({"train": [classes, images], ...}; packing asserts them);
-- SOURCES, {archive's file name: (url, "md5:..." or "sha256:...")}, empty where nothing is fetched;
+- SOURCES, {archive's file name: Archive}, empty where nothing is fetched; a tuple of such mappings
+  where people have the data set in several layouts, of which one is enough;
 - `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
   image, in the order of their ids. A source is the encoded file's bytes, or a picklable function
   side -> PIL image. Sources are decoded in other processes, so yielding them must be cheap.
@@ -27,6 +28,17 @@ from typing import Any, NamedTuple
 
 class DatasetError(Exception):
     """An archive, data set or store is not what it must be; the message says what to do."""
+
+
+class Archive(NamedTuple):
+    """Where a file of a data set comes from."""
+
+    urls: tuple[str, ...]
+    """The canonical one first, then mirrors; () where people must fetch it themselves."""
+    checksum: str | None
+    """"md5:..." or "sha256:..."; None where none is published."""
+    by_hand: str = ""
+    """How a person gets it: the page, what is to be agreed to."""
 
 
 class Row(NamedTuple):

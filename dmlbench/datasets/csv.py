@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmlbench import source
-from dmlbench.datasets import DatasetError, Row, listed
+from dmlbench.datasets import Archive, DatasetError, Row, listed
 from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, open_zip, read_rows
 from dmlbench.files import read_json, write_json
 from dmlbench.installed import cache_folder
@@ -52,7 +52,7 @@ class Csv:
     Raises DatasetError, naming the lines of the CSV, as soon as it is asked for something.
     """
 
-    SOURCES: Mapping[str, tuple[str, str]] = {}
+    SOURCES: Mapping[str, Archive] = {}
 
     def __init__(
         self,

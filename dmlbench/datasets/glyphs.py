@@ -24,11 +24,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets import Archive, DatasetError, Row
 from dmlbench.datasets.decoding import Source
 
 FACTS = {"version": 1, "channels": 1, "levels": ["script"], "recall_at": [1, 2, 4, 8]}
-SOURCES: dict[str, tuple[str, str]] = {}
+SOURCES: dict[str, Archive] = {}
 
 DEJAVU = [
     f"DejaVu{family}{style}"

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets import Archive, DatasetError, Row
 from dmlbench.datasets.archives import read_zip
 
 FACTS = {
@@ -27,13 +27,11 @@ FACTS = {
 
 _URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 SOURCES = {
-    "images_background.zip": (
-        f"{_URL}/images_background.zip",
-        "md5:68d2efa1b9178cc56df9314c21c6e718",
+    "images_background.zip": Archive(
+        (f"{_URL}/images_background.zip",), "md5:68d2efa1b9178cc56df9314c21c6e718"
     ),
-    "images_evaluation.zip": (
-        f"{_URL}/images_evaluation.zip",
-        "md5:6b91aef0f799c5bb55b94e3f2daec811",
+    "images_evaluation.zip": Archive(
+        (f"{_URL}/images_evaluation.zip",), "md5:6b91aef0f799c5bb55b94e3f2daec811"
     ),
 }
 

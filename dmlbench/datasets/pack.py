@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dmlbench.datasets import DatasetError, Row, load
-from dmlbench.datasets.archives import fetch
+from dmlbench.datasets.archives import contents, fetch
 from dmlbench.datasets.decoding import decode
 from dmlbench.datasets.store import FORMAT
 from dmlbench.files import write_json
@@ -89,8 +89,8 @@ def pack(
             "content": content.hexdigest(),
             "settings": {
                 "archives": {
-                    name: checksums.get(name, official)
-                    for name, (_, official) in dataset.SOURCES.items()
+                    name: archive["checksum"]
+                    for name, archive in contents(dataset.SOURCES, paths, checksums).items()
                 },
                 "options": dict(options or {}),
                 "versions": versions("dmlbench", "pillow", "matplotlib"),

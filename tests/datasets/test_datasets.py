@@ -10,14 +10,17 @@ from dmlbench.source import declarations
 def test_only_data_sets_are_listed_and_each_loads_with_what_packing_needs():
     names = list_datasets()
     assert {"glyphs", "omniglot", "csv"} <= set(names)
-    assert not {"store", "pack", "archives", "decoding", "metadata", "__init__"} & set(names)
+    assert not {"store", "pack", "archives", "transfer", "decoding", "__init__"} & set(names)
     for name in names:
         options = declarations(f"dmlbench.datasets.{name}").options
         defaults = {option: default for option, (_, default) in options.items()}
         module = load(name, defaults | ({"file": "x.csv"} if name == "csv" else {}))
         assert callable(module.images)
-        for _, checksum in module.SOURCES.values():
-            assert checksum.startswith(("md5:", "sha256:"))
+        groups = module.SOURCES if isinstance(module.SOURCES, tuple) else (module.SOURCES,)
+        for archive in (archive for group in groups for archive in group.values()):
+            assert archive.urls or archive.by_hand
+            assert all(url.startswith(("https://", "http://")) for url in archive.urls)
+            assert archive.checksum is None or archive.checksum.startswith(("md5:", "sha256:"))
 
 
 def test_facts_are_read_without_an_import_and_are_those_of_the_module():
@@ -39,9 +42,9 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("module", "dear"),
     [
-        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL pooch matplotlib"),
-        ("dmlbench.datasets.store", "pandas torch PIL pooch requests matplotlib pyarrow.dataset"),
-        ("dmlbench.datasets.pack", "pandas torch pooch requests matplotlib"),
+        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL requests matplotlib"),
+        ("dmlbench.datasets.store", "pandas torch PIL requests matplotlib pyarrow.dataset"),
+        ("dmlbench.datasets.pack", "pandas torch requests matplotlib"),
     ],
 )
 def test_imports_nothing_dear(module: str, dear: str):
