@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dmlbench import __version__
 from dmlbench.datasets import DatasetError
@@ -54,12 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
-    data = command("data", _data, "pack the images of a data set into a store")
-    data.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
-    data.add_argument("side", type=int, help="short side of the packed images in pixels")
-    data.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; else {}")
-    data.add_argument("store", type=Path, help="folder to make")
-    data.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    data = command("data", None, "data sets and their packed images")
+    _data_commands(data.add_subparsers(required=True, metavar="command"))
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
@@ -72,6 +70,24 @@ def _parser() -> argparse.ArgumentParser:
     tracking.add_argument("--key", help="refuse to write under another key")
     with_study("verdict", _verdict, "exit with 1 if a run failed, and make it run again next time")
     return parser
+
+
+def _data_commands(commands: Any) -> None:
+    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(do=do)
+        return added
+
+    packing = command("pack", _pack, "pack the images of a data set into a store")
+    packing.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    packing.add_argument("side", type=int, help="short side of the packed images in pixels")
+    packing.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; or {}")
+    packing.add_argument("store", type=Path, help="folder to make")
+    packing.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    fetching = command("fetch", _fetch, "download the archives of a data set, or what is left")
+    fetching.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    own = "of archives of your own, JSON"
+    fetching.add_argument("checksums", type=json.loads, nargs="?", default={}, help=own)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -114,18 +130,32 @@ def _schema(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data(options: argparse.Namespace) -> int:
+def _pack(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
-    archives = data_folder() / "archives"
     pack(
         options.type,
         options.side,
         options.store,
-        archives,
+        data_folder() / "archives",
         options.checksums,
         options=options.options,
     )
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """Fetch, and print what is there then. A download that is stopped notes where it is."""
+    from dmlbench.datasets import load
+    from dmlbench.datasets.archives import contents, fetch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sources, checksums = getattr(load(options.type), "SOURCES", {}), options.checksums
+    try:
+        paths = fetch(sources, data_folder() / "archives", checksums)
+    except KeyboardInterrupt:
+        raise DatasetError("stopped: the same command goes on from here") from None
+    print(json.dumps(contents(sources, paths, checksums), indent=1))
     return 0
 
 

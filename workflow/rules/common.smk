@@ -11,6 +11,7 @@ ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dmlbench import study
+from dmlbench.datasets import load
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 from dmlbench.tracking import tracking_uri
@@ -77,6 +78,19 @@ def store_of(wildcards):
     """Packed images of a run: made where missing, and never a reason to train again. What they
     are is in the run's key."""
     return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
+
+
+def archives_of(wildcards):
+    """Note of the archives of a store, if it is made of some; never a reason to pack again."""
+    data = STUDY.stores[wildcards.store].data
+    note = f"{STORES}/{wildcards.store}/archives.json"
+    return ancient(note) if load(data.type, data.options).SOURCES else []
+
+
+def archive_source(wildcards):
+    """What is to be fetched for a store. It is in the store's name too."""
+    data = STUDY.stores[wildcards.store].data
+    return [data.type, json.dumps(data.checksums, sort_keys=True)]
 
 
 def store_source(wildcards):
