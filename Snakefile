@@ -3,7 +3,7 @@
 #   snakemake                                      the demo study, or what is left of it
 #   snakemake --configfile config/omniglot.yaml    another study
 #   snakemake -n                                   what would run, and why
-#   snakemake data                                 only the packed images
+#   snakemake data                                 only the images: fetched and packed
 #   snakemake track                                the results to MLflow, even if `tracking: false`
 #
 # The rules stand in workflow/rules/, one file a room; the work is done by `dmlbench` itself.
@@ -23,6 +23,7 @@ include: "workflow/rules/tracking.smk"
 
 localrules:
     all,
+    archives,
     data,
     leaderboard,
     track,

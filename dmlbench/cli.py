@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,10 @@ def _data_commands(commands: Any) -> None:
     showing.add_argument("--sheet", type=Path, help="contact sheet to write; else in the store")
     verifying = command("verify", _data_verify, "read packed images whole: are they as packed?")
     verifying.add_argument("name", help="a data set, or a folder of packed images")
+    fetching = command("fetch", _fetch, "download the archives of a data set, or what is left")
+    fetching.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    own = "of archives of your own, JSON"
+    fetching.add_argument("checksums", type=json.loads, nargs="?", default={}, help=own)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -167,6 +172,21 @@ def _data_verify(options: argparse.Namespace) -> int:
 
     for line in verify(options.name, data_folder()):
         print(line, flush=True)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """Fetch, and print what is there then. A download that is stopped notes where it is."""
+    from dmlbench.datasets import load
+    from dmlbench.datasets.archives import contents, fetch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sources, checksums = getattr(load(options.type), "SOURCES", {}), options.checksums
+    try:
+        paths = fetch(sources, data_folder() / "archives", checksums)
+    except KeyboardInterrupt:
+        raise DatasetError("stopped: the same command goes on from here") from None
+    print(json.dumps(contents(sources, paths, checksums), indent=1))
     return 0
 
 

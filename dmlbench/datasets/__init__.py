@@ -5,8 +5,8 @@ A data set is a file of this folder with a literal constant FACTS. It declares
 - FACTS, literal, read without an import and part of a run's key: `version` (raised when images or
   split change), `channels` (1 gray, 3 RGB), `levels` (kinds of super-class, the nearest to the
   class first), `recall_at`, and `splits` ({"train": [classes, images], ...}; packing asserts them);
-- SOURCES, {archive's file name: Archive}, empty where nothing is fetched; where people have the
-  same images in other archives, a tuple of these, any one of which will do;
+- SOURCES, {archive's file name: Archive}, empty where nothing is fetched; a tuple of such mappings
+  where people have the data set in several layouts, of which one is enough;
 - `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
   image, in any order, so one pass over an archive is enough (an id is the place of an image's path
   among all paths). A source is the encoded file's bytes, or a picklable function side -> PIL image.
@@ -43,14 +43,14 @@ class DatasetError(Exception):
 
 
 class Archive(NamedTuple):
-    """A file that images or annotations come from."""
+    """Where a file of a data set comes from."""
 
     urls: tuple[str, ...]
-    """The canonical one first, then mirrors; () where it is only had by hand."""
+    """The canonical one first, then mirrors; () where people must fetch it themselves."""
     checksum: str | None
     """"md5:..." or "sha256:..."; None where none is published."""
     by_hand: str = ""
-    """How a person gets it: page, agreement."""
+    """How a person gets it: the page, what is to be agreed to."""
 
 
 class Row(NamedTuple):

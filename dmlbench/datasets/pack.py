@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from dmlbench import source
 from dmlbench.datasets import FORMAT, DatasetError, Row, load, tables
-from dmlbench.datasets.archives import fetch
+from dmlbench.datasets.archives import contents, fetch
 from dmlbench.datasets.decoding import LONGEST, Source, decode
 from dmlbench.datasets.journal import Journal
 from dmlbench.datasets.store import Store
@@ -86,7 +86,10 @@ def pack(
             return
         paths = fetch(dataset.SOURCES, archives, checksums)
         settings = {
-            "archives": {name: checksums.get(name) for name in paths},
+            "archives": {
+                name: archive["checksum"]
+                for name, archive in contents(dataset.SOURCES, paths, checksums).items()
+            },
             "options": dict(options or {}),
             "versions": versions("dmlbench", "pillow", "matplotlib"),
         }

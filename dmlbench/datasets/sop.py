@@ -3,8 +3,8 @@
 Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese: Deep Metric Learning via Lifted
 Structured Feature Embedding. CVPR 2016. https://cvgl.stanford.edu/projects/lifted_struct/
 
-Access: free download, 3 GB; the authors' FTP server is often down, their Google Drive is the
-mirror. For research that is not commercial.
+Access: free download, 3 GB, from the authors' Google Drive, as their FTP server is often down. For
+research that is not commercial.
 
 Split: the authors', Ebay_train.txt and Ebay_test.txt. The super-class is the kind of product, of
 which there are 12, the same in both splits.
@@ -41,11 +41,11 @@ FACTS: dict[str, Any] = {
 SOURCES = {
     "Stanford_Online_Products.zip": Archive(
         (
-            "ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
             "https://drive.usercontent.google.com/download"
             "?id=1TclrpQOF_ullUP99wk_gjGN8pKvtErG8&export=download&confirm=t",
         ),
         "md5:7f73d41a2f44250d4779881525aea32e",
+        "or from ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
     )
 }
 

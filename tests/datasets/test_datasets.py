@@ -11,7 +11,7 @@ from dmlbench.source import declarations
 def test_only_data_sets_are_listed_and_each_loads_with_what_packing_needs():
     names = list_datasets()
     assert {"glyphs", "omniglot", "csv"} <= set(names)
-    assert not {"store", "pack", "archives", "decoding", "metadata", "__init__"} & set(names)
+    assert not {"store", "pack", "archives", "transfer", "decoding", "__init__"} & set(names)
     for name in names:
         options = declarations(f"dmlbench.datasets.{name}").options
         defaults = {option: default for option, (_, default) in options.items()}
@@ -20,6 +20,7 @@ def test_only_data_sets_are_listed_and_each_loads_with_what_packing_needs():
         groups = module.SOURCES if isinstance(module.SOURCES, tuple) else (module.SOURCES,)
         for archive in (archive for group in groups for archive in group.values()):
             assert archive.urls or archive.by_hand
+            assert all(url.startswith(("https://", "http://")) for url in archive.urls)
             assert archive.checksum is None or re.fullmatch(
                 r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.checksum
             )
@@ -59,9 +60,9 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("module", "dear"),
     [
-        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL pooch matplotlib"),
-        ("dmlbench.datasets.store", "pandas torch PIL pooch requests matplotlib pyarrow.dataset"),
-        ("dmlbench.datasets.pack", "pandas torch pooch requests matplotlib"),
+        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL requests matplotlib"),
+        ("dmlbench.datasets.store", "pandas torch PIL requests matplotlib pyarrow.dataset"),
+        ("dmlbench.datasets.pack", "pandas torch requests matplotlib"),
     ],
 )
 def test_imports_nothing_dear(module: str, dear: str):

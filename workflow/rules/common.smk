@@ -11,6 +11,7 @@ ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dmlbench import study
+from dmlbench.datasets import load
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 from dmlbench.tracking import tracking_uri
@@ -84,6 +85,19 @@ def stores_of(wildcards):
 def test_store_of(wildcards):
     """Packed images that a run is tested on."""
     return ancient(f"{STORES}/{run_of(wildcards).tested.store}/manifest.json")
+
+
+def archives_of(wildcards):
+    """Note of the archives of a store, if it is made of some; never a reason to pack again."""
+    data = STUDY.stores[wildcards.store].data
+    note = f"{STORES}/{wildcards.store}/archives.json"
+    return ancient(note) if load(data.type, data.options).SOURCES else []
+
+
+def archive_source(wildcards):
+    """What is to be fetched for a store. It is in the store's name too."""
+    data = STUDY.stores[wildcards.store].data
+    return [data.type, json.dumps(data.checksums, sort_keys=True)]
 
 
 def store_source(wildcards):
