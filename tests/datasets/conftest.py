@@ -157,11 +157,27 @@ def _write(path: Path, members: dict[str, bytes] | bytes, seed: int) -> None:
         return
     with tarfile.open(path, "w:gz") as tar:
         for name in names:
-            folder, _, leaf = name.rpartition("/")
-            for path_, content in ((name, members[name]), (f"{folder}/._{leaf}", b"fork")):
+            folder, slash, leaf = name.rpartition("/")
+            fork = f"{folder}{slash}._{leaf}"
+            for path_, content in ((name, members[name]), (fork, b"resource fork")):
                 entry = tarfile.TarInfo(path_)
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture(scope="session")
+def searched() -> Callable[..., tuple[list[int], list[int]]]:
+    """Ids of the queries and of the gallery of a store's protocol."""
+
+    def find(
+        store: Store, protocol: str = "zero_shot", repetition: int = 0
+    ) -> tuple[list[int], list[int]]:
+        table = store.protocols
+        of_it = (table["protocol"] == protocol) & (table["repetition"] == repetition)
+        ids, role = table["id"][of_it], table["role"][of_it]
+        return ids[role != "gallery"].tolist(), ids[role != "query"].tolist()
+
+    return find
 
 
 @pytest.fixture

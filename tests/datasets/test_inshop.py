@@ -27,9 +27,9 @@ def files(picture, monkeypatch):
     return {LIST: "\r\n".join(lines).encode(), ZIP: members}
 
 
-def test_queries_search_the_gallery_and_the_path_gives_two_levels(pack_made, files):
+def test_queries_search_the_gallery_and_the_path_gives_two_levels(pack_made, files, searched):
     store = pack_made("inshop", files)
-    queries, gallery = store.protocol()
+    queries, gallery = searched(store)
     paths = store.index["path"]
     assert {paths[i].rpartition("/")[0][-1] for i in queries} == {"3", "4"}
     assert (len(queries), len(gallery)) == (3, 3)
