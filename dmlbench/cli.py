@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     with_study("plan", _plan, "check a study and list its runs")
     listing = command("list", _list, "what a study can name")
     listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
-    listing.add_argument("--markdown", action="store_true", help="losses as docs/losses.md")
+    listing.add_argument("--markdown", action="store_true", help="losses or datasets as docs/*.md")
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
@@ -114,16 +114,19 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     from dmlbench import installed
+    from dmlbench.datasets import _headers as of_datasets
     from dmlbench.datasets import list_datasets
-    from dmlbench.losses import _headers as headers
+    from dmlbench.losses import _headers as of_losses
 
     if options.markdown:
-        if options.noun != "losses":
-            raise StudyError("list", [f"--markdown is for losses, not for {options.noun}."])
-        print(headers.markdown(), end="")
+        pages = {"losses": of_losses.markdown, "datasets": of_datasets.markdown}
+        if options.noun not in pages:
+            known = " and ".join(pages)
+            raise StudyError("list", [f"--markdown is for {known}, not for {options.noun}."])
+        print(pages[options.noun](), end="")
         return 0
     nouns = {
-        "losses": headers.lines,
+        "losses": of_losses.lines,
         "datasets": list_datasets,
         "backbones": lambda: sorted(installed.timm_models()),
     }

@@ -13,7 +13,7 @@ Split: the first 98 classes train, the others test, over the images of both of t
 Traps: the archives' own train and test are of a classification task and not used. In the mirror the
 same file names stand in train/ and test/, and a "/" of a model's name is a "-" of its folder's.
 The two layouts number the images otherwise, so a training gives other bits on the other one.
-ImageNet holds cars, a few of these models too.
+ImageNet holds cars too.
 """
 
 from __future__ import annotations

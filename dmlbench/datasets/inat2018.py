@@ -13,8 +13,8 @@ images of the competition's train and val. Super-classes are those of the specie
 competition's train2018.json: genus, family, order, class, phylum, kingdom.
 
 Traps: needs the two files Inaturalist_train_set1.txt and Inaturalist_test_set1.txt of the split;
-other papers that name iNaturalist 2018 test on the competition's val. Species have from 2 to 1,000
-images. Weights from iNaturalist, or from ImageNet-21k, have seen the test species.
+other papers that name iNaturalist 2018 test on the competition's val. Species have very unequal
+numbers of images. Weights from iNaturalist have seen the test species.
 """
 
 from __future__ import annotations

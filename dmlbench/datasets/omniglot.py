@@ -1,11 +1,12 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings of each.
 
 Brenden M. Lake, Ruslan Salakhutdinov, Joshua B. Tenenbaum: Human-level concept learning through
-probabilistic program induction. Science 350(6266), 2015. https://github.com/brendenlake/omniglot,
-MIT licence.
+probabilistic program induction. Science 350(6266), 2015. https://github.com/brendenlake/omniglot
 
-The authors' split: 30 background alphabets train, 20 evaluation alphabets test. A class is a
-character of an alphabet, its super-class the alphabet. Black strokes on white, 105 x 105, 1 bit.
+Access: free download, 16 MB; MIT licence. Black strokes on white, 105 x 105, 1 bit.
+
+Split: the authors', 30 background alphabets train, 20 evaluation alphabets test. A class is a
+character of an alphabet, its super-class the alphabet.
 """
 
 from __future__ import annotations

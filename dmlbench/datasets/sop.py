@@ -3,14 +3,13 @@
 Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese: Deep Metric Learning via Lifted
 Structured Feature Embedding. CVPR 2016. https://cvgl.stanford.edu/projects/lifted_struct/
 
-Access: free download, 3 GB, from the authors' Google Drive, as their FTP server is often down. For
-research that is not commercial.
+Access: free download, 3 GB, from the authors' Google Drive, as their FTP server is often down.
 
 Split: the authors', Ebay_train.txt and Ebay_test.txt. The super-class is the kind of product, of
 which there are 12, the same in both splits.
 
-Traps: five images a product, some of only two, so MAP@R and R-Precision are of few images; some
-images are gray.
+Traps: about five images a product, so MAP@R and R-Precision are of few images; some images are
+gray.
 """
 
 from __future__ import annotations

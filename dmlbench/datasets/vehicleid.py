@@ -3,8 +3,8 @@
 Hongye Liu, Yonghong Tian, Yaowei Wang, Lu Pang, Tiejun Huang: Deep Relative Distance Learning: Tell
 the Difference Between Similar Vehicles. CVPR 2016. https://www.pkuml.org/resources/pku-vehicleid.html
 
-Access: by hand, on request from the authors; for research that is not commercial. What they send
-is encrypted: make a zip of the unpacked folder. No checksums are published.
+Access: by hand, on request from the authors; for research that is not commercial. It is read from a
+zip of the unpacked folder VehicleID_V1.0, not encrypted. No checksums are published.
 
 Split: the authors', train_test_split/train_list.txt and test_list_{800,1600,2400}.txt, the small,
 medium and large test. In each of 10 repetitions, one image of each vehicle, drawn by a fixed seed,
@@ -12,7 +12,7 @@ is the gallery, and all its others are queries.
 
 Traps: the lists were corrected after the paper, so its numbers (13,134 vehicles train) are not
 those of the archive's own description (13,164), which are asserted here. The numbers of images are
-not confirmed, and not asserted. Whether the small test is a part of the larger ones neither.
+not confirmed, and not asserted; nor whether the small test is a part of the larger ones.
 """
 
 from __future__ import annotations
