@@ -15,6 +15,7 @@ min_version("9.27")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/leaderboard.smk"
@@ -26,6 +27,7 @@ localrules:
     data,
     leaderboard,
     track,
+    weights,
 
 
 onstart:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dmlbench import __version__
 from dmlbench.datasets import DatasetError
-from dmlbench.files import MissingResult, write_json
+from dmlbench.files import MissingResult, data_folder, write_json
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 
@@ -26,11 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(options.do(options))
     except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
         sys.exit(f"dmlbench: {error}")
-
-
-def data_folder() -> Path:
-    """Archives and packed stores: DMLBENCH_DATA, or data/ where the command is given."""
-    return Path(os.environ.get("DMLBENCH_DATA", "data"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
     data = command("data", None, "data sets and their packed images")
     _data_commands(data.add_subparsers(required=True, metavar="command"))
+    weights = command("weights", _weights, "fetch timm's weights, for `pretrained: true`")
+    weights.add_argument("model", help="as `dmlbench list backbones` names it, tag or no tag")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
@@ -167,6 +164,16 @@ def _data_verify(options: argparse.Namespace) -> int:
 
     for line in verify(options.name, data_folder()):
         print(line, flush=True)
+    return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from dmlbench.backbones.weights import MissingWeights, stage
+
+    try:
+        print(stage(options.model))
+    except MissingWeights as error:
+        sys.exit(f"dmlbench: {error}")
     return 0
 
 

@@ -122,6 +122,9 @@ def _missing_weights(path: str, backbone: Backbone) -> list[str]:
     weights = backbone.pretrained
     if isinstance(weights, str) and not Path(weights).is_file():
         return [f"{path}.pretrained: there is no file {weights}. true takes timm's own."]
+    timms = installed.backbone_module(backbone.type) == "dmlbench.backbones.timm"
+    if weights is True and timms and backbone.type not in installed.timm_weights():
+        return [f"{path}.pretrained: timm has no weights of {backbone.type}."]
     return []
 
 

@@ -54,6 +54,13 @@ class Run:
         return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None
 
     @property
+    def weights(self) -> str | None:
+        """Name of timm's weights that the model starts from, where it is one with such."""
+        timms = installed.backbone_module(self.model.type) == "dmlbench.backbones.timm"
+        is_theirs = timms and self.model.pretrained is True
+        return installed.timm_weights()[self.model.type] if is_theirs else None
+
+    @property
     def store(self) -> str:
         """Name of the folder of packed images: other facts, archives or format, another folder, so
         that a store is made once and never again. An entry with options is a data set of its
@@ -78,6 +85,8 @@ class Run:
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))
+        elif self.weights:
+            model["pretrained"] = f"timm:{self.weights}"
         return {
             "dataset": data,
             "backbone": model,

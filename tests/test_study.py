@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlbench import source, study
+from dmlbench import installed, source, study
 from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError
 from dmlbench.run import _file_digest
@@ -249,6 +249,42 @@ def test_a_weights_file_counts_by_its_content_and_not_by_its_path(tmp_path):
     first, same, other = (keys(changed("backbones.tiny.pretrained", str(f))) for f in files)
     assert moved(first, same) == set()
     assert moved(first, other) == first.keys()
+
+
+def test_timm_s_own_weights_count_by_their_tag_whether_they_are_staged_or_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    made = changed("backbones.tiny.pretrained", True)
+    before = study.check(made, "made").runs
+    assert {run.weights for run in before.values()} == {"test_resnet.r160_in1k"}
+    settings = next(iter(before.values())).settings
+    assert settings["backbone"]["pretrained"] == "timm:test_resnet.r160_in1k"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/test_resnet.r160_in1k.safetensors").write_bytes(b"x")
+    assert moved(keys(made), {path: run.train_key for path, run in before.items()}) == set()
+    others = dict(installed.timm_weights()) | {"test_resnet": "test_resnet.better"}
+    monkeypatch.setattr(installed, "timm_weights", lambda: others)
+    assert moved(keys(made), {path: run.train_key for path, run in before.items()}) == before.keys()
+    monkeypatch.setattr(installed, "timm_weights", dict)
+    with pytest.raises(StudyError, match=r"tiny\.pretrained: timm has no weights of test_resnet"):
+        study.check(made, "made")
+
+
+def test_a_jpeg_store_is_another_folder_and_another_key():
+    made = changed("datasets.letters.store", "jpeg")
+    jpeg, pixels = (next(iter(study.check(s, "made").runs.values())) for s in (made, STUDY))
+    assert jpeg.store.startswith("glyphs-32-jpeg-")
+    assert jpeg.train_key != pixels.train_key
+    assert "store" not in pixels.settings["dataset"]
+    with pytest.raises(StudyError, match=r"datasets\.letters\.store: found 'png'"):
+        study.check(changed("datasets.letters.store", "png"), "made")
+
+
+def test_another_format_of_stores_is_another_folder(monkeypatch):
+    before = set(study.check(STUDY, "made").stores)
+    monkeypatch.setattr("dmlbench.run.FORMAT", -1)
+    assert not before & set(study.check(STUDY, "made").stores)
 
 
 def test_the_resolved_study_means_the_same(tmp_path):

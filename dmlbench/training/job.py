@@ -158,7 +158,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     """A failure in the words of the results."""
     import torch
 
-    from dmlbench.backbones.timm import MissingWeights
+    from dmlbench.backbones.weights import MissingWeights
     from dmlbench.training.train import Diverged
 
     status = "error"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dmlbench import study
-from dmlbench.backbones.timm import MissingWeights
+from dmlbench.backbones.weights import MissingWeights
 from dmlbench.training import job
 from dmlbench.training.train import Diverged
 

@@ -51,6 +51,7 @@ wildcard_constraints:
     loss="[^/]+",
     seed=r"\d+",
     store="[^/]+",
+    weights="[^/]+",
 
 
 def open_study():
@@ -95,6 +96,13 @@ def store_options(wildcards):
     """Where the images of an entry with options lie, and how they are read. What of it makes
     another store is in the store's name; a folder that was moved does not."""
     return json.dumps(STUDY.stores[wildcards.store].data.options)
+
+
+def weights_of(wildcards):
+    """timm's weights that a run starts from, if any: staged where missing."""
+    run = run_of(wildcards)
+    staged = run.weights and run.uses_model
+    return ancient(f"{DATA}/weights/{run.weights}.safetensors") if staged else []
 
 
 def train_key(wildcards):

@@ -7,6 +7,7 @@
 rule train:
     input:
         store=store_of,
+        weights=weights_of,
     output:
         run=f"{RUN}/run.json",
         embeddings=f"{RUN}/embeddings.npz",
