@@ -17,7 +17,7 @@ rule train:
     benchmark:
         f"{RUN}/train.benchmark.tsv"
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     threads: cpu_threads
     resources:
         gpu=gpus,
