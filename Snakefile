@@ -4,6 +4,7 @@
 #   snakemake --configfile config/omniglot.yaml    another study
 #   snakemake -n                                   what would run, and why
 #   snakemake data                                 only the images: fetched and packed
+#   snakemake --report report.zip                  a finished study's tables, plots and provenance
 #   snakemake track                                the results to MLflow, even if `tracking: false`
 #
 # The rules stand in workflow/rules/, one file a room; the work is done by `dmlbench` itself.
@@ -13,8 +14,12 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/leaderboard.smk"
@@ -27,6 +32,7 @@ localrules:
     data,
     leaderboard,
     track,
+    weights,
 
 
 onstart:
@@ -50,4 +56,4 @@ rule data:
 
 rule leaderboard:
     input:
-        f"{STUDY.folder}/leaderboard/leaderboard.md",
+        f"{LEADERBOARD}/leaderboard.md",

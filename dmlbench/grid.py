@@ -49,6 +49,8 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
+    for name in plan.backbones:
+        problems += _missing_weights(name, backbones[name])
     for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
             EMBEDDINGS + name: (EMBEDDINGS, {"file": made.file})
@@ -58,7 +60,6 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         found_data, model = datasets[dataset], backbones[backbone]
         if found_data and model:
             entry, facts = found_data
-            problems += _missing_weights(f"backbones.{backbone}", model)
             merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": entry})
             if isinstance(merged, list):
                 problems += merged
@@ -128,10 +129,13 @@ def _backbone(
     return backbone
 
 
-def _missing_weights(path: str, backbone: Backbone) -> list[str]:
-    weights = backbone.pretrained
+def _missing_weights(name: str, backbone: Backbone | None) -> list[str]:
+    weights, path = backbone and backbone.pretrained, f"backbones.{name}.pretrained"
     if isinstance(weights, str) and not Path(weights).is_file():
-        return [f"{path}.pretrained: there is no file {weights}. true takes timm's own."]
+        return [f"{path}: there is no file {weights}. true takes timm's own."]
+    if backbone and weights is True and backbone.type not in installed.timm_weights():
+        own = installed.backbone_module(backbone.type) != "dmlbench.backbones.timm"
+        return [] if own else [f"{path}: timm has no weights of {backbone.type}."]
     return []
 
 

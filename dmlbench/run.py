@@ -16,6 +16,8 @@ from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
 EMBEDDINGS = "embeddings_"
+METRICS = "dmlbench.evaluation"
+"""The module that scores embeddings."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,26 @@ class Run:
         return self.loss.removeprefix(CONTROL) if self.loss.startswith(CONTROL) else None
 
     @property
+    def trains(self) -> bool:
+        """Whether this is a training: no control, no embeddings made elsewhere."""
+        return not self.loss.startswith((CONTROL, EMBEDDINGS))
+
+    @property
     def uses_model(self) -> bool:
         """Whether there is anything for a GPU to do: vectors and labels need none."""
-        return self.control == "untrained" or not self.loss.startswith((CONTROL, EMBEDDINGS))
+        return self.control == "untrained" or self.trains
 
     @property
     def embeddings(self) -> Path | None:
         """The file of embeddings where this run only scores what was made elsewhere."""
         return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None
+
+    @property
+    def weights(self) -> str | None:
+        """Name of timm's weights that the model starts from, where it is one with such."""
+        timms = installed.backbone_module(self.model.type) == "dmlbench.backbones.timm"
+        is_theirs = timms and self.model.pretrained is True
+        return installed.timm_weights()[self.model.type] if is_theirs else None
 
     @property
     def store(self) -> str:
@@ -76,8 +90,8 @@ class Run:
     @property
     def stores(self) -> list[str]:
         """Names of the packed images that it reads."""
-        trained = not self.loss.startswith((CONTROL, EMBEDDINGS))
-        return [*dict.fromkeys([self.store, self.tested.store] if trained else [self.tested.store])]
+        both = [self.store, self.tested.store] if self.trains else [self.tested.store]
+        return [*dict.fromkeys(both)]
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -90,6 +104,8 @@ class Run:
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))
+        elif self.weights:
+            model["pretrained"] = f"timm:{self.weights}"
         return {
             **_images(self),
             **({"test": _images(self.tested)["dataset"]} if self.elsewhere else {}),
@@ -99,17 +115,22 @@ class Run:
             "seed": self.seed,
         }
 
-    @cached_property
-    def train_key(self) -> str:
-        """Digest of the settings and of the code of the training core, this loss and this
-        backbone - and nothing else, so that nothing else retrains."""
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The code that makes the training's numbers: the training core, this loss and this
+        backbone, with what they import."""
         if self.embeddings:
-            return key(self.settings, source.digest("dmlbench.training.elsewhere"))
+            return ("dmlbench.training.elsewhere",)
         loss = installed.loss_module(self.loss_type)
         what = "dmlbench.training.controls" if self.control else loss
         backbone = installed.backbone_module(self.model.type)
-        core = ("dmlbench.training.train", "dmlbench.datasets.store")
-        return key(self.settings, source.digest(*core, what, backbone))
+        return ("dmlbench.training.train", "dmlbench.datasets.store", what, backbone)
+
+    @cached_property
+    def train_key(self) -> str:
+        """Digest of the settings and of the code of `modules` - and nothing else, so that nothing
+        else retrains."""
+        return key(self.settings, source.digest(*self.modules))
 
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
@@ -122,7 +143,7 @@ class Run:
     @cached_property
     def eval_key(self) -> str:
         """Digest of the training's key, the settings of the metrics and their code."""
-        return key(self.train_key, self.metric_settings, source.digest("dmlbench.evaluation"))
+        return key(self.train_key, self.metric_settings, source.digest(METRICS))
 
 
 def _images(run: Run) -> dict[str, Any]:

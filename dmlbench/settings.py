@@ -100,7 +100,8 @@ class Backbone(Model):
     resize: Count | None = None
     """Short side in pixels before the centre crop, and of the packed store; null: image_size."""
     pretrained: bool | str = False
-    """true: timm's weights; a path: a safetensors file of one's own; false: random."""
+    """true: timm's weights, which `dmlbench weights` stages; a path: a safetensors file of one's
+    own; false: random."""
     recipe: dict[str, Any] = {}
     """Settings of the recipe that this backbone needs otherwise, for every loss alike."""
 

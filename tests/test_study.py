@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlbench import source, study
+from dmlbench import installed, source, study
 from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError
 from dmlbench.run import _file_digest
@@ -121,7 +121,7 @@ def test_a_metric_s_setting_moves_evaluations_and_no_training():
 def test_code_moves_the_keys_of_the_numbers_it_makes(tmp_path, monkeypatch, file, which, expected):
     package = tmp_path / "dmlbench"
     shutil.copytree(source.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    caches = (source.digest, source._normalised, source.declarations)
+    caches = (source.digest, source.code, source._normalised, source.declarations)
     monkeypatch.setattr(source, "PACKAGE", package)
 
     def fresh():
@@ -249,6 +249,42 @@ def test_a_weights_file_counts_by_its_content_and_not_by_its_path(tmp_path):
     first, same, other = (keys(changed("backbones.tiny.pretrained", str(f))) for f in files)
     assert moved(first, same) == set()
     assert moved(first, other) == first.keys()
+
+
+def test_timm_s_own_weights_count_by_their_tag_whether_they_are_staged_or_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    made = changed("backbones.tiny.pretrained", True)
+    before = study.check(made, "made").runs
+    assert {run.weights for run in before.values()} == {"test_resnet.r160_in1k"}
+    settings = next(iter(before.values())).settings
+    assert settings["backbone"]["pretrained"] == "timm:test_resnet.r160_in1k"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/test_resnet.r160_in1k.safetensors").write_bytes(b"x")
+    assert moved(keys(made), {path: run.train_key for path, run in before.items()}) == set()
+    others = dict(installed.timm_weights()) | {"test_resnet": "test_resnet.better"}
+    monkeypatch.setattr(installed, "timm_weights", lambda: others)
+    assert moved(keys(made), {path: run.train_key for path, run in before.items()}) == before.keys()
+    monkeypatch.setattr(installed, "timm_weights", dict)
+    with pytest.raises(StudyError, match=r"tiny\.pretrained: timm has no weights of test_resnet"):
+        study.check(made, "made")
+
+
+def test_a_jpeg_store_is_another_folder_and_another_key():
+    made = changed("datasets.letters.store", "jpeg")
+    jpeg, pixels = (next(iter(study.check(s, "made").runs.values())) for s in (made, STUDY))
+    assert jpeg.store.startswith("glyphs-32-jpeg-")
+    assert jpeg.train_key != pixels.train_key
+    assert "store" not in pixels.settings["dataset"]
+    with pytest.raises(StudyError, match=r"datasets\.letters\.store: found 'png'"):
+        study.check(changed("datasets.letters.store", "png"), "made")
+
+
+def test_another_format_of_stores_is_another_folder(monkeypatch):
+    before = set(study.check(STUDY, "made").stores)
+    monkeypatch.setattr("dmlbench.run.FORMAT", -1)
+    assert not before & set(study.check(STUDY, "made").stores)
 
 
 def test_the_resolved_study_means_the_same(tmp_path):
@@ -440,9 +476,26 @@ def test_a_missing_file_is_refused_by_its_name():
         study.read("nowhere.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
-def test_the_studies_that_we_ship_are_right(path):
-    assert study.read(path).runs
+SHIPPED = {path.name: path for path in sorted((ROOT / "config").glob("*.yaml"))}
+NEEDS_FILES = {"finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"]}
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED.keys() - NEEDS_FILES))
+def test_the_studies_that_we_ship_are_right(name):
+    assert study.read(SHIPPED[name]).runs
+
+
+@pytest.mark.parametrize("name", NEEDS_FILES)
+def test_a_study_that_we_ship_without_its_files_asks_for_them_and_for_nothing_else(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError) as refused:
+        study.read(SHIPPED[name])
+    _, *problems = str(refused.value).splitlines()
+    assert len(problems) == len(NEEDS_FILES[name])
+    for path in NEEDS_FILES[name]:
+        assert any(path in problem for problem in problems)
 
 
 def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
@@ -513,3 +566,16 @@ def test_a_test_that_cannot_be_is_refused(path, value, message):
 def test_a_data_set_without_training_split_may_be_defined(tested_elsewhere):
     made = changed("datasets.faces", {"type": "lfw"}, tested_elsewhere)
     assert study.check(made, "made").runs
+
+
+def test_the_ablation_varies_the_two_parameters_that_it_says_and_nothing_else():
+    found = study.read(ROOT / "config/ablation.yaml")
+    runs = [run for run in found.runs.values() if run.trains]
+    assert {run.loss_type for run in runs} == {"softtriple"}
+    cells = {(run.loss_options["centers_per_class"], run.loss_options["tau"]) for run in runs}
+    assert cells == {(1, 0.2), (2, 0.2), (5, 0.2), (10, 0.2), (2, 0), (5, 0), (10, 0)}
+    assert len(runs) == 3 * len(cells)
+    varied = ("centers_per_class", "tau")
+    others = [{k: v for k, v in run.loss_options.items() if k not in varied} for run in runs]
+    assert all(options == others[0] for options in others)
+    assert len({run.recipe.model_dump_json() for run in runs}) == 1

@@ -28,6 +28,7 @@ DatasetError, SOURCES, `images`, and `check()`, which raises DatasetError if ima
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -88,6 +89,11 @@ def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
     """`title` and the first of `lines`, each on one of its own, and how many more there are."""
     more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
     return "\n    ".join([f"{title}:", *lines[:most], *more])
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: on a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_facts(path: Path) -> bool:

@@ -7,7 +7,6 @@ each entry of a study that has it is a data set of its own, with a store named a
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import time
@@ -16,18 +15,13 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dmlbench import source
 from dmlbench.datasets import Archive, DatasetError, Row, listed
 from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, open_zip, read_rows
 from dmlbench.files import read_json, write_json
 from dmlbench.installed import cache_folder
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from dmlbench.datasets.decoding import Source
 
 FACTS = {"version": 1, "channels": 3, "levels": [], "recall_at": [1, 2, 4, 8]}
 """Where the options say nothing else."""
@@ -95,8 +89,10 @@ class Csv:
                     write_json(cached, counted)
         return {**FACTS, **self.declared, **counted}
 
-    def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Source]]:
+    def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
         """Each row and its image, in the order of the paths."""
+        from dmlbench.datasets.decoding import from_file
+
         self.check()
         if is_zip(self.place):  # read here: its directory would fill the memory of each process
             with open_zip(self.place) as archive:
@@ -104,7 +100,7 @@ class Csv:
                     yield row, archive.read(self._root + row.path)
         else:
             for row in self.rows:
-                yield row, partial(_opened, self._root + row.path)
+                yield row, partial(from_file, self._root + row.path)
 
     def check(self) -> None:
         """Raise DatasetError with the lines whose images are not there."""
@@ -151,9 +147,3 @@ class Csv:
         classes = Counter(split for _, split in {(row.class_name, row.split) for row in self.rows})
         splits = {split: [classes[split], images[split]] for split in SPLITS}
         return {"splits": splits, "rows": f"sha256:{sha256(content.encode()).hexdigest()}"}
-
-
-def _opened(path: str, side: int) -> Image.Image:
-    from PIL import Image
-
-    return Image.open(io.BytesIO(Path(path).read_bytes()))

@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from dmlbench.datasets import DatasetError, Row, listed
+from dmlbench.datasets import DatasetError, Row, listed, usable_cores
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded file, or a function side -> image."""
@@ -82,10 +83,12 @@ def decode(
     "pixels", uint8 (channels, height, width), or "jpeg".
 
     No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
-    Raises DatasetError, naming the images that cannot be decoded, or the first 20.
+    Raises DatasetError, naming the images that cannot be decoded, or the first 20; after the first
+    of them nothing more is yielded.
     """
     failed: list[str] = []
-    with contextlib.closing(_chunks(images, side, channels, form, workers or _cores())) as chunks:
+    workers = workers or usable_cores()
+    with contextlib.closing(_chunks(images, side, channels, form, workers)) as chunks:
         for decoded in chunks:
             failed += decoded.failed
             if len(failed) >= ENOUGH:
@@ -94,6 +97,11 @@ def decode(
                 yield decoded
     if failed:
         raise DatasetError(listed("images cannot be decoded", failed))
+
+
+def from_file(path: str, side: int) -> Image.Image:
+    """The image of a file; `partial` of it is a Source, which another process opens."""
+    return Image.open(io.BytesIO(Path(path).read_bytes()))
 
 
 def _chunks(
@@ -123,11 +131,6 @@ def _grouped(images: Iterable[tuple[Row, Source]], most: int) -> Iterator[list[t
             group, encoded = [], 0
     if group:
         yield group
-
-
-def _cores() -> int:
-    """Cores that this process may use: on a cluster fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end_with_parent() -> None:

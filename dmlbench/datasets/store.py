@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dmlbench.datasets import FORMAT, DatasetError
+from dmlbench.datasets import FORMAT, DatasetError, usable_cores
+
+DECODERS = 8
+"""Threads that decode the JPEG files of a batch, at most."""
 
 
 class Split(NamedTuple):
@@ -146,20 +150,32 @@ class Store:
         if self.uniform and not self._encoded:
             shape = (self.channels, *self._sizes[0])
             return self._content.reshape(-1, *shape)[self._offsets[rows] // math.prod(shape)], sizes
+        images = (self._decoders.map if self._encoded else map)(self._image, rows)
         batch = np.zeros((len(rows), self.channels, *sizes.max(axis=0)), np.uint8)
-        for image, row, (height, width) in zip(batch, rows, sizes, strict=True):
-            image[:, :height, :width] = self._image(row)
+        for place, image, (height, width) in zip(batch, images, sizes, strict=True):
+            place[:, :height, :width] = image
         return batch, sizes
 
     def _image(self, row: int) -> NDArray[np.uint8]:
-        """(C, height, width)."""
         content = self._content[self._offsets[row] : self._ends[row]]
-        if not self._encoded:
-            return content.reshape(self.channels, *self._sizes[row])
-        from PIL import Image
+        return unpacked(content, self.manifest["store"], (self.channels, *self._sizes[row]))
 
-        pixels = np.asarray(Image.open(io.BytesIO(content.tobytes())))
-        return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    @cached_property
+    def _decoders(self) -> ThreadPoolExecutor:
+        # Pillow lets other threads run while it decodes
+        return ThreadPoolExecutor(min(DECODERS, usable_cores()))
+
+
+def unpacked(
+    content: NDArray[np.uint8], form: str, shape: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """(channels, height, width) = `shape` uint8, from the bytes of an image in a store."""
+    if form == "pixels":
+        return content.reshape(shape)
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(content.tobytes())))
+    return pixels.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
 
 def _share(names: Sequence[str], groups: Sequence[Hashable], fraction: float) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
@@ -148,6 +149,7 @@ def _write(
             "train_key": run.train_key,
             **result,
             "settings": run.settings,
+            "code": source.code(*run.modules),
             "provenance": origin,
         },
     )
@@ -168,7 +170,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     """A failure in the words of the results."""
     import torch
 
-    from dmlbench.backbones.timm import MissingWeights
+    from dmlbench.backbones.weights import MissingWeights
     from dmlbench.training.train import Diverged
 
     status = "error"

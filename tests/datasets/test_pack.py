@@ -322,7 +322,7 @@ def test_what_a_killed_packing_left_is_used_as_far_as_it_is_whole(
     form: str,
 ):
     monkeypatch.setattr(journal, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr(decoding, "_cores", lambda: 1)  # chunks come back one by one
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)  # chunks come back one by one
     whole = pack_images(stream(), 4, tmp_path / "whole", form=form)
     with pytest.raises(Killed):
         pack_images(stream(190), 4, tmp_path / "store", form=form)
@@ -385,7 +385,7 @@ def test_a_disk_that_fills_up_is_said_and_what_is_done_is_kept(
     pack_images: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(journal, "COMMIT_SECONDS", 0)
-    monkeypatch.setattr(decoding, "_cores", lambda: 1)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
     add, calls = journal.Journal.add, []
 
     def full(self: journal.Journal, decoded: object) -> None:

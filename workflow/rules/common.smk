@@ -41,6 +41,8 @@ except (StudyError, BrokenInstallation) as error:
 
 DATA = os.environ.get("DMLBENCH_DATA", "data")
 STORES = f"{DATA}/stores"
+# Of `--sdm conda`; from the rules' folder
+ENVIRONMENT = f"../../envs/{os.environ.get('DMLBENCH_CONDA', 'cpu')}.yaml"
 RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
 SNAPSHOT = f"{STUDY.folder}/study.json"
 TRACKED = f"{STUDY.folder}/tracked.txt"
@@ -52,6 +54,7 @@ wildcard_constraints:
     loss="[^/]+",
     seed=r"\d+",
     store="[^/]+",
+    weights="[^/]+",
 
 
 def open_study():
@@ -64,9 +67,9 @@ def open_study():
 
 
 def point_to_leaderboard():
-    page = STUDY.folder / "leaderboard/leaderboard.md"
+    page = STUDY.folder / "leaderboard/leaderboard.html"
     if page.is_file():
-        print(f"The leaderboard: {page}, its plots beside it")
+        print(f"The leaderboard: {page}; as Markdown, CSV and plots beside it")
 
 
 def run_of(wildcards):
@@ -116,6 +119,13 @@ def store_options(wildcards):
     """Where the images of an entry with options lie, and how they are read. What of it makes
     another store is in the store's name; a folder that was moved does not."""
     return json.dumps(STUDY.stores[wildcards.store].data.options)
+
+
+def weights_of(wildcards):
+    """timm's weights that a run starts from, if any: staged where missing."""
+    run = run_of(wildcards)
+    staged = run.weights and run.uses_model
+    return ancient(f"{DATA}/weights/{run.weights}.safetensors") if staged else []
 
 
 def train_key(wildcards):

@@ -33,7 +33,7 @@ rule store:
         f"{STUDY.folder}/logs/data/{{store}}.benchmark.tsv"
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     threads: workflow.cores
     resources:
         runtime=240,

@@ -7,6 +7,7 @@
 rule train:
     input:
         stores=stores_of,
+        weights=weights_of,
     output:
         run=f"{RUN}/run.json",
         embeddings=f"{RUN}/embeddings.npz",
@@ -16,7 +17,7 @@ rule train:
     benchmark:
         f"{RUN}/train.benchmark.tsv"
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     threads: cpu_threads
     resources:
         gpu=gpus,
