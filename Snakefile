@@ -4,6 +4,7 @@
 #   snakemake --configfile config/omniglot.yaml    another study
 #   snakemake -n                                   what would run, and why
 #   snakemake data                                 only the images: fetched and packed
+#   snakemake --report report.zip                  a finished study's tables, plots and provenance
 #   snakemake track                                the results to MLflow, even if `tracking: false`
 #
 # The rules stand in workflow/rules/, one file a room; the work is done by `dmlbench` itself.
@@ -11,6 +12,9 @@
 from snakemake.utils import min_version
 
 min_version("9.27")
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -50,4 +54,4 @@ rule data:
 
 rule leaderboard:
     input:
-        f"{STUDY.folder}/leaderboard/leaderboard.md",
+        f"{LEADERBOARD}/leaderboard.md",

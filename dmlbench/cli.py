@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dmlbench import __version__
+from dmlbench import __version__, source
 from dmlbench.datasets import DatasetError
 from dmlbench.files import MissingResult, write_json
 from dmlbench.installed import BrokenInstallation
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         sys.exit(options.do(options))
+    except BrokenPipeError:  # `dmlbench plan my.yaml | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        sys.exit(0)
     except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
         sys.exit(f"dmlbench: {error}")
 
@@ -46,10 +50,26 @@ def _parser() -> argparse.ArgumentParser:
 
     def with_study(name: str, do: object, text: str) -> argparse.ArgumentParser:
         added = command(name, do, text)
-        added.add_argument("study", type=Path, help="study file, YAML or JSON")
+        added.add_argument("study", type=Path, help="study file; or name of a study with results")
         return added
 
-    with_study("plan", _plan, "check a study and list its runs")
+    plan = with_study("plan", _plan, "check a study and list its runs")
+    plan.add_argument("--diff", action="store_true", help="what snakemake would run now, and why")
+    status = with_study("status", _status, "how far a study is, also while nothing runs")
+    status.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=2.0,
+        metavar="SECONDS",
+        help="look again every 2 s, or so many, until all runs have ended",
+    )
+    embed = with_study("embed", _embed, "embed images of your own with a trained run's model")
+    embed.add_argument(
+        "run", help="dataset/backbone/loss/seed<k>, of a study with keep_model: true"
+    )
+    embed.add_argument("images", nargs="+", type=Path, help="images; folders or zips of images")
+    embed.add_argument("--output", type=Path, required=True, help=".npz to write")
     listing = command("list", _list, "what a study can name")
     listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
     listing.add_argument("--markdown", action="store_true", help="losses as docs/losses.md")
@@ -92,15 +112,33 @@ def _data_commands(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     from dmlbench import study
+    from dmlbench.plan import show_diff, show_plan
     from dmlbench.workflow import look_for_images
 
+    found, stores = study.read(options.study), data_folder() / "stores"
+    look_for_images(found, stores)
+    (show_diff if options.diff else show_plan)(found, stores)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from dmlbench import study
+    from dmlbench.status import show_status
+
+    with contextlib.suppress(KeyboardInterrupt):  # how one leaves --watch
+        show_status(study.read(options.study), options.watch)
+    return 0
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from dmlbench import study
+
     found = study.read(options.study)
-    look_for_images(found, data_folder() / "stores")
-    for path, run in found.runs.items():
-        print(f"{path}  {run.train_key}")
-    print(
-        f"{found.name}: {len(found.runs)} runs, {len(found.stores)} packed stores", file=sys.stderr
-    )
+    run = found.run(options.run)
+    _use_threads(run.recipe.cpu_threads)
+    from dmlbench.embed import embed
+
+    embed(found, run, options.images, options.output)
     return 0
 
 
@@ -187,9 +225,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _leaderboard(options: argparse.Namespace) -> int:
     from dmlbench import study
     from dmlbench.leaderboard import build
+    from dmlbench.study import TABLES
 
     found = study.read(options.study)
-    build(found.name, found.rows, found.folder / "runs", found.folder / "leaderboard")
+    out = found.folder / "leaderboard"
+    made_of = {"key": found.leaderboard_key, "code": source.code(TABLES)}
+    build(found.name, found.rows, found.folder / "runs", out)
+    write_json(out / "made.json", made_of)  # for `dmlbench plan`
     return 0
 
 
@@ -198,8 +240,9 @@ def _track(options: argparse.Namespace) -> int:
     from dmlbench.tracking import track, tracking_uri
 
     found, uri = study.read(options.study), tracking_uri()
-    _same_key(options.key, found.tracking_key(uri))
-    print(track(found, uri))
+    key = found.tracking_key(uri)
+    _same_key(options.key, key)
+    print(track(found, uri), f"key {key}", sep="\n")  # the key for `dmlbench plan`
     return 0
 
 

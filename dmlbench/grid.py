@@ -40,6 +40,8 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
     }
+    for name in plan.backbones:
+        problems += _missing_weights(name, backbones[name])
     for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
             EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
@@ -49,7 +51,6 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         found_data, model = datasets[dataset], backbones[backbone]
         if found_data and model:
             data, facts = found_data
-            problems += _missing_weights(f"backbones.{backbone}", model)
             merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
             if isinstance(merged, list):
                 problems += merged
@@ -118,10 +119,11 @@ def _backbone(
     return backbone
 
 
-def _missing_weights(path: str, backbone: Backbone) -> list[str]:
-    weights = backbone.pretrained
+def _missing_weights(name: str, backbone: Backbone | None) -> list[str]:
+    weights = backbone and backbone.pretrained
     if isinstance(weights, str) and not Path(weights).is_file():
-        return [f"{path}.pretrained: there is no file {weights}. true takes timm's own."]
+        path = f"backbones.{name}.pretrained"
+        return [f"{path}: there is no file {weights}. true takes timm's own."]
     return []
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from dmlbench.study import Run, Study
 
 COSTS = ("train_seconds", "peak_memory_mb", "images_per_second")
+COUNTS = ("queries", "lone_queries")
 SPLITS = ("train", "test")
+NOTE, LONGEST = "mlflow.note.content", 8000  # characters of a tag
 
 
 class Point(NamedTuple):
@@ -87,7 +89,7 @@ def _leaderboard(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
             name="leaderboard",
             start=min(start for start, _ in spans),
             end=max(end for _, end in spans),
-            tags={"dmlbench.kind": "leaderboard", **_source(folder)},
+            tags={"dmlbench.kind": "leaderboard", **_page(folder), **_source(folder)},
             artefacts=[(file, "/".join(file.relative_to(folder).parts[:-1])) for file in files],
         )
 
@@ -173,7 +175,7 @@ def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
 
 def _summary(seeds: Sequence[Result]) -> dict[str, float]:
     """Mean of each metric over the seeds of a cell, and half the width of its 95 % interval as
-    `<metric>_ci95`, where there are two seeds or more."""
+    `<metric>_ci95`, where there are two seeds or more and it is no count of images."""
     from dmlbench.leaderboard.statistics import summarise
     from dmlbench.leaderboard.table import panels, tabulate
 
@@ -182,7 +184,7 @@ def _summary(seeds: Sequence[Result]) -> dict[str, float]:
         for _, row in summarise(panel.rows).reset_index().iterrows():
             name = _named({"protocol": panel.protocol, "metric": row["metric"]})
             found[name] = float(row["mean"])
-            if row["seeds"] > 1:
+            if row["seeds"] > 1 and row["metric"] not in COUNTS:
                 found[f"{name}_ci95"] = float(row["half_width"])
     return found
 
@@ -237,15 +239,22 @@ def _named(row: Mapping[str, Any]) -> str:
     return f"{row['protocol']}/{row['metric'].replace('@', '_at_')}"
 
 
+def _page(folder: Path) -> dict[str, str]:
+    """The leaderboard's page as MLflow's description, as far as a tag may be long, and without
+    the plots, which are not beside it there; all of it is among the artefacts."""
+    file = folder / "leaderboard.md"
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    text = "\n".join(line for line in lines if not line.startswith("!["))
+    return {NOTE: text[:LONGEST]} if text else {}
+
+
 def _failure(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Status, and what MLflow shows as the description of a run that failed."""
     tags = {"dmlbench.status": metrics["status"]}
     if error := metrics.get("error"):
         tags["dmlbench.error"] = error["message"]
         tail = "\n".join(error["tail"])
-        tags["mlflow.note.content"] = (
-            f"**{metrics['status']}**: {error['message']}\n\n```\n{tail}\n```"
-        )
+        tags[NOTE] = f"**{metrics['status']}**: {error['message']}\n\n```\n{tail}\n```"
     return tags
 
 

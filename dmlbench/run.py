@@ -15,6 +15,8 @@ from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
 EMBEDDINGS = "embeddings_"
+METRICS = "dmlbench.evaluation"
+"""The module that scores embeddings."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,14 @@ class Run:
         return self.loss.removeprefix(CONTROL) if self.loss.startswith(CONTROL) else None
 
     @property
+    def trains(self) -> bool:
+        """Whether this is a training: no control, no embeddings made elsewhere."""
+        return not self.loss.startswith((CONTROL, EMBEDDINGS))
+
+    @property
     def uses_model(self) -> bool:
         """Whether there is anything for a GPU to do: vectors and labels need none."""
-        return self.control == "untrained" or not self.loss.startswith((CONTROL, EMBEDDINGS))
+        return self.control == "untrained" or self.trains
 
     @property
     def embeddings(self) -> Path | None:
@@ -80,17 +87,22 @@ class Run:
             "seed": self.seed,
         }
 
-    @cached_property
-    def train_key(self) -> str:
-        """Digest of the settings and of the code of the training core, this loss and this
-        backbone - and nothing else, so that nothing else retrains."""
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The code that makes the training's numbers: the training core, this loss and this
+        backbone, with what they import."""
         if self.embeddings:
-            return key(self.settings, source.digest("dmlbench.training.elsewhere"))
+            return ("dmlbench.training.elsewhere",)
         loss = installed.loss_module(self.loss_type)
         what = "dmlbench.training.controls" if self.control else loss
         backbone = installed.backbone_module(self.model.type)
-        core = ("dmlbench.training.train", "dmlbench.datasets.store")
-        return key(self.settings, source.digest(*core, what, backbone))
+        return ("dmlbench.training.train", "dmlbench.datasets.store", what, backbone)
+
+    @cached_property
+    def train_key(self) -> str:
+        """Digest of the settings and of the code of `modules` - and nothing else, so that nothing
+        else retrains."""
+        return key(self.settings, source.digest(*self.modules))
 
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
@@ -101,7 +113,7 @@ class Run:
     @cached_property
     def eval_key(self) -> str:
         """Digest of the training's key, the settings of the metrics and their code."""
-        return key(self.train_key, self.metric_settings, source.digest("dmlbench.evaluation"))
+        return key(self.train_key, self.metric_settings, source.digest(METRICS))
 
 
 @cache

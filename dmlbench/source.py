@@ -45,8 +45,14 @@ class Declarations:
 
 @cache
 def digest(*modules: str) -> str:
-    """16 hex digits over the code of `modules` and of all that they import from their packages and
-    that makes numbers; where one is the user's own, also from the folder where this is called."""
+    """16 hex digits over the code of `modules` and of all that they import; see `code`."""
+    return sha256(repr(sorted(code(*modules).items())).encode()).hexdigest()[:16]
+
+
+@cache
+def code(*modules: str) -> dict[str, str]:
+    """Digest of each module among `modules` and all that they import from their packages and that
+    makes numbers; where one is the user's own, also from the folder where this is called."""
     packages = {module.partition(".")[0] for module in modules}
     own = packages != {PACKAGE.name}
 
@@ -61,7 +67,7 @@ def digest(*modules: str) -> str:
         if module not in seen and module not in NO_NUMBERS:
             seen[module], imported = _normalised(module)
             todo += filter(counts, imported)
-    return sha256(repr(sorted(seen.items())).encode()).hexdigest()[:16]
+    return seen
 
 
 @cache
@@ -95,6 +101,17 @@ def docstring(module: str) -> str:
 def imports(module: str) -> list[str]:
     """Dotted names of all that `module` imports when it runs, and of the packages they are in."""
     return _normalised(module)[1]
+
+
+def shown(module: str) -> str:
+    """The file of a module as a person names it; the module's name where there is none."""
+    path = _path(module)
+    if path is None:
+        return module
+    for folder in (PACKAGE.parent, Path.cwd()):
+        if path.is_relative_to(folder):
+            return str(path.relative_to(folder))
+    return str(path)
 
 
 def exists(module: str) -> bool:

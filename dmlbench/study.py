@@ -20,6 +20,12 @@ from dmlbench.problems import StudyError, describe, did_you_mean
 from dmlbench.run import Run, key
 from dmlbench.settings import Settings
 
+RESULTS = Path("results")
+TABLES = "dmlbench.leaderboard"
+"""The module that makes the table."""
+SNAPSHOT = "study.json"
+"""The settings of a study as it was last run, in its folder of results."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -33,7 +39,7 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        return Path("results") / self.name
+        return RESULTS / self.name
 
     @cached_property
     def stores(self) -> dict[str, Run]:
@@ -45,7 +51,7 @@ class Study:
         """Digest of all results that the leaderboard shows, and of its code."""
         return key(
             {path: run.eval_key for path, run in self.runs.items()},
-            source.digest("dmlbench.leaderboard"),
+            source.digest(TABLES),
         )
 
     def tracking_key(self, uri: str) -> str:
@@ -82,16 +88,27 @@ class Study:
 
 
 def read(path: str | Path) -> Study:
-    """Read and check the study file `path` (YAML, or JSON as the workflow resolves it)."""
+    """Read and check the study file `path` (YAML, or JSON as the workflow resolves it); a study's
+    name, or its folder of results, means the settings that it was last run with."""
     try:
-        settings = yaml.safe_load(Path(path).read_text("utf-8"))
+        settings = yaml.safe_load(_file(Path(path)).read_text("utf-8"))
     except FileNotFoundError:
-        raise StudyError(str(path), ["there is no such file."]) from None
+        known = sorted(snapshot.parent.name for snapshot in RESULTS.glob(f"*/{SNAPSHOT}"))
+        hint = f" Studies with results here: {', '.join(known)}." if known else ""
+        raise StudyError(str(path), [f"there is no such file.{hint}"]) from None
     except OSError as error:
         raise StudyError(str(path), [f"it cannot be read: {error.strerror}."]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(str(path), [f"this is not YAML: {error}"]) from None
     return check(settings, str(path))
+
+
+def _file(named: Path) -> Path:
+    if not named.is_file():
+        for folder in (named, RESULTS / named):
+            if (folder / SNAPSHOT).is_file():
+                return folder / SNAPSHOT
+    return named
 
 
 def check(settings: Any, file: str) -> Study:

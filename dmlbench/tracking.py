@@ -14,9 +14,10 @@ import contextlib
 import fcntl
 import os
 import re
+import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,18 @@ DATABASE = Path("results/mlflow.db")
 ARTEFACTS = Path("results/mlartifacts")
 PATH, DIGEST = "dmlbench.path", "dmlbench.digest"
 PARENT = "mlflow.parentRunId"
+HELD = f"""
+select path.value, above.value, digest.value
+from experiments join runs using (experiment_id)
+join tags path on path.run_uuid = runs.run_uuid and path.key = '{PATH}'
+left join tags digest on digest.run_uuid = runs.run_uuid and digest.key = '{DIGEST}'
+left join tags parent on parent.run_uuid = runs.run_uuid and parent.key = '{PARENT}'
+left join runs parents on parents.run_uuid = parent.value and parents.lifecycle_stage = 'active'
+left join tags above on above.run_uuid = parents.run_uuid and above.key = '{PATH}'
+where experiments.name = ? and experiments.lifecycle_stage = 'active'
+and runs.lifecycle_stage = 'active'
+"""
+"""Path, parent's path and digest of each run that an import made, in MLflow's tables."""
 
 
 def tracking_uri() -> str:
@@ -51,13 +64,16 @@ def track(study: Study, uri: str) -> str:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's own: minutes
     with _one_writer(uri):
         results = read_results(study)
-        from mlflow.exceptions import MlflowException
+        wanted = list(entries(study, results))
+        done = Counter(unchanged=len(wanted))
+        if not _holds(uri, study, wanted):
+            from mlflow.exceptions import MlflowException
 
-        try:
-            with _derived(uri):
-                done = _synchronise(study, uri, entries(study, results))
-        except MlflowException as error:
-            raise SystemExit(_shown(f"dmlbench: tracking to {uri} failed: {error}")) from None
+            try:
+                with _derived(uri):
+                    done = _synchronise(study, uri, wanted)
+            except MlflowException as error:
+                raise SystemExit(_shown(f"dmlbench: tracking to {uri} failed: {error}")) from None
     counts = ", ".join(f"{done[what]} {what}" for what in ("created", "replaced", "unchanged"))
     return (
         f"{study.name}: {len(results)} of {len(study.runs)} results are at {_shown(uri)}: "
@@ -65,7 +81,21 @@ def track(study: Study, uri: str) -> str:
     )
 
 
-def _synchronise(study: Study, uri: str, wanted: Iterable[Entry]) -> Counter[str]:
+def _holds(uri: str, study: Study, wanted: Sequence[Entry]) -> bool:
+    """Whether a database at `uri` holds exactly `wanted`, each below its parent. It is asked
+    without MLflow, whose import takes longer than all the rest; False means: ask MLflow."""
+    if not uri.startswith("sqlite:///"):
+        return False
+    file = Path(uri.removeprefix("sqlite:///")).resolve()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            held = Counter(database.execute(HELD, [study.name]))
+    except sqlite3.Error:  # there is none yet, or its tables are others
+        return False
+    return held == Counter((entry.path, entry.parent, entry.digest) for entry in wanted)
+
+
+def _synchronise(study: Study, uri: str, wanted: Sequence[Entry]) -> Counter[str]:
     """Make the experiment hold `wanted`, in which parents stand before their children."""
     from mlflow import MlflowClient
 

@@ -12,7 +12,7 @@ from typing import TextIO
 from dmlbench.datasets import DatasetError, load
 from dmlbench.files import read_json_if_whole, write_json
 from dmlbench.problems import StudyError
-from dmlbench.study import Study
+from dmlbench.study import SNAPSHOT, Study
 
 _held: list[TextIO] = []  # open for as long as this process lives
 
@@ -62,6 +62,6 @@ def claim(study: Study) -> None:
     lock.write(f"process {os.getpid()} on {platform.node()}, since {now},\n")
     lock.flush()
     _held.append(lock)
-    snapshot, settings = study.folder / "study.json", study.settings.model_dump(mode="json")
+    snapshot, settings = study.folder / SNAPSHOT, study.settings.model_dump(mode="json")
     if read_json_if_whole(snapshot) != settings:
         write_json(snapshot, settings)

@@ -1,4 +1,5 @@
 import copy
+import json
 import os
 
 import pytest
@@ -57,3 +58,53 @@ def glyphs(data_folder, store_name):
     from dmlbench.datasets.store import Store
 
     return Store(data_folder / "stores" / store_name)
+
+
+@pytest.fixture
+def write_results():
+    """Write the result files of runs as the jobs would have."""
+
+    def write(study, *paths, status="ok", stage="metrics.json"):
+        from dmlbench import source
+        from dmlbench.run import METRICS
+
+        error = None if status == "ok" else {"message": f"it is {status}", "tail": []}
+        for path in paths or study.runs:
+            run, folder = study.runs[path], study.folder / "runs" / path
+            folder.mkdir(parents=True, exist_ok=True)
+            result = {"train_key": run.train_key, "status": status, "error": error}
+            code = source.code(*run.modules)
+            trained = {"settings": run.settings, "code": code, "provenance": {"wall_seconds": 60}}
+            scored = {"settings": run.metric_settings, "code": source.code(METRICS)}
+            (folder / "embeddings.npz").touch()
+            (folder / "history.parquet").touch()
+            (folder / "run.json").write_text(json.dumps(result | trained))
+            if stage == "metrics.json":
+                text = json.dumps(result | scored | {"eval_key": run.eval_key, "metrics": []})
+                (folder / "metrics.json").write_text(text)
+
+    return write
+
+
+@pytest.fixture
+def write_attempt():
+    """Write the state folder of a training that was begun, and give its lock file."""
+
+    def write(study, path, ended="killed", host=None, time=None, **progress):
+        import platform
+        from time import time as now
+
+        folder, host = study.folder / "state" / path, host or platform.node()
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+        attempts = {"key": study.runs[path].train_key, "idle": 0, "ended": ended, "host": host}
+        (folder / "attempts.json").write_text(json.dumps(attempts))
+        if progress:
+            seconds = {"steps_per_second": 10.0, "seconds_left": 30.0, "loss": 0.5}
+            facts = {"device": "cpu", "host": host, "pid": 1, "time": time or now()}
+            (folder / "progress.json").write_text(json.dumps(seconds | facts | progress))
+        if time:
+            os.utime(folder / "attempts.json", (time, time))
+        return folder / "lock"
+
+    return write

@@ -11,9 +11,12 @@ LOCK = (ROOT / "envs/requirements.lock").read_text()
 LOCKED = dict(re.findall(r"^([a-z0-9_.-]+)==([^ ;\\]+)", LOCK, re.MULTILINE))
 
 
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def dependencies():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {re.match(r"[\w-]+", line).group() for line in project["dependencies"]}
+    return {re.match(r"[\w-]+", line).group() for line in project()["dependencies"]}
 
 
 def test_the_lock_holds_every_dependency_with_hashes_and_names_no_registry():
@@ -23,8 +26,15 @@ def test_the_lock_holds_every_dependency_with_hashes_and_names_no_registry():
     assert "://" not in LOCK
 
 
-def test_the_conda_environment_has_the_lock_s_versions():
-    packages = yaml.safe_load((ROOT / "envs/dmlbench.yaml").read_text())["dependencies"][-1]["pip"]
-    pinned = dict(line.split("==") for line in packages)
-    assert {name: LOCKED[name] for name in pinned} == pinned
-    assert pinned.keys() == dependencies() - {"faiss-cpu"}
+def test_each_conda_environment_has_the_lock_s_versions_and_one_build_of_faiss():
+    for kind, other in (("cpu", "gpu"), ("gpu", "cpu")):
+        content = yaml.safe_load((ROOT / f"envs/{kind}.yaml").read_text())
+        pinned = dict(line.split("==") for line in content["dependencies"][-1]["pip"])
+        assert {name: LOCKED[name] for name in pinned} == pinned
+        assert pinned.keys() == dependencies() - {f"faiss-{other}"}
+
+
+def test_the_cluster_s_plugin_is_an_extra_which_slows_no_other_start():
+    extras = project()["optional-dependencies"]
+    assert extras.keys() == {"ui", "slurm", "dev"}
+    assert not [name for name in LOCKED if "slurm" in name]

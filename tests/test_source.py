@@ -20,7 +20,10 @@ def package(tmp_path, monkeypatch):
         path = root / f"{name.replace('.', '/')}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-        for cached in (source.digest, source._normalised, source.declarations):
+        for cached in (
+            *(source.digest, source.code),
+            *(source._normalised, source.declarations),
+        ):
             cached.cache_clear()
 
     return write
@@ -40,6 +43,24 @@ def test_arithmetic_moves_the_digest_and_undoing_it_moves_it_back(package):
     assert source.digest("pkg.a") != before
     package("a", "def f(x):\n    return x + 1\n")
     assert source.digest("pkg.a") == before
+
+
+def test_code_names_the_modules_and_which_of_them_changed(package):
+    package("b", "g = 1\n")
+    package("a", "from pkg import b\nfrom pkg import files\n")
+    before = source.code("pkg.a")
+    assert before.keys() == {"pkg.a", "pkg.b"}
+    package("b", "g = 2\n")
+    after = source.code("pkg.a")
+    assert {name for name in after if after[name] != before[name]} == {"pkg.b"}
+
+
+def test_a_module_is_shown_as_the_file_that_a_person_would_open(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    assert source.shown("mine") == "mine.py"
+    assert source.shown("dmlbench.evaluation") == "dmlbench/evaluation/__init__.py"
+    assert source.shown("dmlbench.losses.gone") == "dmlbench.losses.gone"
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_metric_s_setting_moves_evaluations_and_no_training():
 def test_code_moves_the_keys_of_the_numbers_it_makes(tmp_path, monkeypatch, file, which, expected):
     package = tmp_path / "dmlbench"
     shutil.copytree(source.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    caches = (source.digest, source._normalised, source.declarations)
+    caches = (source.digest, source.code, source._normalised, source.declarations)
     monkeypatch.setattr(source, "PACKAGE", package)
 
     def fresh():
@@ -440,9 +440,26 @@ def test_a_missing_file_is_refused_by_its_name():
         study.read("nowhere.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
-def test_the_studies_that_we_ship_are_right(path):
-    assert study.read(path).runs
+SHIPPED = {path.name: path for path in sorted((ROOT / "config").glob("*.yaml"))}
+NEEDS_FILES = {"finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"]}
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED.keys() - NEEDS_FILES))
+def test_the_studies_that_we_ship_are_right(name):
+    assert study.read(SHIPPED[name]).runs
+
+
+@pytest.mark.parametrize("name", NEEDS_FILES)
+def test_a_study_that_we_ship_without_its_files_asks_for_them_and_for_nothing_else(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError) as refused:
+        study.read(SHIPPED[name])
+    _, *problems = str(refused.value).splitlines()
+    assert len(problems) == len(NEEDS_FILES[name])
+    for path in NEEDS_FILES[name]:
+        assert any(path in problem for problem in problems)
 
 
 def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
@@ -458,3 +475,16 @@ def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
 def test_the_omniglot_study_has_every_loss_of_the_zoo():
     found = study.read(ROOT / "config/omniglot.yaml")
     assert {run.loss_type for run in found.runs.values()} >= {*list_losses()}
+
+
+def test_the_ablation_varies_the_two_parameters_that_it_says_and_nothing_else():
+    found = study.read(ROOT / "config/ablation.yaml")
+    runs = [run for run in found.runs.values() if run.trains]
+    assert {run.loss_type for run in runs} == {"softtriple"}
+    cells = {(run.loss_options["centers_per_class"], run.loss_options["tau"]) for run in runs}
+    assert cells == {(1, 0.2), (2, 0.2), (5, 0.2), (10, 0.2), (2, 0), (5, 0), (10, 0)}
+    assert len(runs) == 3 * len(cells)
+    varied = ("centers_per_class", "tau")
+    others = [{k: v for k, v in run.loss_options.items() if k not in varied} for run in runs]
+    assert all(options == others[0] for options in others)
+    assert len({run.recipe.model_dump_json() for run in runs}) == 1

@@ -51,7 +51,7 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         error = None if status == "ok" else {"message": "the loss is nan", "tail": ["a", "b"]}
         recall = recall or 0.5 + 0.1 * run.seed
-        scores = {"recall@1": recall, "map@r": recall / 2} if status == "ok" else {}
+        scores = {"recall@1": recall, "map@r": recall / 2, "queries": 9} if status == "ok" else {}
         names = {"dataset": run.dataset, "backbone": run.backbone, "loss": run.loss}
         result = {"train_key": run.train_key, "status": status, "error": error}
         origin = {
@@ -165,6 +165,7 @@ def assert_told_as_written(results):
     assert run.data.metrics == {
         "zero_shot/recall_at_1": 0.5,
         "zero_shot/map_at_r": 0.25,
+        "zero_shot/queries": 9.0,
         "cost/train_seconds": 20.0,
         "cost/peak_memory_mb": 512.5,
         "training/epoch": 3.0,
@@ -216,6 +217,7 @@ def assert_told_as_written(results):
             "zero_shot/recall_at_1_ci95": T_95 * 0.05,
             "zero_shot/map_at_r": 0.275,
             "zero_shot/map_at_r_ci95": T_95 * 0.025,
+            "zero_shot/queries": 9.0,
         },
         rel=1e-12,
     )
@@ -239,6 +241,21 @@ def test_a_second_import_changes_nothing(results):
     before = Path("results/mlflow.db").read_bytes()
     assert results.track() == {"unchanged": 6}
     assert Path("results/mlflow.db").read_bytes() == before
+
+
+def test_a_repeat_needs_no_mlflow_and_no_pandas_which_take_longer_than_the_rest(results, tmp_path):
+    results.track()
+    Path("study.yaml").write_text(yaml.safe_dump(results.settings))
+    code = (
+        "import sys\n"
+        "from dmlbench.cli import main\n"
+        "try: main(['track', 'study.yaml'])\n"
+        "finally: print(*{'mlflow', 'sqlalchemy', 'pandas'} & sys.modules.keys())"
+    )
+    with command(tmp_path, arguments=["-c", code]) as process:
+        said, imported = process.communicate()[0].splitlines()
+    assert said.endswith("0 created, 0 replaced, 6 unchanged, 0 deleted")
+    assert imported == ""
 
 
 def test_a_changed_key_replaces_its_runs_alone(results):
@@ -320,6 +337,26 @@ def test_an_import_that_stopped_between_an_old_run_and_its_new_one_is_completed(
     assert results.track() == {"unchanged": 6}
 
 
+def test_an_import_that_stopped_before_a_seed_moved_under_its_new_cell_is_completed(
+    results, monkeypatch
+):
+    results.track()
+    results.write(RUN, recall=0.9)
+    real = MlflowClient.set_tag
+
+    def interrupted(client, run, name, value):
+        if name == "mlflow.parentRunId":
+            raise KeyboardInterrupt
+        real(client, run, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_tag", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            results.track()
+    assert results.track() == {"unchanged": 6}
+    assert results.whole()
+
+
 def test_a_failed_run_is_failed_and_says_why(results):
     results.write(RUN, status="diverged", epochs=1)
     results.track()
@@ -334,7 +371,11 @@ def test_a_failed_run_is_failed_and_says_why(results):
     assert not any(name.startswith("zero_shot") for name in run.data.metrics)
     cell = runs[CELL]
     assert (cell.info.status, cell.data.tags["dmlbench.seeds"]) == ("FINISHED", "1 of 2")
-    assert cell.data.metrics == {"zero_shot/recall_at_1": 0.6, "zero_shot/map_at_r": 0.3}
+    assert cell.data.metrics == {
+        "zero_shot/recall_at_1": 0.6,
+        "zero_shot/map_at_r": 0.3,
+        "zero_shot/queries": 9.0,
+    }
 
 
 def test_a_cell_without_any_success_is_failed_until_there_is_one(results):
@@ -378,12 +419,17 @@ def test_runs_of_others_in_the_experiment_are_left_alone(results):
     assert "by hand" in results.tracked()
 
 
-def test_what_was_deleted_in_mlflow_comes_back(results):
+@pytest.mark.parametrize("path", [CELL, RUN])
+def test_a_run_that_was_deleted_in_mlflow_comes_back(results, path):
     results.track()
-    client = results.client
-    client.delete_run(results.ids()[CELL])
+    results.client.delete_run(results.ids()[path])
     assert results.track() == {"created": 1, "unchanged": 5}
     assert results.whole()
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_comes_back(results):
+    results.track()
+    client = results.client
     client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
     results.track()
     assert results.whole()
@@ -420,13 +466,16 @@ def test_an_interrupted_training_began_before_its_last_attempt(results):
 def test_the_leaderboard_is_a_run_of_its_own(results):
     folder = results.study.folder / "leaderboard"
     (folder / "plots").mkdir(parents=True)
-    (folder / "leaderboard.md").write_text("# tiny")
+    (folder / "leaderboard.md").write_text("# tiny\n\n![plot](plots/recall.png)\n" + "long " * 2000)
     (folder / "plots/recall.png").write_bytes(b"png")
     results.track()
     client, run = results.client, results.tracked()["leaderboard"]
     files = {a.path for a in client.list_artifacts(run.info.run_id)}
     assert files == {"leaderboard.md", "plots"}
     assert [a.path for a in client.list_artifacts(run.info.run_id, "plots")] == ["plots/recall.png"]
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("# tiny\n\nlong long")
+    assert len(note) == 8000
     (folder / "plots/recall.png").write_bytes(b"PNG")
     assert results.track() == {"replaced": 1, "unchanged": 6}
 
@@ -456,10 +505,10 @@ def test_the_key_follows_results_code_place_and_choice(results):
     assert results.study.tracking_key("sqlite:///a") != key
 
 
-def command(folder, **environment):
-    """`dmlbench track study.yaml`, as a process."""
+def command(folder, arguments=("-m", "dmlbench", "track", "study.yaml"), **environment):
+    """`dmlbench track study.yaml`, or another call of Python, as a process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "dmlbench", "track", "study.yaml"],
+        [sys.executable, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,

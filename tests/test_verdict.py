@@ -20,7 +20,7 @@ def results(made, trained=None, scored=None):
     """Result files of all runs; `trained` and `scored` name the runs that failed there."""
     for path in made.runs:
         folder = made.folder / "runs" / path
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (folder / name).write_text("x")
         failure = {"status": "diverged", "error": {"message": "the loss is nan", "tail": []}}
@@ -40,11 +40,20 @@ def left(made):
     }
 
 
+def failures(made):
+    return {
+        path: json.loads(file.read_text())["error"]["message"]
+        for path in made.runs
+        if (file := made.folder / "runs" / path / "failed.json").exists()
+    }
+
+
 def test_a_whole_study_is_well_and_keeps_all(made, capsys):
     results(made)
     before = left(made)
     assert verdict(made) == 0
     assert left(made) == before
+    assert not failures(made)
     assert "all 3 runs have a result" in capsys.readouterr().out
 
 
@@ -55,6 +64,16 @@ def test_a_failed_training_is_named_and_goes(made, capsys):
     assert verdict(made) == 1
     assert before - left(made) == {(bad, name) for name in FILES}
     assert f"{bad}: diverged: the loss is nan" in capsys.readouterr().out
+
+
+def test_why_a_run_failed_stays_beside_it_until_it_succeeds(made):
+    bad = "letters/tiny/proxy_anchor/seed0"
+    results(made, trained=bad)
+    verdict(made)
+    assert failures(made) == {bad: "the loss is nan"}
+    results(made)
+    verdict(made)
+    assert not failures(made)
 
 
 def test_a_failed_evaluation_keeps_its_training(made):

@@ -7,7 +7,6 @@ each entry of a study that has it is a data set of its own, with a store named a
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import time
@@ -16,18 +15,13 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from dmlbench import source
 from dmlbench.datasets import Archive, DatasetError, Row, listed
 from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, open_zip, read_rows
 from dmlbench.files import read_json, write_json
 from dmlbench.installed import cache_folder
-
-if TYPE_CHECKING:
-    from typing import IO
-
-    from PIL import Image
 
 FACTS = {"version": 1, "channels": 3, "levels": [], "recall_at": [1, 2, 4, 8]}
 """Where the options say nothing else."""
@@ -97,14 +91,16 @@ class Csv:
 
     def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
         """Each row, and a function that opens its image, in the order of the paths."""
+        from dmlbench.datasets.decoding import from_bytes, from_file
+
         self.check()
         if is_zip(self.place):  # read here: its directory would fill the memory of each process
             with open_zip(self.place) as archive:
                 for row in self.rows:
-                    yield row, partial(_from_zip, archive.read(self._root + row.path))
+                    yield row, partial(from_bytes, archive.read(self._root + row.path))
         else:
             for row in self.rows:
-                yield row, partial(_from_folder, self._root + row.path)
+                yield row, partial(from_file, self._root + row.path)
 
     def check(self) -> None:
         """Raise DatasetError with the lines whose images are not there."""
@@ -151,22 +147,3 @@ class Csv:
         classes = Counter(split for _, split in {(row.class_name, row.split) for row in self.rows})
         splits = {split: [classes[split], images[split]] for split in SPLITS}
         return {"splits": splits, "rows": f"sha256:{sha256(content.encode()).hexdigest()}"}
-
-
-def _from_zip(content: bytes, side: int) -> Image.Image:
-    return _upright(io.BytesIO(content))
-
-
-def _from_folder(path: str, side: int) -> Image.Image:
-    with open(path, "rb") as file:  # noqa: PTH123
-        return _upright(file)
-
-
-def _upright(file: IO[bytes]) -> Image.Image:
-    """The image as a viewer shows it: cameras note in the file how it was held."""
-    from PIL import Image, ImageOps
-
-    image = Image.open(file)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
-    return ImageOps.exif_transpose(image)

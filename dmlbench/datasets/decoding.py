@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dmlbench.datasets import DatasetError, Row, listed
 
@@ -57,6 +58,25 @@ def decode(
             yield decoded
     if failed:
         raise DatasetError(listed("images cannot be decoded", failed))
+
+
+def from_bytes(content: bytes, side: int) -> Image.Image:
+    """A person's image from its encoded bytes, upright; `partial` of it is a Source."""
+    return _upright(io.BytesIO(content))
+
+
+def from_file(path: str, side: int) -> Image.Image:
+    """A person's image from its file, upright; `partial` of it is a Source."""
+    with Path(path).open("rb") as file:
+        return _upright(file)
+
+
+def _upright(file: IO[bytes]) -> Image.Image:
+    """The image as a viewer shows it: cameras note in the file how it was held."""
+    image = Image.open(file)
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
+    return ImageOps.exif_transpose(image)
 
 
 def _chunks(

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmlbench.evaluation.clustering import kmeans, nmi
-from dmlbench.evaluation.neighbours import UnusableEmbeddings, nearest_neighbours, unit
+from dmlbench.evaluation.clustering import ami, kmeans, nmi
+from dmlbench.evaluation.ranking import UnusableEmbeddings, rank, unit
 from dmlbench.evaluation.retrieval import (
     map_at_r,
+    mean_average_precision,
+    mean_reciprocal_rank,
     r_precision,
     recall_at,
-    relevance,
-    relevant_counts,
 )
 
 __all__ = ["UnusableEmbeddings", "evaluate"]
@@ -42,9 +42,9 @@ def evaluate(
     have an embedding, where a part of the classes was embedded.
 
     Returns rows {"protocol", "metric", "value"} with the metrics recall@K, map@r, r_precision,
-    nmi (over all images of the protocol, as many clusters as classes), queries and lone_queries
-    (numbers of queries). Raises UnusableEmbeddings, or ValueError if an image of a protocol has
-    no embedding or no label.
+    map, mrr, nmi and ami (over all images of the protocol, as many clusters as classes), queries
+    and lone_queries (numbers of queries). Raises UnusableEmbeddings, or ValueError if an image of a
+    protocol has no embedding or no label, or if no query has an image of its class in the gallery.
     """
     order = np.argsort(ids)  # so that no score depends on the order of the embeddings
     ids, vectors = np.asarray(ids)[order], unit(embeddings)[order]
@@ -55,20 +55,13 @@ def evaluate(
     if partial:
         kept = np.isin(image, ids)
         name, image, role, repetition = name[kept], image[kept], role[kept], repetition[kept]
-    clusterings: dict[bytes, float] = {}
+    clusterings: dict[bytes, dict[str, float]] = {}
 
     def score(queries: NDArray[np.integer], gallery: NDArray[np.integer]) -> dict[str, float]:
-        """All metrics of one repetition, from one neighbour list and one clustering."""
-        counts = relevant_counts(ids[queries], labels[queries], ids[gallery], labels[gallery])
-        nearest = nearest_neighbours(
-            vectors[queries],
-            ids[queries],
-            vectors[gallery],
-            ids[gallery],
-            k=max(*settings["recall_at"], int(counts.max())),
-            threads=settings["threads"],
-        )
-        relevant = relevance(nearest, labels[queries], labels[gallery])
+        """All metrics of one repetition, from one ranking and one clustering."""
+        ranking = rank(vectors, labels, queries, gallery, settings["threads"])
+        if not len(ranking.ranks):
+            raise ValueError("no query has an image of its class in the gallery")
         images = np.union1d(queries, gallery)
         if images.tobytes() not in clusterings:  # repetitions often share their images
             clusters = kmeans(
@@ -79,14 +72,19 @@ def evaluate(
                 settings["kmeans_restarts"],
                 settings["threads"],
             )
-            clusterings[images.tobytes()] = nmi(labels[images], clusters)
+            clusterings[images.tobytes()] = {
+                "nmi": nmi(labels[images], clusters),
+                "ami": ami(labels[images], clusters),
+            }
         return {
-            **{f"recall@{k}": recall_at(k, relevant) for k in settings["recall_at"]},
-            "map@r": map_at_r(relevant, counts),
-            "r_precision": r_precision(relevant, counts),
-            "nmi": clusterings[images.tobytes()],
+            **{f"recall@{k}": recall_at(k, ranking) for k in settings["recall_at"]},
+            "map@r": map_at_r(ranking),
+            "r_precision": r_precision(ranking),
+            "map": mean_average_precision(ranking),
+            "mrr": mean_reciprocal_rank(ranking),
+            **clusterings[images.tobytes()],
             "queries": len(queries),
-            "lone_queries": int(np.count_nonzero(counts == 0)),
+            "lone_queries": int(np.count_nonzero(ranking.counts == 0)),
         }
 
     rows = []

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dmlbench import source
 from dmlbench.datasets.store import Store
 from dmlbench.evaluation import evaluate
 from dmlbench.files import MissingResult, read_result, write_json
 from dmlbench.problems import failure
-from dmlbench.study import Run, Study
+from dmlbench.run import METRICS, Run
+from dmlbench.study import Study
 
 
 def evaluate_job(study: Study, run: Run, stores: Path) -> None:
@@ -32,7 +34,8 @@ def evaluate_job(study: Study, run: Run, stores: Path) -> None:
             traceback.print_exc()
             result |= failure("error", f"{type(error).__name__}: {error}")
     keys = {"eval_key": run.eval_key, "train_key": run.train_key}
-    write_json(folder / "metrics.json", {**keys, **result})
+    made_by = {"settings": run.metric_settings, "code": source.code(METRICS)}
+    write_json(folder / "metrics.json", {**keys, **result, **made_by})
 
 
 def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:

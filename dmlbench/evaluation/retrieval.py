@@ -1,63 +1,61 @@
-"""Retrieval metrics on lists of neighbours: Recall@K, R-Precision and MAP@R.
+"""Retrieval metrics: functions of the ranks of each query's relevant images.
 
-R is the number of images in the gallery that share the query's class, the query itself aside.
-A query with R = 0 has no right answer ("lone"): R-Precision and MAP@R are undefined there and
-leave it out, as pytorch-metric-learning does; Recall@K counts it as a miss, as the papers' codes
-do (they divide by the number of all queries).
+Beside Recall@K, all are means over queries of a number that the query's R relevant images give.
+A query with R = 0 has no right answer ("lone"): those are undefined there and leave it out, as
+pytorch-metric-learning does; Recall@K counts it as a miss, as the papers' codes do (they divide by
+the number of all queries). That library's precision_at_1 is therefore recall@1 x queries / (queries
+- lone queries), and has no row of its own.
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Relevance = NDArray[np.bool_]
-Counts = NDArray[np.integer[Any]]
+from dmlbench.evaluation.ranking import Ranking
 
 
-def relevance(
-    nearest: NDArray[np.integer],
-    query_labels: NDArray[np.integer],
-    gallery_labels: NDArray[np.integer],
-) -> Relevance:
-    """Whether each neighbour (row of the gallery, -1 for none) shares its query's class: (Q, k)."""
-    return (gallery_labels[nearest] == query_labels[:, None]) & (nearest >= 0)
+def recall_at(k: int, ranking: Ranking) -> float:
+    """Fraction of all queries with a relevant image among the `k` nearest."""
+    nearest = ranking.ranks[_starts(ranking)]
+    return float(np.count_nonzero(nearest <= k) / len(ranking.counts))
 
 
-def relevant_counts(
-    query_ids: NDArray[np.integer],
-    query_labels: NDArray[np.integer],
-    gallery_ids: NDArray[np.integer],
-    gallery_labels: NDArray[np.integer],
-) -> Counts:
-    """R of each query: (Q,)."""
-    size = max(query_labels.max(initial=0), gallery_labels.max(initial=0)) + 1
-    return np.bincount(gallery_labels, minlength=size)[query_labels] - np.isin(
-        query_ids, gallery_ids
-    )
+def r_precision(ranking: Ranking) -> float:
+    """Mean fraction of the R nearest images that are relevant."""
+    return _mean_over_queries(_within_r(ranking), ranking)
 
 
-def recall_at(k: int, relevant: Relevance) -> float:
-    """Fraction of all queries with an image of their class among the `k` nearest."""
-    return float(relevant[:, :k].any(axis=1).mean())
+def map_at_r(ranking: Ranking) -> float:
+    """Mean average precision over the R nearest images (Musgrave et al., ECCV 2020, eq. 1-2)."""
+    return _mean_over_queries(_precision(ranking) * _within_r(ranking), ranking)
 
 
-def r_precision(relevant: Relevance, counts: Counts) -> float:
-    """Mean fraction of the R nearest that share the query's class."""
-    hits, counts = _within_r(relevant, counts)
-    return float((hits.sum(axis=1) / counts).mean())
+def mean_average_precision(ranking: Ranking) -> float:
+    """MAP: mean average precision over the ranking of the whole gallery."""
+    return _mean_over_queries(_precision(ranking), ranking)
 
 
-def map_at_r(relevant: Relevance, counts: Counts) -> float:
-    """Mean average precision over the R nearest (Musgrave et al., ECCV 2020, eq. 1-2)."""
-    hits, counts = _within_r(relevant, counts)
-    precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)
-    return float(((precision * hits).sum(axis=1) / counts).mean())
+def mean_reciprocal_rank(ranking: Ranking) -> float:
+    """MRR: mean of 1 / the rank of the nearest relevant image."""
+    return float((1 / ranking.ranks[_starts(ranking)]).mean())
 
 
-def _within_r(relevant: Relevance, counts: Counts) -> tuple[Relevance, Counts]:
-    """The relevance of the R nearest of each query that is not lone, and its R."""
-    relevant, counts = relevant[counts > 0, : counts.max(initial=0)], counts[counts > 0]
-    if not counts.size:
-        raise ValueError("no query has an image of its class in the gallery")
-    return relevant & (np.arange(relevant.shape[1]) < counts[:, None]), counts
+def _starts(ranking: Ranking) -> NDArray[np.int64]:
+    """Where the ranks of each query that is not lone begin."""
+    return (ranking.counts.cumsum() - ranking.counts)[ranking.counts > 0]
+
+
+def _within_r(ranking: Ranking) -> NDArray[np.bool_]:
+    """Whether each relevant image is among its query's R nearest."""
+    return ranking.ranks <= np.repeat(ranking.counts, ranking.counts)
+
+
+def _precision(ranking: Ranking) -> NDArray[np.float64]:
+    """The precision at each relevant image's rank: j / r for a query's j-th, at rank r."""
+    before = np.repeat(ranking.counts.cumsum() - ranking.counts, ranking.counts)
+    return (np.arange(1, len(before) + 1) - before) / ranking.ranks
+
+
+def _mean_over_queries(values: NDArray, ranking: Ranking) -> float:
+    """The mean over queries that are not lone of their relevant images' mean value."""
+    sums = np.add.reduceat(values, _starts(ranking), dtype=np.float64)
+    return float((sums / ranking.counts[ranking.counts > 0]).mean())

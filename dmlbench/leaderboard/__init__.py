@@ -1,4 +1,4 @@
-"""Results of a study -> table, page and plots."""
+"""Results of a study -> table, pages and plots."""
 
 from __future__ import annotations
 
@@ -8,22 +8,39 @@ from typing import Any
 
 
 def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out: Path) -> None:
-    """Write leaderboard.csv, leaderboard.md and plots/{recall,training}.{png,svg} into `out`.
+    """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
+    `out`.
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "backbone", "loss", "seed",
     "path", "train_key", "eval_key"} each, with the run's folder `path` under `results`. Equal
     results give equal files. Raises MissingResult if a result is missing or has another key.
     """
     from dmlbench.files import replacing
-    from dmlbench.leaderboard import markdown, plots, table
+    from dmlbench.leaderboard import html, markdown, table
+    from dmlbench.leaderboard.page import compose
+    from dmlbench.leaderboard.plots.figure import save
+    from dmlbench.leaderboard.plots.recall import recall
+    from dmlbench.leaderboard.plots.recall_curves import recall_curves
+    from dmlbench.leaderboard.plots.time import time
+    from dmlbench.leaderboard.plots.training import training
 
     found = table.read(runs, results)
     rows = table.tabulate(found)
+    page = compose(study_name, rows, found)
+    figures = {
+        "recall": recall(rows),
+        "recall_curves": recall_curves(rows),
+        "time": time(rows),
+        "training": training(found),
+    }
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            with replacing(out / "plots" / f"{name}.{kind}") as path:
+                save(figure, path)
     with replacing(out / "leaderboard.csv") as path:
         table.write_csv(rows, path)
     with replacing(out / "leaderboard.md") as path:
-        path.write_text(markdown.render(study_name, rows, found), "utf-8")
-    for name, figure in (("recall", plots.recall(rows)), ("training", plots.training(found))):
-        for kind in ("png", "svg"):
-            with replacing(out / "plots" / f"{name}.{kind}") as path:
-                plots.save(figure, path)
+        path.write_text(markdown.render(page), "utf-8")
+    with replacing(out / "leaderboard.html") as path:
+        plots = {name: out / "plots" / f"{name}.svg" for name in figures}
+        path.write_text(html.render(page, plots), "utf-8")

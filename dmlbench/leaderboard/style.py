@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and small
     "svg.hashsalt": "dmlbench",  # ids of the SVG's parts: equal for equal plots
 }
+# Far apart from each other in OKLab, and dark enough for white paper.
 COLOURS = {
     "htl": "#4477aa",
     "softtriple": "#cc3311",
@@ -52,7 +53,18 @@ COLOURS = {
     "group_loss": "#0d7f78",
     "recall_at_k": "#e06699",
     "contrastive": "#88aa33",
+    "circle": "#004173",
+    "arcface": "#870000",
+    "cosface": "#a07dff",
+    "margin": "#414100",
+    "supcon": "#00d2a5",
+    "npair": "#64006e",
+    "lifted_structure": "#3787fa",
+    "smooth_ap": "#cda0e1",
+    "angular": "#69465a",
+    "snr": "#006400",
 }
+MARKERS = "os^DvPX<>ph"
 
 
 def colour(loss: str) -> str:
@@ -62,7 +74,18 @@ def colour(loss: str) -> str:
     return COLOURS.get(loss) or _from_name(loss)
 
 
+def marker(loss: str) -> str:
+    """The marker of `loss`: a second sign, since of many colours some are near each other."""
+    places = [*COLOURS]
+    place = places.index(loss) if loss in places else _digest(loss)[3]
+    return MARKERS[place % len(MARKERS)]
+
+
 def _from_name(loss: str) -> str:
-    hue, light, saturation = (byte / 255 for byte in sha256(loss.encode()).digest()[:3])
+    hue, light, saturation = (byte / 255 for byte in _digest(loss)[:3])
     rgb = hls_to_rgb(hue, 0.38 + 0.16 * light, 0.4 + 0.3 * saturation)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def _digest(loss: str) -> bytes:
+    return sha256(loss.encode()).digest()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.files import MissingResult, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = [
     *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value"),
@@ -94,6 +95,8 @@ def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
 def tabulate(results: Sequence[Result]) -> pd.DataFrame:
     """One row a (run, protocol, metric), in the order of the plan; a failed run has one row, with
     its status and error and without protocol, metric and value."""
+    import pandas as pd
+
     rows = []
     for result in results:
         origin, metrics = result.run["provenance"], result.metrics
@@ -116,11 +119,6 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *versions]).astype(numbers)
 
 
-def collect(runs: Sequence[Mapping[str, Any]], results: Path) -> pd.DataFrame:
-    """The results of the planned runs as one table in long format; see `read`, `tabulate`."""
-    return tabulate(read(runs, results))
-
-
 def panels(table: pd.DataFrame) -> Iterator[Panel]:
     """The parts of the long table whose scores compare."""
     for (dataset, backbone), runs in table.groupby(["dataset", "backbone"], sort=False):
@@ -128,6 +126,12 @@ def panels(table: pd.DataFrame) -> Iterator[Panel]:
         for protocol in protocols if len(protocols) else [None]:
             rows = runs[(runs["protocol"] == protocol) | runs["protocol"].isna()]
             yield Panel(str(dataset), str(backbone), protocol, rows)
+
+
+def recalls(rows: pd.DataFrame) -> list[str]:
+    """The metrics recall@K among `rows`, by K."""
+    found = rows["metric"].dropna().unique()
+    return sorted((m for m in found if m.startswith("recall@")), key=lambda m: int(m[7:]))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
@@ -138,6 +139,7 @@ def _write(
             "train_key": run.train_key,
             **result,
             "settings": run.settings,
+            "code": source.code(*run.modules),
             "provenance": origin,
         },
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +61,10 @@ class Attempts:
     def __init__(self, state: Path, key: str) -> None:
         self.path = state / "attempts.json"
         self.saved = _last_save(state)
-        self.now: dict[str, Any] = {"key": key, "saved": self.saved, "idle": 0, "ended": "killed"}
+        self.now: dict[str, Any] = {
+            **{"key": key, "saved": self.saved, "idle": 0, "ended": "killed"},
+            "host": platform.node(),  # whose kernel knows the lock; for `status`
+        }
         last = read_json_if_whole(self.path)
         if last and last["key"] == key:
             idle = self.saved <= last["saved"] and last["ended"] != "stopped"

@@ -19,7 +19,7 @@ found = evaluate(
     {"recall_at": [1], "kmeans_seed": 0, "kmeans_iterations": 5, "kmeans_restarts": 1,
      "threads": 1},
 )
-assert len(found) == 6
+assert len(found) == 9
 dear = {"torch", "pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
 assert not dear, dear
 """
@@ -39,14 +39,17 @@ def test_random_embeddings_score_at_chance(scores):
         assert found[f"recall@{k}"] == pytest.approx(1 - (1 - chance) ** k, abs=5 * k * deviation)
     assert found["r_precision"] == pytest.approx(chance, rel=0.1)
     assert found["map@r"] < chance / 4
+    assert found["map"] == pytest.approx(chance, rel=0.25)
     assert found["nmi"] < 0.3
+    assert abs(found["ami"]) < 0.02
 
 
 def test_labels_as_embeddings_score_one_in_everything(scores):
     labels = np.repeat(np.arange(30), 7)
     found = scores(np.eye(30)[labels], labels)
     assert {name for name, value in found.items() if value == 1} == {
-        "recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision", "nmi",
+        "recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision", "map", "mrr", "nmi",
+        "ami",
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dmlbench import study
+from dmlbench import source, study
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.files import MissingResult
 
@@ -55,6 +55,8 @@ def test_perfect_embeddings_of_a_part_of_the_classes_score_one(made, data_folder
     assert values["recall@1"] == values["map@r"] == values["r_precision"] == 1
     assert values["nmi"] == pytest.approx(1)
     assert {row["protocol"] for row in result["metrics"]} == {"zero_shot"}
+    assert result["settings"] == run.metric_settings
+    assert result["code"] == source.code("dmlbench.evaluation")
 
 
 def test_a_failed_training_is_a_failed_result(made, data_folder, test_split):

@@ -1,15 +1,25 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
+from dmlbench.evaluation.ranking import Ranking, unit
 from dmlbench.evaluation.retrieval import (
     map_at_r,
+    mean_average_precision,
+    mean_reciprocal_rank,
     r_precision,
     recall_at,
-    relevance,
-    relevant_counts,
 )
+
+THEIRS = {
+    "r_precision": "r_precision",
+    "mean_average_precision_at_r": "map@r",
+    "mean_average_precision": "map",
+    "mean_reciprocal_rank": "mrr",
+}
 
 
 def on_circle(degrees):
@@ -18,7 +28,7 @@ def on_circle(degrees):
 
 def slow_metrics(vectors, labels, queries, gallery, ks):
     """The definitions, in loops and float64. An image is its row."""
-    recall, precision, average = {k: [] for k in ks}, [], []
+    recall, precision, at_r, average, reciprocal = {k: [] for k in ks}, [], [], [], []
     for q in queries:
         others = [g for g in gallery if g != q]
         ranked = sorted(others, key=lambda g: (-round(float(vectors[q] @ vectors[g]), 6), g))
@@ -27,11 +37,16 @@ def slow_metrics(vectors, labels, queries, gallery, ks):
             recall[k].append(any(match[:k]))
         if r := sum(match):
             precision.append(sum(match[:r]) / r)
-            average.append(sum(sum(match[: i + 1]) / (i + 1) for i in range(r) if match[i]) / r)
+            ratios = [sum(match[: i + 1]) / (i + 1) if match[i] else 0 for i in range(len(match))]
+            at_r.append(sum(ratios[:r]) / r)
+            average.append(sum(ratios) / r)
+            reciprocal.append(1 / (1 + match.index(True)))
     return {
         **{f"recall@{k}": np.mean(recall[k]) for k in ks},
         "r_precision": np.mean(precision),
-        "map@r": np.mean(average),
+        "map@r": np.mean(at_r),
+        "map": np.mean(average),
+        "mrr": np.mean(reciprocal),
         "queries": len(queries),
         "lone_queries": len(queries) - len(precision),
     }
@@ -44,41 +59,44 @@ def test_six_angles_give_the_published_check_values(scores):
     assert found["map@r"] == pytest.approx(0.3333333, abs=1e-7)
 
 
-def test_a_match_at_ranks_one_and_three_of_three_gives_five_ninths():
-    relevant, counts = np.array([[True, False, True]]), np.array([3])
-    assert map_at_r(relevant, counts) == pytest.approx(5 / 9, abs=1e-15)
-    assert r_precision(relevant, counts) == pytest.approx(2 / 3, abs=1e-15)
+def ranked(*ranks):
+    """A ranking by the ranks of each query's relevant images."""
+    return Ranking(np.concatenate(ranks).astype(int), np.array([len(own) for own in ranks]))
 
 
-def test_matches_beyond_rank_r_count_for_recall_only():
-    relevant, counts = np.array([[False, True, True]]), np.array([1])
-    assert (map_at_r(relevant, counts), r_precision(relevant, counts)) == (0, 0)
-    assert [recall_at(k, relevant) for k in (1, 2, 3)] == [0, 1, 1]
+def test_matches_at_ranks_one_three_and_seven_of_three():
+    ranking = ranked([1, 3, 7])
+    assert map_at_r(ranking) == pytest.approx(5 / 9, abs=1e-15)
+    assert r_precision(ranking) == pytest.approx(2 / 3, abs=1e-15)
+    assert mean_average_precision(ranking) == pytest.approx((1 + 2 / 3 + 3 / 7) / 3, abs=1e-15)
+    assert mean_reciprocal_rank(ranking) == 1
+
+
+def test_matches_beyond_rank_r_count_for_recall_map_and_mrr_only():
+    ranking = ranked([2])
+    assert (map_at_r(ranking), r_precision(ranking)) == (0, 0)
+    assert [recall_at(k, ranking) for k in (1, 2, 3)] == [0, 1, 1]
+    assert (mean_average_precision(ranking), mean_reciprocal_rank(ranking)) == (0.5, 0.5)
+
+
+def test_each_query_counts_the_same_however_many_images_its_class_has():
+    ranking = ranked([1, 2, 3, 4], [2], [], [3])
+    assert mean_average_precision(ranking) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15)
+    assert mean_reciprocal_rank(ranking) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15)
+    assert r_precision(ranking) == map_at_r(ranking) == pytest.approx(1 / 3, abs=1e-15)
+    assert recall_at(2, ranking) == 2 / 4
 
 
 def test_a_lone_query_misses_its_recall_and_is_left_out_of_the_rest(scores):
     found = scores(on_circle([0, 1, 90]), [0, 0, 1])
     assert found["recall@1"] == pytest.approx(2 / 3)
-    assert (found["map@r"], found["r_precision"]) == (1, 1)
+    assert [found[name] for name in ("map@r", "r_precision", "map", "mrr")] == [1, 1, 1, 1]
     assert (found["queries"], found["lone_queries"]) == (3, 1)
 
 
 def test_no_query_with_a_match_is_an_error(scores):
     with pytest.raises(ValueError, match="no query has an image of its class"):
         scores(on_circle([0, 40, 90]), [0, 1, 2])
-
-
-def test_a_missing_neighbour_is_never_relevant():
-    nearest = np.array([[1, -1]])
-    labels = np.array([5, 5])
-    np.testing.assert_array_equal(relevance(nearest, labels[:1], labels), [[True, False]])
-
-
-def test_r_counts_the_query_out_only_where_it_stands_in_the_gallery():
-    counts = relevant_counts(
-        np.array([1, 9, 4]), np.array([0, 0, 2]), np.array([1, 2, 3]), np.array([0, 0, 1])
-    )
-    np.testing.assert_array_equal(counts, [1, 2, 0])
 
 
 @given(data=st.data(), size=st.integers(3, 20))
@@ -103,20 +121,67 @@ def test_equals_the_definitions_with_duplicates_lone_queries_and_separate_roles(
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
-def test_equals_pytorch_metric_learning(scores, clusters):
-    torch = pytest.importorskip("torch")
-    accuracy_calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
-    embeddings, labels = clusters(800, 30)
-    names = {
-        "precision_at_1": "recall@1",
-        "r_precision": "r_precision",
-        "mean_average_precision_at_r": "map@r",
-    }
-    calculator = accuracy_calculator.AccuracyCalculator(include=tuple(names), k="max_bin_count")
-    reference = calculator.get_accuracy(
-        torch.nn.functional.normalize(torch.tensor(embeddings)), torch.tensor(labels)
+def pytorch_metric_learning(vectors, labels, queries, gallery):
+    """Its scores, on lists of neighbours in the order that is ours: it breaks ties as faiss does.
+
+    `gallery` is the queries themselves, each left out of its own list, or other images.
+    """
+    vectors, same = unit(vectors).astype(np.float64), queries is gallery
+
+    def neighbours(query, k, reference, ref_includes_query):
+        lists = []
+        for q in queries:
+            others = gallery[gallery != q]
+            similarity = (vectors[others] @ vectors[q]).astype(np.float32)
+            lists.append(np.searchsorted(gallery, others[np.lexsort((others, -similarity))]))
+        lists = torch.tensor(np.array(lists))
+        assert ref_includes_query == same
+        assert lists.shape[1] == k  # the whole gallery
+        return torch.zeros(lists.shape), lists
+
+    calculator = AccuracyCalculator(
+        include=("precision_at_1", *THEIRS), knn_func=neighbours, device=torch.device("cpu")
     )
-    found = scores(embeddings, labels)
-    assert 0.2 < found["map@r"] < 0.8
-    for theirs, ours in names.items():
+    torch.set_default_dtype(torch.float64)  # the type of its reciprocal ranks
+    try:
+        if same:
+            return calculator.get_accuracy(vectors, labels)
+        return calculator.get_accuracy(
+            vectors[queries], labels[queries], vectors[gallery], labels[gallery]
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def assert_equal(found, reference):
+    for theirs, ours in THEIRS.items():
         assert found[ours] == pytest.approx(reference[theirs], abs=1e-12), ours
+    answered = found["recall@1"] * found["queries"] / (found["queries"] - found["lone_queries"])
+    assert answered == pytest.approx(reference["precision_at_1"], abs=1e-12)
+
+
+@given(data=st.data(), size=st.integers(3, 20), together=st.booleans())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_equals_pytorch_metric_learning_with_ties_and_lone_queries(scores, data, size, together):
+    def column(values):
+        return np.array(data.draw(st.lists(values, min_size=size, max_size=size)))
+
+    picks, labels = column(st.integers(0, 8)), column(st.integers(0, 4))
+    vectors = on_circle(np.array([0, 20, -20, 50, 60, 90, 180, 200, 271]))[picks]
+    roles = column(st.sampled_from(["both"] if together else ["query", "gallery"]))
+    queries, gallery = np.flatnonzero(roles != "gallery"), np.flatnonzero(roles != "query")
+    assume(len(set(picks)) > 1)
+    assume(any(labels[q] == labels[g] and q != g for q in queries for g in gallery))
+    found = scores(vectors, labels, [("p", row, role, 0) for row, role in enumerate(roles)])
+    gallery = queries if together else gallery
+    assert_equal(found, pytorch_metric_learning(vectors, labels, queries, gallery))
+
+
+def test_equals_pytorch_metric_learning_on_many_images(scores, clusters):
+    embeddings, labels = clusters(800, 30)
+    found = scores(embeddings, labels)
+    assert 0.2 < found["map@r"] < found["map"] < found["mrr"] < 1
+    rows = np.arange(800)
+    assert_equal(found, pytorch_metric_learning(embeddings, labels, rows, rows))

@@ -1,6 +1,7 @@
 import pytest
 
 from dmlbench.leaderboard.markdown import render
+from dmlbench.leaderboard.page import compose
 from dmlbench.leaderboard.table import read, tabulate
 
 
@@ -10,7 +11,7 @@ def page(results):
 
     def run():
         found = read(results.runs, results.folder)
-        return render("made", tabulate(found), found)
+        return render(compose("made", tabulate(found), found))
 
     return run
 
@@ -68,6 +69,13 @@ def test_recalls_are_columns_in_the_order_of_k(results, page):
     results.add("htl", 0, {f"recall@{k}": 0.5 for k in (10, 2, 100, 1)} | {"map@r": 0.1})
     recalls = [name for name in tables(page())[0][0] if name.startswith("Recall")]
     assert recalls == ["Recall@1", "Recall@2", "Recall@10", "Recall@100"]
+
+
+def test_metrics_that_were_scored_are_columns_in_a_fixed_order(results, page):
+    scored = ("ami", "mrr", "map", "nmi", "recall@1", "r_precision", "map@r", "queries")
+    results.add("htl", 0, dict.fromkeys(scored, 0.5))
+    columns = [*tables(page())[0][0]][1:-3]
+    assert columns == ["Recall@1", "MAP@R", "R-Precision", "MAP", "MRR", "NMI", "AMI"]
 
 
 def test_controls_stand_in_a_block_of_their_own_below(study, page):

@@ -2,12 +2,16 @@ import pandas as pd
 import pytest
 
 from dmlbench.files import MissingResult
-from dmlbench.leaderboard.table import collect, panels, write_csv
+from dmlbench.leaderboard.table import panels, read, recalls, tabulate, write_csv
+
+
+def collect(results, runs=None):
+    return tabulate(read(runs or results.runs, results.folder))
 
 
 def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
     plan = results.add("htl", 2, {"map@r": 0.25, "nmi": 0.5}, protocols=("small", "large"))
-    table = collect(results.runs, results.folder)
+    table = collect(results)
     assert list(zip(table["protocol"], table["metric"], table["value"], strict=True)) == [
         ("small", "map@r", 0.25),
         ("small", "nmi", 0.5),
@@ -35,12 +39,12 @@ def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
 
 def test_the_columns_do_not_depend_on_what_the_runs_hold(results):
     results.add("htl", 0, {"map@r": 0.25})
-    whole = collect(results.runs, results.folder).columns
+    whole = collect(results).columns
     results.edit(
         f"{results.runs[0]['path']}/run.json",
         provenance={"versions": {"timm": "1", "python": "3", "torch": "2"}},
     )
-    assert list(collect(results.runs, results.folder).columns) == list(whole)
+    assert list(collect(results).columns) == list(whole)
     assert list(whole[:8]) == [
         *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value")
     ]
@@ -49,13 +53,13 @@ def test_the_columns_do_not_depend_on_what_the_runs_hold(results):
 def test_only_planned_runs_are_read_and_in_the_order_of_the_plan(results):
     for loss in ("htl", "abandoned", "rll"):
         results.add(loss, 0, {"map@r": 0.25})
-    table = collect([results.runs[2], results.runs[0]], results.folder)
+    table = collect(results, [results.runs[2], results.runs[0]])
     assert list(table["loss"]) == ["rll", "htl"]
 
 
 def test_a_failed_run_is_one_row_with_its_status_and_no_value(results):
     results.add("rll", 1, status="diverged", error="the loss is nan at step 7")
-    (row,) = collect(results.runs, results.folder).to_dict("records")
+    (row,) = collect(results).to_dict("records")
     assert (row["status"], row["error"]) == ("diverged", "the loss is nan at step 7")
     assert all(pd.isna(row[column]) for column in ("protocol", "metric", "value"))
     assert row["train_seconds"] == 100
@@ -66,7 +70,7 @@ def test_a_run_whose_embeddings_could_not_be_scored_counts_as_failed(results):
     results.edit(
         f"{plan['path']}/metrics.json", status="error", error={"message": "collapsed"}, metrics=[]
     )
-    assert list(collect(results.runs, results.folder)["status"]) == ["error"]
+    assert list(collect(results)["status"]) == ["error"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_a_result_with_another_key_is_refused_failed_or_not(results, file, key, 
     stale = results.add("rll", 0, {"map@r": 0.25}, status=status)
     results.edit(f"{stale['path']}/{file}", **{key: "old"})
     with pytest.raises(MissingResult) as error:
-        collect(results.runs, results.folder)
+        collect(results)
     assert f"rll/seed0/{file}: {key} is old, the study expects {stale[key]}" in str(error.value)
     assert "htl" not in str(error.value)
 
@@ -90,13 +94,13 @@ def test_all_missing_results_are_named_at_once(results):
     for seed in (0, 2):
         (results.folder / results.runs[seed]["path"] / "metrics.json").unlink()
     with pytest.raises(MissingResult, match=r"(?s)seed0/metrics.json: missing.*seed2/metrics.json"):
-        collect(results.runs, results.folder)
+        collect(results)
 
 
 def test_the_csv_reads_back_exactly(results, tmp_path):
     results.add("htl", 0, {"map@r": 0.1 + 0.2, "nmi": 1 / 3}, train_seconds=1e-7 / 3)
     results.add("rll", 1, status="error", error='a "quoted", two-\nline message')
-    table = collect(results.runs, results.folder)
+    table = collect(results)
     write_csv(table, tmp_path / "a.csv")
     again = pd.read_csv(tmp_path / "a.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(again, table, check_exact=True, check_dtype=False)
@@ -107,12 +111,15 @@ def test_panels_part_by_data_set_backbone_and_protocol_and_keep_failed_runs_in_e
     results.add("htl", 0, {"map@r": 0.25}, protocols=("small", "large"))
     results.add("rll", 0, status="timeout")
     results.add("rll", 0, dataset="cub200", status="timeout")
-    found = [
-        (panel.title, list(panel.rows["loss"]))
-        for panel in panels(collect(results.runs, results.folder))
-    ]
+    found = [(panel.title, list(panel.rows["loss"])) for panel in panels(collect(results))]
     assert found == [
         ("letters · tiny · small", ["htl", "rll"]),
         ("letters · tiny · large", ["htl", "rll"]),
         ("cub200 · tiny", ["rll"]),
     ]
+
+
+def test_recalls_are_in_the_order_of_k(results):
+    results.add("rll", 0, status="killed")
+    results.add("htl", 0, {f"recall@{k}": 0.5 for k in (10, 2, 100)} | {"map@r": 0.1})
+    assert recalls(collect(results)) == ["recall@2", "recall@10", "recall@100"]

@@ -1,5 +1,6 @@
 """A job writes a result whatever happens, and loses nothing that was computed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,11 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from dmlbench import study
+from dmlbench import source, study
+from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.backbones.timm import MissingWeights
 from dmlbench.training import job
-from dmlbench.training.train import Diverged
+from dmlbench.training.train import Diverged, embed_test
 
 PATH = "letters/tiny/normalized_softmax/seed0"
 HISTORY = [{"epoch": 1, "step": 9, "loss": 2.0, "seconds": 1.0, "images_per_second": 9.0}]
@@ -50,9 +53,27 @@ def test_a_training_leaves_its_embeddings_history_settings_and_origin(made, data
     history = pq.read_table(out / "history.parquet").to_pylist()
     assert [row["epoch"] for row in history] == [1]
     assert result["settings"] == json.loads(json.dumps(run.settings))
+    assert result["code"] == source.code(*run.modules)
+    assert "dmlbench.losses.normalized_softmax" in result["code"]
     assert result["provenance"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert result["provenance"]["images_per_second"] > 0
     assert not state.exists()
+
+
+def test_a_model_that_is_kept_is_the_one_that_embedded(tiny, made, data_folder, glyphs):
+    tiny["keep_model"] = True
+    kept = study.check(tiny, "tiny")
+    _, result, out, _ = go(kept, data_folder)
+    assert (result["status"], result["error"]) == ("ok", None)
+    run = kept.runs[PATH]
+    model = EmbeddingModel(run.model, run.recipe, channels=1)
+    model.load_state_dict(load_file(out / "model.safetensors"))
+    with np.load(out / "embeddings.npz") as file:
+        again, _ = embed_test(model, glyphs, torch.device("cpu"), run)
+        assert np.array_equal(file["embeddings"], again)
+    (out / "run.json").unlink()
+    go(made, data_folder)  # of a study that does not keep it
+    assert not (out / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("control", ["random", "untrained", "oracle"])
@@ -135,9 +156,9 @@ def test_embeddings_that_are_no_numbers_are_a_divergence(made, data_folder, monk
     assert pq.read_table(out / "history.parquet").num_rows == 1
 
 
-def test_a_store_of_other_facts_is_refused(tiny, made, data_folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "_facts", lambda kind: {"version": 99, "recall_at": [1]})
-    other = study.check(tiny, "tiny")
+def test_a_store_of_other_facts_is_refused(made, data_folder, tmp_path):
+    facts = {"version": 99, "recall_at": [1]}
+    other = study.Study(made.settings, {PATH: dataclasses.replace(made.runs[PATH], facts=facts)})
     (name,) = other.stores
     (tmp_path / "stores").mkdir()
     (tmp_path / "stores" / name).symlink_to(data_folder / "stores" / next(iter(made.stores)))

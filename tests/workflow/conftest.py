@@ -72,6 +72,18 @@ class Project:
         jobs = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
         return {rule: n for rule, n in jobs.items() if rule not in TARGETS}
 
+    def diff(self, expected):
+        """What `dmlbench plan --diff` says, once it agrees with Snakemake and with `expected`."""
+        command = [sys.executable, "-m", "dmlbench", "plan", "--diff", "study.yaml"]
+        own = {"PYTHONPATH": str(self.folder)}
+        output = subprocess.run(
+            command, cwd=self.folder, env=self.environment | own, stdout=-1, text=True, check=True
+        ).stdout
+        counted = output.splitlines()[0].partition("; to do: ")[2]
+        jobs = {rule: int(count) for rule, count in re.findall(r"(\w+) (\d+)", counted)}
+        assert jobs == self.planned() == expected, output
+        return output
+
     def json(self, path):
         return json.loads((self.folder / path).read_text())
 

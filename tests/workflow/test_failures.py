@@ -19,12 +19,14 @@ def test_a_run_that_diverges_is_a_hole_in_the_table_and_is_tried_again_alone(pro
         for loss in ("normalized_softmax", "control_random")
     }
     again = {"train": 1, "evaluate": 1, "tables": 1, "verdict": 1}
-    assert project.planned() == again
+    assert "  failed: diverged (the loss is nan " in project.diff(again)
 
     tiny["losses"]["bad"]["proxies_lr_factor"] = 100
     project.write(tiny)
-    assert project.planned() == again
+    assert "  no result yet: 1 run (letters x tiny x bad x seed 0)" in project.diff(again)
     project.run()
+    assert project.diff({})
+    assert not list((project.folder / "results").rglob("failed.json"))
     table = (project.folder / "results/tiny/leaderboard/leaderboard.md").read_text()
     assert "diverged" not in table
 
@@ -54,7 +56,7 @@ def test_a_second_call_on_a_study_is_refused_while_the_first_works(project, tiny
 
 def test_ctrl_c_saves_and_the_next_call_goes_on(project, tiny):
     tiny["recipe"]["epochs"] = 60
-    tiny["plan"]["losses"] = ["normalized_softmax"]
+    tiny["plan"] |= {"losses": ["normalized_softmax"], "controls": []}
     project.write(tiny)
     first = project.start()
     project.wait_for_step("normalized_softmax", 20)
@@ -63,6 +65,8 @@ def test_ctrl_c_saves_and_the_next_call_goes_on(project, tiny):
     assert first.returncode != 0
     state = project.folder / "results/tiny/state/letters/tiny/normalized_softmax/seed0"
     assert (state / "checkpoint.pt").is_file()
+    due = {"train": 1, "evaluate": 1, "tables": 1, "verdict": 1}
+    assert "  interrupted (at step " in project.diff(due)
     project.run()
     log = project.folder / "results/tiny/runs/letters/tiny/normalized_softmax/seed0/log.txt"
     assert "resumed at step" in log.read_text()

@@ -8,9 +8,10 @@ REST = {"tables": 1, "verdict": 1}
 def test_a_study_runs_to_its_leaderboard_and_then_nothing_is_left(finished):
     leaderboard = finished.folder / "results/tiny/leaderboard"
     assert "normalized_softmax" in (leaderboard / "leaderboard.md").read_text()
-    for name in ("recall", "training"):
+    for name in ("recall", "recall_curves", "time", "training"):
         assert (leaderboard / f"plots/{name}.png").stat().st_size > 5000
     assert "all 3 runs have a result" in (finished.folder / "results/tiny/verdict.txt").read_text()
+    assert "results/tiny/leaderboard/leaderboard.html" in finished.output
     assert finished.planned() == {}
     assert "Nothing to be done" in finished.run()
 

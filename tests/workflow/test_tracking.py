@@ -16,22 +16,22 @@ def test_tracking_follows_the_results(finished, tiny):
     finished.environment.pop("MLFLOW_TRACKING_URI", None)
     tiny["tracking"] = True
     finished.write(tiny)
-    assert finished.planned() == {"track": 1, "verdict": 1}
+    finished.diff({"track": 1, "verdict": 1})
     finished.run()
     assert tracked(finished) == 3 + 3 + 1
     said = (finished.folder / "results/tiny/tracked.txt").read_text()
     assert said.startswith("tiny: 3 of 3 results are at sqlite:///results/mlflow.db: 7 created")
-    assert finished.planned() == {}
+    finished.diff({})
 
     tiny["plan"]["losses"] = ["proxy_anchor"]
     finished.write(tiny)
-    assert finished.planned() == {"tables": 1, "track": 1, "verdict": 1}
+    finished.diff({"tables": 1, "track": 1, "verdict": 1})
     finished.run()
     assert tracked(finished) == 2 + 2 + 1
-    assert finished.planned() == {}
+    finished.diff({})
 
     finished.environment["MLFLOW_TRACKING_URI"] = "sqlite:///elsewhere.db"
-    assert finished.planned() == {"track": 1, "verdict": 1}
+    finished.diff({"track": 1, "verdict": 1})
 
 
 def test_a_failed_run_is_tracked_before_its_files_go(finished, tiny):

@@ -41,6 +41,8 @@ except (StudyError, BrokenInstallation) as error:
 
 DATA = os.environ.get("DMLBENCH_DATA", "data")
 STORES = f"{DATA}/stores"
+# Of `--sdm conda`; from the rules' folder
+ENVIRONMENT = f"../../envs/{os.environ.get('DMLBENCH_CONDA', 'cpu')}.yaml"
 RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
 SNAPSHOT = f"{STUDY.folder}/study.json"
 TRACKED = f"{STUDY.folder}/tracked.txt"
@@ -64,9 +66,9 @@ def open_study():
 
 
 def point_to_leaderboard():
-    page = STUDY.folder / "leaderboard/leaderboard.md"
+    page = STUDY.folder / "leaderboard/leaderboard.html"
     if page.is_file():
-        print(f"The leaderboard: {page}, its plots beside it")
+        print(f"The leaderboard: {page}; as Markdown, CSV and plots beside it")
 
 
 def run_of(wildcards):

@@ -14,7 +14,7 @@ rule evaluate:
         f"{RUN}/evaluate.benchmark.tsv"
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     threads: STUDY.settings.evaluation.threads
     resources:
         runtime=120,

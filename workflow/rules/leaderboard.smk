@@ -1,4 +1,13 @@
-# Metrics -> table, plots, and the verdict.
+# Metrics -> table, plots, and the verdict. What is marked `report()` is shown by
+# `snakemake --report report.zip`; the marks are no reason to run anything again.
+
+LEADERBOARD = f"{STUDY.folder}/leaderboard"
+PLOTS = {
+    "recall": "MAP@R and Recall@1",
+    "recall_curves": "Recall@K against K",
+    "time": "Recall@1 against training time",
+    "training": "loss against epoch",
+}
 
 
 rule tables:
@@ -7,20 +16,36 @@ rule tables:
         metrics=results("metrics.json"),
         histories=results("history.parquet"),
     output:
-        f"{STUDY.folder}/leaderboard/leaderboard.csv",
-        f"{STUDY.folder}/leaderboard/leaderboard.md",
-        expand(
-            f"{STUDY.folder}/leaderboard/plots/{{plot}}.{{kind}}",
-            plot=["recall", "training"],
-            kind=["png", "svg"],
+        report(
+            f"{LEADERBOARD}/leaderboard.html",
+            caption="../report/leaderboard.rst",
+            category="Leaderboard",
+            labels={"study": STUDY.name, "table": "to look at, to sort"},
         ),
+        report(
+            f"{LEADERBOARD}/leaderboard.csv",
+            caption="../report/results.rst",
+            category="Data",
+            labels={"study": STUDY.name, "data": "every result, as CSV"},
+        ),
+        f"{LEADERBOARD}/leaderboard.md",
+        [
+            report(
+                f"{LEADERBOARD}/plots/{plot}.png",
+                caption=f"../report/{plot}.rst",
+                category="Plots",
+                labels={"study": STUDY.name, "plot": title},
+            )
+            for plot, title in PLOTS.items()
+        ],
+        expand(f"{LEADERBOARD}/plots/{{plot}}.svg", plot=PLOTS),
     log:
         f"{STUDY.folder}/logs/leaderboard.log",
     benchmark:
         f"{STUDY.folder}/logs/leaderboard.benchmark.tsv"
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     params:
         key=STUDY.leaderboard_key,
         study=SNAPSHOT,
@@ -35,7 +60,7 @@ rule tables:
 rule verdict:
     input:
         metrics=results("metrics.json"),
-        leaderboard=f"{STUDY.folder}/leaderboard/leaderboard.md",
+        leaderboard=f"{LEADERBOARD}/leaderboard.md",
         # before failed runs lose their files
         tracked=[TRACKED] if STUDY.settings.tracking else [],
     output:
@@ -44,7 +69,7 @@ rule verdict:
         f"{STUDY.folder}/logs/verdict.log",
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     params:
         study=SNAPSHOT,
     message:

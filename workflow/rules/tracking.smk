@@ -18,7 +18,7 @@ rule track:
         f"{STUDY.folder}/logs/tracking.benchmark.tsv"
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     params:
         key=STUDY.tracking_key(tracking_uri()),
         study=SNAPSHOT,

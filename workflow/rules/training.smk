@@ -16,7 +16,7 @@ rule train:
     benchmark:
         f"{RUN}/train.benchmark.tsv"
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     threads: cpu_threads
     resources:
         gpu=gpus,

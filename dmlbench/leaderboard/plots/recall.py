@@ -1,36 +1,25 @@
-"""Plots of a leaderboard: what the losses reach, and how their training went."""
+"""MAP@R and Recall@1 as bars: what the losses reach."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.figure import Figure
 
+from dmlbench.leaderboard.plots.figure import say, sheet
 from dmlbench.leaderboard.statistics import summarise
-from dmlbench.leaderboard.style import FADED, INK, STYLE, WIDTH, colour
-from dmlbench.leaderboard.table import Result, is_control, is_trained, label, panels
+from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
+from dmlbench.leaderboard.table import is_control, label, panels
 
 BAR = 0.23  # inches a bar
-MULTIPLE = 1.15  # inches a row of small multiples
 ROOM = 1.15  # length of an axis, as a multiple of what it shows
 RANKED_BY = "map@r"
-Cell = tuple[str, str]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as `path`'s suffix says; equal figures give equal files."""
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with mpl.rc_context(STYLE):
-        figure.savefig(path, metadata=metadata)
 
 
 def recall(table: pd.DataFrame) -> Figure:
@@ -39,37 +28,12 @@ def recall(table: pd.DataFrame) -> Figure:
     shown = list(panels(table))
     bars = [panel.rows["loss"].nunique() + 0.5 for panel in shown]
     with mpl.rc_context(STYLE):
-        figure = _figure(height=sum(bars) * BAR + 0.8 * len(shown) + 0.2)
+        figure = sheet(sum(bars) * BAR + 0.8 * len(shown) + 0.2)
         grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=bars)
         for row, panel in zip(grid, shown, strict=True):
             _bars(row, panel.rows)
             row[0].set_title(panel.title)
-        legend = "bar: mean over seeds   |   line: its 95 % interval   |   dots: the seeds"
-        figure.supxlabel(legend, fontsize=7, color=FADED)
-    return figure
-
-
-def training(results: Sequence[Result]) -> Figure:
-    """Loss against epoch, a small panel a loss (their scales differ), a thin line a seed; × marks
-    where a run failed."""
-    trained = [result for result in results if is_trained(result.plan["loss"])]
-    cells: dict[Cell, dict[str, list[Result]]] = {}
-    for result in trained:
-        cell = (result.plan["dataset"], result.plan["backbone"])
-        cells.setdefault(cell, {}).setdefault(result.plan["loss"], []).append(result)
-    columns = min(4, max(map(len, cells.values())))
-    heights = [-(-len(losses) // columns) * MULTIPLE + 0.45 for losses in cells.values()]
-    with mpl.rc_context(STYLE):
-        figure = _figure(height=sum(heights))
-        parts = figure.subfigures(len(cells), 1, squeeze=False, height_ratios=heights)
-        for part, (cell, losses) in zip(parts, cells.items(), strict=True):
-            _multiples(part[0], " · ".join(cell), losses, columns)
-    return figure
-
-
-def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
+        say(figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: the seeds")
     return figure
 
 
@@ -133,37 +97,3 @@ def _row_label(loss: str, done: int, planned: int) -> str:
     if is_control(loss):
         return f"{label(loss)} (control)"
     return f"{loss} ({done} of {planned} seeds)" if 0 < done < planned else label(loss)
-
-
-def _multiples(part: SubFigure, title: str, losses: dict[str, list[Result]], columns: int) -> None:
-    """Fill one block of small multiples: the losses of one data set and backbone."""
-    part.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
-    rows = -(-len(losses) // columns)
-    grid = part.subplots(rows, columns, squeeze=False, sharex=True)
-    epochs = 1
-    for ax, (loss, runs) in zip(grid.flat, losses.items(), strict=False):
-        for run in runs:
-            history = pd.read_parquet(run.history, columns=["epoch", "loss"])
-            dot = "." if len(history) == 1 else None  # a line of one epoch would not show
-            ax.plot(*history.to_numpy().T, marker=dot, c=colour(loss), lw=0.9, alpha=0.8)
-            epochs = max([epochs, *history["epoch"]])
-            if run.metrics["status"] != "ok" and len(history):
-                ax.plot(*history.iloc[-1], marker="x", color=INK, markersize=4.5)
-        failed = {run.metrics["status"] for run in runs} - {"ok"}
-        if failed:
-            note = ", ".join(sorted(failed)).replace("_", " ")
-            ax.text(0.97, 0.95, note, transform=ax.transAxes, ha="right", va="top", fontsize=6.5)
-        ax.set_title(loss, fontsize=min(7.5, 160 / len(loss)), color=colour(loss))
-        ax.yaxis.set_major_locator(MaxNLocator(3))
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        ax.tick_params(labelsize=6.5)
-    used = len(losses)
-    for place, ax in enumerate(grid.flat):
-        ax.set_visible(place < used)
-        if used - columns <= place < used:  # the lowest panel of its column
-            ax.set_xlabel("epoch", fontsize=7)
-            ax.tick_params(labelbottom=True)
-    grid[0, 0].set_xlim(0, epochs + 0.5)
-    for ax in grid[:, 0]:
-        ax.set_ylabel("loss", fontsize=7)
-    part.align_ylabels(grid[:, 0])

@@ -1,0 +1,203 @@
+"""`dmlbench embed`: a trained run's model on images of one's own."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.datasets import DatasetError, Row, listed
+from dmlbench.datasets.decoding import Decoded, Source, decode, from_bytes, from_file
+from dmlbench.datasets.metadata import is_zip, open_zip
+from dmlbench.files import MissingResult, read_result, replacing
+from dmlbench.training.batches import centre
+from dmlbench.training.train import EMBED_BATCH, autocast, set_up, to_device
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dmlbench.run import Run
+    from dmlbench.study import Study
+
+SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm"),
+        *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    }
+)
+"""Of the files that are taken from a folder or a zip."""
+
+
+class Batch(NamedTuple):
+    """Some images in order, as a store gives them."""
+
+    pixels: NDArray[np.uint8]
+    """(B, C, H, W), zeros below and right of those that are smaller than the largest."""
+    sizes: NDArray[np.int64]
+    """(B, 2) height and width of each."""
+
+
+def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
+    """Write the .npz `output`: `embeddings` float32 (n, dim), `path` (n,) and the `train_key` of
+    the model of `run`. Images pass what the images of its test pass: the same decoding, the same
+    transform, the same batches.
+
+    Args:
+        places: images, and folders and zips of images. An image in a folder or zip is called by
+            its path there, others as they are given.
+
+    Raises:
+        MissingResult: the run has no model that fits the study.
+        DatasetError: there are no images, or some cannot be decoded; nothing is written then.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _model(study, run).to(device)
+    set_up(run.recipe, device)
+    found = find(places)
+    names = [name for inside in found.values() for name in inside]
+    chunks = decode(_sources(found), run.model.side, run.facts["channels"])
+    with (
+        replacing(output) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        tqdm(total=len(names), unit=" images", disable=None) as progress,
+    ):
+        with archive.open("embeddings.npy", "w", force_zip64=True) as file:
+            head = {"descr": "<f4", "fortran_order": False, "shape": (len(names), run.model.dim)}
+            np.lib.format.write_array_header_1_0(file, head)
+            for batch in _batches(chunks, run.facts["channels"]):
+                file.write(_embed(model, run, batch, device).tobytes())
+                progress.update(len(batch.sizes))
+        for name, values in {"path": np.array(names), "train_key": np.array(run.train_key)}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _model(study: Study, run: Run) -> EmbeddingModel:
+    """The trained model of `run`, in eval mode."""
+    folder = study.folder / "runs" / run.path
+    if not run.trains:
+        raise MissingResult(f"{run.path}: this is no training: there is no model of it.")
+    trained = read_result(folder / "run.json")
+    if trained["train_key"] != run.train_key:
+        raise MissingResult(
+            f"{folder}: it was trained by other settings or code (`dmlbench plan STUDY --diff` "
+            f"says which) under {trained['provenance']['git_commit']}. `snakemake` makes it anew."
+        )
+    if trained["status"] != "ok":
+        raise MissingResult(f"{folder}: this training failed: {trained['error']['message']}")
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise MissingResult(
+            f"{weights}: the weights were not kept. Say `keep_model: true` in the study, and have "
+            f"this run trained again:\n"
+            f"  snakemake --configfile STUDY --forcerun {folder}/run.json"
+        )
+    settings = run.model.model_copy(update={"pretrained": False})  # nothing is to be fetched
+    model = EmbeddingModel(settings, run.recipe, run.facts["channels"])
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def find(places: Sequence[Path]) -> dict[Path, list[str]]:
+    """Names of the images in each of `places`, each name once.
+
+    Raises DatasetError.
+    """
+    found = {place: _inside(place) for place in places}
+    counts = Counter(name for names in found.values() for name in names)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        where = "in more than one place; give the folder above them"
+        raise DatasetError(listed(f"{len(twice)} images are {where}", twice))
+    return found
+
+
+def _inside(place: Path) -> list[str]:
+    if place.is_dir():
+        names = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()]
+    elif is_zip(place):
+        with open_zip(place) as archive:
+            names = archive.namelist()
+    elif place.is_file():
+        return [str(place)]
+    else:
+        raise DatasetError(f"{place}: there is no such image, folder or zip.")
+    images = [name for name in names if _is_image(Path(name))]
+    if not images:
+        raise DatasetError(f"{place}: no images are in it ({' '.join(sorted(SUFFIXES))}).")
+    return sorted(images)
+
+
+def _is_image(name: Path) -> bool:
+    """By its suffix; what hides, or is macOS's beside the image, is none."""
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+    return name.suffix.lower() in SUFFIXES and not hidden
+
+
+def _sources(found: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
+    for place, names in found.items():
+        if is_zip(place):
+            with open_zip(place) as archive:
+                for name in names:
+                    yield _row(name, place), partial(from_bytes, _read(archive, name))
+        else:
+            for name in names:
+                inside = place.is_dir()
+                file = place / name if inside else place
+                yield _row(name, place if inside else None), partial(from_file, str(file))
+
+
+def _row(name: str, place: Path | None) -> Row:
+    return Row(name, "", (), "test", origin=str(place or ""))
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return b""  # which is no image, and is named as such
+
+
+def _batches(chunks: Iterator[Decoded], channels: int) -> Iterator[Batch]:
+    """Batches of EMBED_BATCH images; none once an image was damaged, as `decode` raises then when
+    it has found the others."""
+    images: list[NDArray[np.uint8]] = []
+    whole = True
+    for chunk in chunks:
+        whole = whole and not chunk.failed
+        if whole:
+            pixels, start = np.frombuffer(chunk.pixels, np.uint8), 0
+            for height, width in chunk.sizes:
+                end = start + channels * height * width
+                images.append(pixels[start:end].reshape(channels, height, width))
+                start = end
+            while len(images) >= EMBED_BATCH:
+                yield _padded(images[:EMBED_BATCH])
+                del images[:EMBED_BATCH]
+    if images:
+        yield _padded(images)
+
+
+def _padded(images: Sequence[NDArray[np.uint8]]) -> Batch:
+    sizes = np.array([image.shape[1:] for image in images], dtype=np.int64)
+    pixels = np.zeros((len(images), len(images[0]), *sizes.max(axis=0)), np.uint8)
+    for place, image, (height, width) in zip(pixels, images, sizes, strict=True):
+        place[:, :height, :width] = image
+    return Batch(pixels, sizes)
+
+
+@torch.no_grad()
+def _embed(
+    model: EmbeddingModel, run: Run, batch: Batch, device: torch.device
+) -> NDArray[np.float32]:
+    images = centre(to_device(batch.pixels, device), batch.sizes, run.model.image_size)
+    with autocast(run.recipe, device):
+        return model(images).float().cpu().numpy()

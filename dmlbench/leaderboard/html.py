@@ -1,0 +1,135 @@
+"""The leaderboard as a page that needs nothing but itself: tables to sort, and the plots."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from dmlbench.leaderboard.page import NOTES, Cell, Failure, Page, Row, Section
+from dmlbench.leaderboard.style import colour
+from dmlbench.leaderboard.table import label
+
+CAPTIONS = {
+    "recall": "MAP@R and Recall@1: mean over seeds, its 95 % interval, and the seeds",
+    "recall_curves": "Recall@K against K: mean over seeds, and the seeds; on log K and log odds",
+    "time": "Recall against training time: mean over seeds, and the score's 95 % interval",
+    "training": "Loss against epoch: a line a seed; scales differ",
+}
+STYLE = """\
+:root { color-scheme: light dark; --ink: #222; --faded: #666; --line: #ddd; --paper: #fff;
+  --stripe: #f6f6f4; --accent: #2f6690; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e0; --faded: #a2a29c; --line: #3c3c3a;
+  --paper: #1b1b1a; --stripe: #232322; --accent: #8cbbe0; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 110rem; padding: 1.5rem 1.5rem 4rem; background: var(--paper);
+  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.6rem; margin: 0 0 .75rem; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .25rem; }
+p, li, figcaption { max-width: 60rem; }
+.faded, figcaption { color: var(--faded); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0;
+  font-size: .875rem; }
+dt { color: var(--faded); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .65rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper);
+  text-align: left; font-weight: inherit; }
+tbody tr:nth-child(even) > * { background: var(--stripe); }
+.controls, td span { color: var(--faded); }
+.controls tr:first-child > * { border-top: 2px solid var(--faded); }
+th button { all: unset; cursor: pointer; font-weight: 600; }
+th button:hover { color: var(--accent); }
+th button:focus-visible { outline: 2px solid var(--accent); }
+th button::after { content: "\\2195"; padding-left: .25em; opacity: .35; }
+[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
+[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
+i { display: inline-block; width: .7em; height: .7em; margin-right: .5em; border-radius: 50%; }
+figure { margin: 2rem 0 0; }
+img { max-width: 100%; width: 50rem; border-radius: 4px; background: #fff; }
+"""
+# A column's first click sorts the best to the top, names from a to z; holes stay below.
+SCRIPT = """\
+for (const table of document.querySelectorAll("table")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, place) => head.firstChild.addEventListener("click", () => {
+    const sorted = head.getAttribute("aria-sort");
+    const down = sorted ? sorted === "ascending" : place > 0;
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => row.cells[place].dataset.value;
+    const order = (a, b) => place ? a - b : a.localeCompare(b);
+    const body = table.tBodies[0];
+    body.append(...[...body.rows].sort((one, other) => {
+      const [a, b] = [value(one), value(other)];
+      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
+      return down ? order(b, a) : order(a, b);
+    }));
+  }));
+}
+"""
+
+
+def render(page: Page, plots: Mapping[str, Path]) -> str:
+    """The page, with the SVG files `plots` by their names in it; loads nothing from anywhere."""
+    head = "".join(f"<dt>{escape(k)}<dd>{escape(text)}" for k, text in page.head.items())
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(page.title)}</title>\n<style>\n{STYLE}</style>",
+            f"<h1>{escape(page.title)}</h1>\n<dl>{head}</dl>",
+            *(_section(section) for section in page.sections),
+            f"<h2>How to read this</h2>\n<p>{escape(NOTES)}</p>\n<h2>Plots</h2>",
+            *(_plot(name, path) for name, path in plots.items()),
+            f"<script>\n{SCRIPT}</script>\n</html>\n",
+        ]
+    )
+
+
+def _section(section: Section) -> str:
+    columns = [f"<th><button>{escape(name)}</button>" for name in ["loss", *section.columns]]
+    return "\n".join(
+        [
+            f'<h2>{escape(section.title)}</h2>\n<p class="faded">{escape(section.facts)}</p>',
+            f'<div class="scroll"><table>\n<thead><tr>{"".join(columns)}</thead>',
+            f"<tbody>{_rows(section.losses)}</tbody>",
+            f'<tbody class="controls">{_rows(section.controls)}</tbody>\n</table></div>',
+            _failures(section.failures),
+        ]
+    )
+
+
+def _rows(rows: Sequence[Row]) -> str:
+    return "".join(f"\n<tr>{_name(row.loss)}{''.join(map(_cell, row.cells))}" for row in rows)
+
+
+def _name(loss: str) -> str:
+    name = escape(label(loss))
+    return f'<th data-value="{name}"><i style="background: {colour(loss)}"></i>{name}'
+
+
+def _cell(cell: Cell) -> str:
+    mean, sign, interval = cell.text.partition(" ± ")
+    text = escape(mean) + (f" <span>± {escape(interval)}</span>" if sign else "")
+    return f"<td>{text}" if cell.value is None else f'<td data-value="{cell.value!r}">{text}'
+
+
+def _failures(failures: Sequence[Failure]) -> str:
+    lines = [
+        f"<li>{escape(runs)}: <b>{escape(status)}</b>: <code>{escape(message)}</code>"
+        for runs, status, message in failures
+    ]
+    return f"<p>Failed:</p>\n<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _plot(name: str, path: Path) -> str:
+    image = b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><figcaption>{CAPTIONS[name]}</figcaption><img alt="{CAPTIONS[name]}"'
+        f' src="data:image/svg+xml;base64,{image}"></figure>'
+    )

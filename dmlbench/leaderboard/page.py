@@ -1,0 +1,218 @@
+"""What the leaderboard's pages say, before it is Markdown or HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dmlbench.leaderboard.statistics import summarise
+from dmlbench.leaderboard.table import (
+    VERSION,
+    Result,
+    is_control,
+    is_trained,
+    label,
+    panels,
+    recalls,
+)
+
+HOLE = "–"
+SORTED_BY = "map@r"
+NAMES = {
+    "map@r": "MAP@R",
+    "r_precision": "R-Precision",
+    "map": "MAP",
+    "mrr": "MRR",
+    "nmi": "NMI",
+    "ami": "AMI",
+}
+ALWAYS = ("map@r", "r_precision", "nmi")
+NOTES = """\
+Scores are percent: the mean over seeds ± half the width of its 95 % interval
+(Student's t); one seed has no interval. Overlapping intervals do not tell two losses apart.
+"2 of 3" seeds: the mean is of the runs that did not fail, and may flatter the loss. All test images
+are of classes never seen in training. Each run is scored once, after its last epoch: no epoch,
+setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out queries
+without another image of their class; Recall@K counts them as misses. MAP and MRR are over the whole
+ranking of the gallery. NMI is of k-means with as many clusters as classes; AMI is NMI corrected for
+chance. Train time and images/s are means over seeds, without the evaluation. Controls need no
+training: random vectors, the model before its first step, and the labels themselves. Rows with
+"(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
+"""
+
+
+class Cell(NamedTuple):
+    """What stands in a table, and the number that it is sorted by."""
+
+    text: str
+    value: float | None = None
+
+
+class Row(NamedTuple):
+    loss: str
+    cells: list[Cell]
+
+
+class Failure(NamedTuple):
+    """Runs without a score for one reason."""
+
+    runs: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One data set, backbone and protocol: losses and controls, each best first."""
+
+    title: str
+    facts: str
+    columns: list[str]
+    losses: list[Row]
+    controls: list[Row]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    head: dict[str, str]
+    sections: list[Section]
+
+
+def compose(study: str, table: pd.DataFrame, results: Sequence[Result]) -> Page:
+    """A head, and a section for each data set, backbone and protocol.
+
+    `table` and `results` are of the same runs. The page depends on them alone, not on the day.
+    """
+    trained = [result.plan for result in results if is_trained(result.plan["loss"])]
+    recipes = {
+        result.plan["path"]: result.run["settings"]["recipe"]
+        for result in results
+        if is_trained(result.plan["loss"])
+    }
+    recipe = _common(recipes.values())
+    failed = sum(result.metrics["status"] != "ok" for result in results)
+    versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
+    head = {
+        "Runs": f"{len(results)}, of which {failed or 'none'} failed",
+        "Recipe": _listed(recipe),
+        "Versions": ", ".join(f"{v.removeprefix(VERSION)} {_distinct(table[v])}" for v in versions),
+        "Code": _distinct(table["git_commit"]),
+        "Device": _distinct(table["device"]),
+    }
+    sections = []
+    for panel in panels(table):
+        here = _common(
+            recipes[plan["path"]]
+            for plan in trained
+            if (plan["dataset"], plan["backbone"]) == (panel.dataset, panel.backbone)
+        )
+        differs = {key: value for key, value in here.items() if key not in recipe}
+        found = set(panel.rows["metric"].dropna())
+        metrics = recalls(panel.rows) + [m for m in NAMES if m in found or m in ALWAYS]
+        columns = [NAMES.get(metric, metric.capitalize()) for metric in metrics]
+        summary = summarise(panel.rows)
+        control = panel.rows["loss"].map(is_control)
+        sections.append(
+            Section(
+                title=panel.title,
+                facts=_facts(panel.rows, differs),
+                columns=[*columns, "seeds", "train time", "images/s"],
+                losses=_scores(panel.rows[~control], metrics, summary),
+                controls=_scores(panel.rows[control], metrics, summary),
+                failures=_failures(panel.rows),
+            )
+        )
+    return Page(f"{study}: leaderboard", head, sections)
+
+
+def _facts(rows: pd.DataFrame, differs: Mapping[str, Any]) -> str:
+    facts = [f"Sorted by mean {NAMES[SORTED_BY]}"]
+    if queries := sorted(set(rows.loc[rows["metric"] == "queries", "value"])):
+        facts.append(f"{' or '.join(f'{n:,.0f}' for n in queries)} queries")
+    if differs:
+        facts.append(f"recipe here: {_listed(differs)}")
+    return "; ".join(facts) + "."
+
+
+def _scores(rows: pd.DataFrame, metrics: Sequence[str], summary: pd.DataFrame) -> list[Row]:
+    """A row a loss, best first; a loss without any score is a row of holes."""
+    means: dict[Any, float] = summary["mean"].to_dict()
+    halves: dict[Any, float] = summary["half_width"].to_dict()
+    losses = {str(loss): runs for loss, runs in rows.groupby("loss")}
+    table = []
+    for loss in sorted(losses, key=lambda loss: (-means.get((loss, SORTED_BY), -1), loss)):
+        runs = losses[loss].drop_duplicates("seed")
+        done = runs[runs["status"] == "ok"]
+        seeds = f"{len(done)}" + (f" of {len(runs)}" if len(done) < len(runs) else "")
+        cells = [
+            *(_score(means.get((loss, m)), halves.get((loss, m))) for m in metrics),
+            Cell(seeds, len(done)),
+            _duration(done["train_seconds"].mean()),
+            _speed(done["images_per_second"].mean()),
+        ]
+        table.append(Row(loss, cells))
+    return table
+
+
+def _failures(rows: pd.DataFrame) -> list[Failure]:
+    """What became of the runs without a score, equal reasons together."""
+    failed = rows[rows["status"] != "ok"].fillna({"error": "no message"})
+    return [
+        Failure(
+            f"{label(str(loss))}, seed {', '.join(map(str, group['seed']))}",
+            str(status),
+            _first_line(str(error)),
+        )
+        for (loss, status, error), group in failed.groupby(["loss", "status", "error"], sort=False)
+    ]
+
+
+def _common(recipes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that all the recipes share."""
+    first, *others = [*recipes] or [{}]
+    return {k: value for k, value in first.items() if all(o[k] == value for o in others)}
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in settings.items())
+
+
+def _distinct(values: pd.Series) -> str:
+    return " / ".join(values.dropna().astype(str).unique()) or "unknown"
+
+
+def _score(mean: float | None, half_width: float | None) -> Cell:
+    if mean is None or half_width is None:
+        return Cell(HOLE)
+    interval = f" ± {100 * half_width:.2f}" if half_width == half_width else ""
+    return Cell(f"{100 * mean:.2f}{interval}", mean)
+
+
+def _duration(seconds: float) -> Cell:
+    if not seconds > 0:  # a control, or no run at all
+        return Cell(HOLE)
+    minutes, rest = divmod(round(seconds), 60)
+    if seconds < 60:
+        text = f"{seconds:.1f} s"
+    elif minutes < 60:
+        text = f"{minutes} min {rest:02} s"
+    else:
+        text = f"{minutes // 60} h {minutes % 60:02} min"
+    return Cell(text, float(seconds))
+
+
+def _speed(images_per_second: float) -> Cell:
+    if pd.isna(images_per_second):
+        return Cell(HOLE)
+    return Cell(f"{images_per_second:,.0f}", float(images_per_second))
+
+
+def _first_line(message: str, longest: int = 200) -> str:
+    line = (message.splitlines() or [""])[0]
+    return line if len(line) <= longest else line[:longest] + "…"

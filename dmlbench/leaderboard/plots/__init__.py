@@ -1,0 +1,1 @@
+"""The plots of a leaderboard, one file a plot, in the style of style.py."""

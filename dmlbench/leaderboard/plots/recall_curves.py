@@ -1,0 +1,59 @@
+"""Recall@K against K: whether a loss leads at every depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from scipy.special import expit, logit
+
+from dmlbench.leaderboard.plots.figure import Points, name_beside, stack
+from dmlbench.leaderboard.style import colour, marker
+from dmlbench.leaderboard.table import is_control, recalls
+
+TICKS = [0.1, 0.2, 0.5, 1, 2, 5, *range(10, 100, 10), 95, 98, 99, 99.5, 99.8, 99.9]
+
+
+def recall_curves(table: pd.DataFrame) -> Figure:
+    """Recall@K at the K that were scored: the mean over the seeds of each loss, and its seeds as
+    thin lines. Both axes are logarithmic: of K, and of the odds of a hit. A panel a data set,
+    backbone and protocol; controls, which would flatten it, are left out."""
+    how = "thick: mean over seeds   |   thin: the seeds   |   names: as the curves end"
+    return stack(table[~table["loss"].map(is_control)], _curves, name_beside, how)
+
+
+def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
+    metrics = recalls(rows)
+    depths = [int(metric.partition("@")[2]) for metric in metrics]
+    values = rows.pivot(index=["loss", "seed"], columns="metric", values="value")
+    seeds = 100 * values.reindex(columns=metrics).dropna()
+    ends = {}
+    for loss in map(str, seeds.index.unique("loss")):
+        for curve in seeds.loc[loss].to_numpy():
+            ax.plot(depths, curve, color=colour(loss), linewidth=0.5, alpha=0.35)
+        mean = seeds.loc[loss].to_numpy().mean(axis=0)
+        (line,) = ax.plot(depths, mean, color=colour(loss), linewidth=1.2, alpha=0.9)
+        line.set(marker=marker(loss), markersize=4, markeredgecolor="white", markeredgewidth=0.4)
+        line.set_clip_on(False)  # at 0 and 100 % it runs along the edge
+        ends[loss] = (depths[-1], mean[-1])
+    ax.set(xscale="log", xlabel="K", ylabel="Recall@K (%)")
+    ax.set_yscale("function", functions=(_to_odds, _from_odds))
+    odds = _to_odds(seeds.to_numpy())
+    low, high = _from_odds(np.array([odds.min() - 0.15, odds.max() + 0.15]))
+    ax.set_ylim(low, high)
+    ax.set_yticks([tick for tick in TICKS if low <= tick <= high])
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_xticks(depths, map(str, depths))
+    ax.xaxis.set_minor_locator(NullLocator())
+    return ends
+
+
+def _to_odds(percent: np.ndarray) -> np.ndarray:
+    """Log odds of hit to miss: the axis is stretched near 100 %, where the curves meet."""
+    return logit(np.clip(percent, 0.05, 99.95) / 100)
+
+
+def _from_odds(odds: np.ndarray) -> np.ndarray:
+    return 100 * expit(odds)

@@ -1,0 +1,141 @@
+import tracemalloc
+from unittest import mock
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dmlbench.evaluation import ranking
+from dmlbench.evaluation.ranking import UnusableEmbeddings, rank, unit
+
+
+def slow_ranks(vectors, labels, queries, gallery):
+    """One query at a time in float64: by falling similarity, then rising row."""
+    vectors, gallery = vectors.astype(np.float64), np.asarray(gallery)
+    for query in queries:
+        others = gallery[gallery != query]
+        similarity = np.einsum("nd,d->n", vectors[others], vectors[query]).astype(np.float32)
+        ranked = others[np.lexsort((others, -similarity))]
+        yield (1 + np.flatnonzero(labels[ranked] == labels[query])).tolist()
+
+
+def by_query(found):
+    return [part.tolist() for part in np.split(found.ranks, found.counts.cumsum())[:-1]]
+
+
+def test_unit_scales_rows_to_length_one_whatever_their_size():
+    rows = np.array([[3.0, 4.0], [-3e-20, 4e-20], [3e30, 4e30]], dtype=np.float32)
+    np.testing.assert_allclose(unit(rows), [[0.6, 0.8], [-0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+    assert unit(rows).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_refused(value):
+    rows = np.eye(4)
+    rows[2, 1] = value
+    with pytest.raises(UnusableEmbeddings, match="1 of 4 embeddings hold NaN or infinity"):
+        unit(rows)
+
+
+def test_a_zero_vector_is_refused():
+    with pytest.raises(UnusableEmbeddings, match="1 of 4 embeddings are the zero vector"):
+        unit(np.diag([1.0, 1.0, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5], ids=["equal", "equal up to rounding"])
+def test_collapsed_embeddings_are_refused(noise):
+    rng = np.random.default_rng(0)
+    rows = np.ones(8) * rng.uniform(1, 9, size=(50, 1)) + noise * rng.normal(size=(50, 8))
+    with pytest.raises(UnusableEmbeddings, match="same vector"):
+        unit(rows)
+
+
+def test_close_but_distinct_embeddings_are_accepted():
+    rng = np.random.default_rng(0)
+    unit(np.ones(8) + 0.01 * rng.normal(size=(50, 8)))
+
+
+@pytest.mark.parametrize("many", [0, 10_000], ids=["in buckets", "sorted at once"])
+@given(data=st.data(), size=st.integers(2, 25))
+@settings(max_examples=100, deadline=None)
+def test_equals_the_slow_ranking_with_duplicates_and_any_overlap_of_query_and_gallery(
+    many, data, size
+):
+    # Few directions: duplicates, mirrored ones (ties but for rounding), and lone classes.
+    angles = np.deg2rad([0, 10, -10, 10.05, 30, 30.2, 77, 180, -179.9])
+    picks = data.draw(
+        st.lists(st.integers(0, len(angles) - 1), min_size=size, max_size=size).filter(
+            lambda picks: len(set(picks)) > 1
+        )
+    )
+    vectors = unit(np.stack([np.cos(angles[picks]), np.sin(angles[picks])], axis=1))
+    labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
+    rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
+    queries, gallery = data.draw(rows), data.draw(rows)
+    with mock.patch.multiple(ranking, MANY=many, BLOCK=40, BUCKETS=8):
+        found = rank(vectors, labels, queries, gallery)
+    assert by_query(found) == list(slow_ranks(vectors, labels, queries, gallery))
+
+
+@pytest.mark.parametrize("reach", [3, 300, 3e5], ids=["near ties only", "few", "no near ties"])
+def test_buckets_keep_all_ties_and_count_the_others_above(reach):
+    random, tie = np.random.default_rng(0), np.float32(2**-20)
+    for _ in range(200):
+        values = (0.5 + tie * random.uniform(0, reach, size=500)).astype(np.float32)
+        relevant = np.sort(random.choice(values, size=3))
+        values = values[values >= relevant[0] - tie]
+        kept, above = ranking._around(values, relevant, tie)
+        tied = np.abs(values[:, None] - relevant) <= tie
+        assert set(np.flatnonzero(tied.any(axis=1))) <= set(kept)
+        others = np.delete(values, kept)
+        np.testing.assert_array_equal(above, (others[:, None] > relevant).sum(axis=0))
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.5, 8.0], ids=["almost collapsed", "good", "random"])
+def test_equals_the_slow_ranking_on_many_images(clusters, spread):
+    embeddings, labels = clusters(4000, 40, dim=64, spread=spread)
+    if spread < 0.1:
+        embeddings = 1 + 0.002 * embeddings  # all similarities within a few rounding errors
+    embeddings[::7] = embeddings[700]
+    vectors, queries = unit(embeddings), np.arange(0, 4000, 50)
+    found = rank(vectors, labels, queries, np.arange(4000))
+    assert by_query(found) == list(slow_ranks(vectors, labels, queries, range(4000)))
+
+
+def test_the_query_is_excluded_by_identity_among_its_own_duplicates():
+    vectors = unit(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
+    found = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
+    assert by_query(found) == [[2], [3], [1], [2]]
+
+
+def test_r_counts_the_query_out_only_where_it_stands_in_the_gallery():
+    vectors, labels = unit(np.eye(5)), np.array([0, 0, 1, 0, 2])
+    found = rank(vectors, labels, np.array([0, 3, 4]), np.array([0, 1, 2]))
+    np.testing.assert_array_equal(found.counts, [1, 2, 0])
+
+
+@pytest.mark.parametrize("block", [2**13, 2**23])
+def test_the_ranking_is_the_same_for_any_number_of_threads_and_size_of_block(clusters, block):
+    embeddings, labels = clusters(2400, 30, dim=128)
+    embeddings[1::2] = embeddings[::2]  # of different classes
+    rows, vectors = np.arange(2400), unit(embeddings)
+    before = faiss.omp_get_max_threads()
+    one = rank(vectors, labels, rows, rows)
+    with mock.patch.object(ranking, "BLOCK", block):
+        other = rank(vectors, labels, rows, rows, threads=2)
+    np.testing.assert_array_equal(one.ranks, other.ranks)
+    np.testing.assert_array_equal(one.counts, other.counts)
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_memory_does_not_hold_all_similarities(clusters):
+    embeddings, labels = clusters(4000, 2000, dim=4)
+    rows, vectors = np.arange(4000), unit(embeddings)
+    with mock.patch.object(ranking, "BLOCK", 2**16):
+        tracemalloc.start()
+        rank(vectors, labels, rows, rows)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 4000**2 / 4  # of 4 bytes each they would be 16 times that

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from dmlbench.leaderboard.table import read, tabulate
+
+EIGHT = ("htl", "softtriple", "hpl", "rll", "proxy_anchor", "normalized_softmax", "triplet")
+EIGHT += ("multi_similarity",)
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def row_labels(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_bars_are_the_means_best_first_with_controls_below(study, draw):
+    made = study(EIGHT)
+    left, right = draw("recall").axes
+    table = tabulate(read(made.runs, made.folder))
+    for axes, metric in ((left, "map@r"), (right, "recall@1")):
+        means = 100 * table[table["metric"] == metric].groupby("loss")["value"].mean()
+        drawn = [bar.get_width() for bar in axes.patches]
+        order = [label.split()[0] for label in row_labels(left)]
+        order = [loss if loss in EIGHT else f"control_{loss}" for loss in order]
+        np.testing.assert_allclose(drawn, means[order])
+        heights = [bar.get_y() for bar in axes.patches]
+        assert heights == sorted(heights, reverse=True)
+    widths = [bar.get_width() for bar in left.patches]
+    assert widths[:8] == sorted(widths[:8], reverse=True)
+    assert [label for label in row_labels(left) if "control" in label] == row_labels(left)[8:]
+
+
+def test_seeds_are_dots_and_the_interval_is_the_table_s(results, draw):
+    for seed, value in enumerate((0.1, 0.2, 0.3)):
+        results.add("htl", seed, {"map@r": value, "recall@1": value})
+    axes = draw("recall").axes[0]
+    dots, bars = axes.collections
+    np.testing.assert_allclose(dots.get_offsets()[:, 0], [10, 20, 30])
+    ((low, high),) = [segment[:, 0] for segment in bars.get_segments()]
+    assert (high - low) / 2 == pytest.approx(10 * 4.302653 / 3**0.5)
+    assert texts(axes) == ["20.0"]
+
+
+def test_a_score_far_above_the_losses_does_not_flatten_them(study, draw):
+    study(EIGHT)
+    axes = draw("recall").axes[0]
+    assert axes.get_xlim()[1] < 50
+    assert "100.0 →" in texts(axes)
+
+
+def test_the_number_beside_a_bar_stays_within_the_plot_when_two_seeds_make_a_wide_interval(
+    results, draw
+):
+    for seed, value in enumerate((0.1, 0.3)):
+        results.add("htl", seed, {"map@r": value, "recall@1": value})
+    figure = draw("recall")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    (number,) = axes.texts
+    assert axes.get_xlim()[1] < 50
+    assert number.get_window_extent().x1 < figure.bbox.x1
+    assert axes.get_xlim()[0] <= number.xy[0] <= axes.get_xlim()[1]
+
+
+def test_failed_cells_are_shown(study, results, draw):
+    study(("htl", "hpl"), controls=False)
+    results.add("hpl", 3, status="killed")
+    results.add("rll", 0, status="out_of_memory")
+    left, _ = draw("recall").axes
+    assert row_labels(left)[-1] == "rll"
+    assert "hpl (3 of 4 seeds)" in row_labels(left)
+    assert texts(left)[-1] == "out of memory"
+
+
+def test_embeddings_made_elsewhere_have_a_bar(results, draw):
+    results.add("htl", 0, {"map@r": 0.1, "recall@1": 0.2})
+    results.add("embeddings_dino", 0, {"map@r": 0.3, "recall@1": 0.4})
+    assert row_labels(draw("recall").axes[0]) == ["dino (embeddings)", "htl"]

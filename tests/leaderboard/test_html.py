@@ -1,0 +1,110 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from dmlbench.leaderboard import html, markdown
+from dmlbench.leaderboard.page import NOTES, Cell, Failure, Page, Row, Section, compose
+from dmlbench.leaderboard.table import read, tabulate
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>htl</text></svg>'
+HOSTILE = """<script>alert("a")</script>&'"""
+
+
+class Parsed(HTMLParser):
+    """What a page says: its rows of (text, sort value), its tags with attributes, its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.rows, self.tags, self.text, self.cell = [], [], [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.cell = ["", dict(attributes).get("data-value")]
+            self.rows[-1].append(self.cell)
+
+    def handle_endtag(self, tag):
+        if tag == "table":
+            self.cell = None
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.cell:
+            self.cell[0] += data.strip("\n")
+
+
+@pytest.fixture
+def plot(tmp_path):
+    (tmp_path / "recall.svg").write_text(SVG)
+    return {"recall": tmp_path / "recall.svg"}
+
+
+def pages(results, plots):
+    found = read(results.runs, results.folder)
+    page = compose("made", tabulate(found), found)
+    return html.render(page, plots), markdown.render(page)
+
+
+def test_the_tables_say_what_the_markdown_says(study, results, plot):
+    study(("htl", "rll"))
+    results.add("hpl", 0, status="killed")
+    page, text = pages(results, plot)
+    in_markdown = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ") and "---" not in line
+    ]
+    rows = [[cell for cell, _ in row] for row in Parsed(page).rows]
+    assert rows == [row for row in in_markdown if row[0] != "control"]
+
+
+def test_cells_sort_by_their_numbers_and_holes_by_none(results, plot):
+    for seed, value in enumerate((0.02, 0.04)):
+        results.add("htl", seed, {"map@r": value}, train_seconds=3600.0)
+    results.add("rll", 0, status="killed")
+    page, _ = pages(results, plot)
+    header, first, second = Parsed(page).rows
+    place = [name for name, _ in header].index("MAP@R")
+    assert float(first[place][1]) == pytest.approx(0.03)
+    assert first[-2] == ["1 h 00 min", "3600.0"]
+    assert second[place] == ["–", None]
+
+
+def test_names_and_messages_are_text_wherever_they_stand(plot):
+    cells = [Cell(HOSTILE, 1.0)]
+    section = Section(
+        HOSTILE, HOSTILE, [HOSTILE], [Row(HOSTILE, cells)], [], [Failure(HOSTILE, HOSTILE, HOSTILE)]
+    )
+    page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section]), plot)
+    parsed = Parsed(page)
+    assert [tag for tag, _ in parsed.tags].count("script") == 1
+    assert "".join(parsed.text).count(HOSTILE) == 12
+    assert parsed.rows[1][0][1] == HOSTILE
+
+
+def test_the_page_is_whole_in_itself(study, results, plot):
+    study(("htl",))
+    page, _ = pages(results, plot)
+    parsed = Parsed(page)
+    sources = [
+        value for _, attributes in parsed.tags for key, value in attributes.items()
+        if key in ("src", "href", "srcset", "data")
+    ]  # fmt: skip
+    (image,) = sources
+    kind, _, data = image.partition(";base64,")
+    assert kind == "data:image/svg+xml"
+    assert base64.b64decode(data).decode() == SVG
+    assert not re.search(r"@import|url\(|https?:", page)
+    assert "prefers-color-scheme: dark" in page
+    assert " ".join(NOTES.split()) in " ".join("".join(parsed.text).split())
+
+
+def test_every_column_has_a_button_to_sort_by(study, results, plot):
+    study(("htl",))
+    parsed = Parsed(pages(results, plot)[0])
+    assert [tag for tag, _ in parsed.tags].count("button") == len(parsed.rows[0])

@@ -1,0 +1,60 @@
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from dmlbench.leaderboard.style import COLOURS, CONTROL_GRAY, colour, marker
+from dmlbench.losses import list_losses
+
+TO_CONES = [
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+]
+TO_LAB = [
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+]
+LIGHTEST = 0.8  # on white paper
+
+
+def oklab(code):
+    """Lightness, green-red and blue-yellow of Ottosson's OKLab, in which equal distances look
+    equal; 0.02 is just seen."""
+    rgb = np.array(to_rgb(code))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return np.array(TO_LAB) @ np.cbrt(np.array(TO_CONES) @ linear)
+
+
+def test_the_space_of_the_distances_is_oklab():
+    np.testing.assert_allclose(oklab("#ffffff"), [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(oklab("#ff0000"), [0.62796, 0.22486, 0.12585], atol=1e-4)
+
+
+def test_the_colours_of_the_losses_here_are_told_apart():
+    """One of them fails this for want of a colour in style.COLOURS? Give it one."""
+    codes = {colour(loss) for loss in (*COLOURS, *list_losses())} | {CONTROL_GRAY}
+    assert len(codes) > len(COLOURS)
+    for one, other in itertools.combinations(sorted(codes), 2):
+        assert np.linalg.norm(oklab(one) - oklab(other)) > 0.09, (one, other)
+    assert max(oklab(code)[0] for code in codes) < LIGHTEST
+
+
+def test_losses_of_like_colours_have_other_markers():
+    for one, other in itertools.combinations(COLOURS, 2):
+        if np.linalg.norm(oklab(colour(one)) - oklab(colour(other))) < 0.12:
+            assert marker(one) != marker(other), (one, other)
+
+
+def test_the_look_of_a_loss_is_its_own_in_every_study():
+    assert colour("htl") == COLOURS["htl"]
+    assert (colour("pml.CircleLoss"), marker("pml.CircleLoss")) == ("#9d343c", "s")
+    assert colour("control_random") == CONTROL_GRAY
+
+
+@pytest.mark.parametrize("loss", ["softtriple", "triplet"])
+def test_variants_of_a_loss_look_otherwise(loss):
+    variants = [loss, f"{loss}_k1", f"{loss}_k20", f"{loss}_distance_weighted"]
+    assert len({colour(variant) for variant in variants}) == 4
