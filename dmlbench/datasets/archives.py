@@ -115,7 +115,7 @@ def read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
                     continue
                 if not member.isreg() or member.issparse():
                     _refuse(path, name, "is a link, a device or a sparse file")
-                if member.size > LARGEST:
+                if not 0 <= member.size <= LARGEST:
                     _refuse(path, name, f"has {size(member.size)}; at most {size(LARGEST)} may be")
                 if name in names:
                     _refuse(path, name, "is there twice")

@@ -56,6 +56,10 @@ class Part:
     def size(self) -> int | None:
         return self.source.size if self.source else None
 
+    @property
+    def whole(self) -> bool:
+        return all(start >= stop for start, stop in self.missing)
+
     def open(self, source: Source, piece: int) -> None:
         """Go on with what is there where that is of the same file, else begin anew; in pieces of
         so many bytes. Raises DatasetError if the disk is too small."""
@@ -67,9 +71,13 @@ class Part:
             self.missing = [[0, sys.maxsize if source.size is None else source.size]]
         self.source = source
         self._look_for_space()
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            if source.ranges:
+                os.ftruncate(self._file, source.size or 0)
+        except OSError as error:
+            raise DatasetError(f"{self.path}: cannot be written: {error.strerror}") from None
         if source.ranges:
-            os.ftruncate(self._file, source.size or 0)
             self.missing = [
                 [at, min(at + piece, stop)]
                 for start, stop in self.missing
@@ -84,6 +92,9 @@ class Part:
             return self._waiting.popleft()
         except IndexError:
             return None
+
+    def put_back(self, piece: list[int]) -> None:
+        self._waiting.appendleft(piece)
 
     def write(self, piece: list[int], data: bytes) -> bool:
         """Put `data` where `piece` begins; what is beyond it is cut off. Whether it wants more."""

@@ -130,7 +130,7 @@ def _attempt(url: str, part: Part, manner: Manner, ranges: bool) -> None:
     with _ask(url, {"Range": "bytes=0-0"} if ranges else {}, manner) as response:
         whole = response.status_code == 200
         unpack = whole and _packed_on_the_way(response, part.name)
-        source = _source(url, response, unpack)
+        source = _source(url, response, part.name)
         part.open(source, manner.piece)
         if whole:
             (all_of_it,) = part.missing
@@ -167,24 +167,26 @@ def _together(part: Part, manner: Manner, jobs: Sequence[Callable[[], None]]) ->
                         due = time.monotonic() + manner.save
     finally:
         part.close()
-    if failed:
+    if failed and not part.whole:  # else a connection too many was refused
         raise min(failed, key=lambda error: isinstance(error, _Fault))
 
 
 def _pieces(source: Source, part: Part, manner: Manner) -> None:
-    """Fetch pieces until none is left."""
+    """Fetch pieces until none is left; one that fails is left to the other connections."""
     while piece := part.take():
         start, stop = piece
         wanted = {"Range": f"bytes={start}-{stop - 1}"}
         if source.validator:
             wanted["If-Range"] = source.validator
-        with _ask(source.url, wanted, manner) as response:
-            if _range(response) != (start, source.size) or _validator(response) not in (
-                source.validator,
-                None,
-            ):
-                raise _Fault("the file changes, or the server mixes up its parts", ranges=False)
-            _pour(response, part, piece, manner)
+        try:
+            with _ask(source.url, wanted, manner) as response:
+                same = _validator(response) in (source.validator, None)
+                if not same or _range(response, part.name) != (start, source.size):
+                    raise _Fault("the file changes, or the server mixes up its parts", ranges=False)
+                _pour(response, part, piece, manner)
+        except Exception:
+            part.put_back(piece)
+            raise
 
 
 def _pour(
@@ -247,21 +249,22 @@ def _retry_after(response: requests.Response) -> float:
     return 0.0
 
 
-def _source(url: str, response: requests.Response, unpack: bool) -> Source:
+def _source(url: str, response: requests.Response, name: str) -> Source:
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
-        return Source(url, int(length) if length.isdigit() and not unpack else None, None, False)
-    start, total = _range(response)
+        known = length.isdigit() and not _packed_on_the_way(response, name)
+        return Source(url, int(length) if known else None, None, False)
+    start, total = _range(response, name)
     if start != 0 or total is None:
         raise _Fault("the server mixes up parts of the file", ranges=False)
     return Source(url, total, _validator(response), True)
 
 
-def _range(response: requests.Response) -> tuple[int, int | None]:
+def _range(response: requests.Response, name: str) -> tuple[int, int | None]:
     """Where the part in this answer begins, and the size of the whole; of an answer that is none
     that can be used, (-1, None)."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    if response.status_code != 206 or not found or "Content-Encoding" in response.headers:
+    if response.status_code != 206 or not found or _packed_on_the_way(response, name):
         return -1, None
     return int(found[1]), int(found[2])
 

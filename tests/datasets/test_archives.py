@@ -226,14 +226,18 @@ class TestBombs:
         with pytest.raises(DatasetError, match="what follows its end is a bomb"):
             list(read_tar(path))
 
-    def test_headers_that_lead_round_in_circles_end(self, tmp_path: Path):
-        path = tmp_path / "a.tar"
-        for size in (-512, -1024, 2**60):
-            member = tarfile.TarInfo("circle")
-            member.size = size
-            path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
-            with pytest.raises(DatasetError, match=r"a\.tar"):
-                list(read_tar(path))
+    @pytest.mark.parametrize(
+        "kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE]
+    )
+    @pytest.mark.parametrize("size", [-512, -1024, -(2**40), 2**60])
+    def test_headers_that_lead_elsewhere_end_it_and_read_nothing(
+        self, tmp_path: Path, kind: bytes, size: int
+    ):
+        path, member = tmp_path / "a.tar", tarfile.TarInfo("circle")
+        member.type, member.size = kind, size
+        path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + CONTENT + bytes(10240))
+        with pytest.raises(DatasetError, match=r"a\.tar"):
+            next(read_tar(path))
 
 
 @pytest.mark.parametrize("kind", TARS)

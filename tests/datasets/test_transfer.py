@@ -501,6 +501,33 @@ def test_a_few_connections_at_once_and_never_more(server: Server, tmp_path: Path
     assert ranges == [0, *range(0, 200_000, 20_000)]
 
 
+def test_what_a_refused_connection_was_to_fetch_is_fetched_by_the_other(
+    server: Server, tmp_path: Path
+):
+    refused = threading.Event()
+
+    def page(handler: Handler, number: int) -> None:
+        if number == 2:
+            handler.answer(403)
+            refused.set()
+        else:
+            assert number == 0 or refused.wait(5)
+            handler.give(CONTENT)
+
+    two = QUICK._replace(connections=2, piece=60_000)
+    download([server.serve(page)], tmp_path / "a.zip", MD5, two)
+    assert_sent_once(server)
+
+
+def test_a_tgz_that_the_server_calls_packed_is_left_packed_and_gone_on_with(
+    server: Server, tmp_path: Path
+):
+    url = server.serve(breaks(7000, 4, Content_Encoding="x-gzip"), "/a.tgz")
+    download([url], tmp_path / "a.tgz", MD5, QUICK)
+    assert (tmp_path / "a.tgz").read_bytes() == CONTENT
+    assert_sent_once(server)
+
+
 def test_waits_longer_each_time_and_as_long_as_the_server_asks(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

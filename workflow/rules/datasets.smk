@@ -12,7 +12,7 @@ rule archives:
         f"{STUDY.folder}/logs/data/{{store}}.archives.log",
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     params:
         source=archive_source,
     message:
