@@ -150,7 +150,8 @@ def due(study: Study, stores: Path) -> Due:
             found.tables = found.tables or _after(found.evaluate)
         elif one.path not in found.evaluate and (not one.scored or not one.trained):
             found.holes.append(one.path)
-    at_work = {study.runs[path].store for path in (*found.train, *found.evaluate)}
+    at_work = {name for path in found.train for name in study.runs[path].stores}
+    at_work |= {study.runs[path].tested.store for path in found.evaluate}
     found.store = [
         name
         for name in study.stores
