@@ -37,10 +37,11 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         for name in (*plan.datasets, *settings.datasets)
     }
     tests = {
-        name: _test_on(name, data, settings.datasets, problems) for name, data in datasets.items()
+        name: _test_on(name, found, settings.datasets, problems) for name, found in datasets.items()
     }
     for name in plan.datasets:
-        if (data := datasets[name]) and "train" not in data[1].get("splits", ["train"]):
+        resolved = datasets[name]
+        if resolved and "train" not in resolved[1].get("splits", ["train"]):
             problems.append(
                 f"datasets.{name}: it has no training split. Train on another data set, and give "
                 f"that one `test_on: {name}`."
@@ -53,14 +54,14 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         problems += _missing_weights(name, backbones[name])
     for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
-            EMBEDDINGS + name: (EMBEDDINGS, {"file": made.file})
-            for name, made in elsewhere.items()
-            if made and made.dataset == dataset
+            EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
+            for name, entry in elsewhere.items()
+            if entry and entry.dataset == dataset
         }
         found_data, model = datasets[dataset], backbones[backbone]
         if found_data and model:
-            entry, facts = found_data
-            merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": entry})
+            data, facts = found_data
+            merged = _recipe(recipe, {f"backbones.{backbone}": model, f"datasets.{dataset}": data})
             if isinstance(merged, list):
                 problems += merged
                 continue
@@ -78,7 +79,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                         backbone=backbone,
                         loss=loss,
                         seed=seed,
-                        data=entry,
+                        data=data,
                         facts=facts,
                         model=model,
                         loss_type=kind,
