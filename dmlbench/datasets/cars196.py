@@ -18,6 +18,7 @@ ImageNet holds cars too.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
 def _original(file: Path) -> Iterator[tuple[str, int, str, str]]:
     """Member, number and name of the class, and place of each annotation."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
+    damage = (ValueError, KeyError, TypeError, IndexError, OSError, NotImplementedError)
     try:
         content = loadmat(file, squeeze_me=True)
         names = [str(name) for name in content["class_names"]]
@@ -86,12 +89,12 @@ def _original(file: Path) -> Iterator[tuple[str, int, str, str]]:
             where = f"{file}, annotation {place}"
             number = whole_number(str(number), where, 1, len(names))
             yield str(member), number, names[number - 1], where
-    except (ValueError, KeyError, TypeError, IndexError, OSError, NotImplementedError) as error:
+    except (*damage, MatReadError, zlib.error) as error:
         raise DatasetError(f"{file}: these are not the annotations of Cars196: {error!r}") from None
 
 
 def _mirror(archive: Path) -> Iterator[tuple[str, int, str, str]]:
-    names = [" ".join(line) for _, line in read_table(archive, "names.csv")]
+    names = [name for _, (name,) in read_table(archive, "names.csv", separator="\n")]
     for split in ("train", "test"):
         lines = read_table(archive, f"anno_{split}.csv", columns=6, separator=",")
         for where, (file, *_box, text) in lines:

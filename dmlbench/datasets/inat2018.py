@@ -88,8 +88,9 @@ def _rows(lists: Path, annotations: Path) -> Iterator[Row]:
 
 def _taxonomy(annotations: Path) -> dict[str, tuple[str, ...]]:
     """Super-classes of each species, by its number."""
-    text = read_member(annotations, "train2018.json").decode()
+    content = read_member(annotations, "train2018.json")
     try:
+        text = content.decode()
         # the categories alone: all of the file as objects would take a gigabyte
         start = text.index("[", text.index('"categories"'))
         categories, _ = json.JSONDecoder().raw_decode(text, start)

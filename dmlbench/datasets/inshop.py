@@ -81,6 +81,7 @@ def _rows(partition: Path) -> list[Row]:
         categories[item] = min(level, categories.get(item, level))
         split = "train" if status == "train" else "test"
         rows.append(Row(path, item, level, split, _ROLES[status], where))
-    ((where, (total,)),) = [*read_table(partition)][:1]
-    check_counts("inshop", {"images": (len(rows), whole_number(total, where))}, partition)
+    where, total = next(read_table(partition))
+    declared = whole_number(" ".join(total), where)
+    check_counts("inshop", {"images": (len(rows), declared)}, partition)
     return [row._replace(levels=categories[row.class_name]) for row in rows]

@@ -84,7 +84,8 @@ def test_a_wrong_line_of_the_mirror_is_named(pack_made, mirror, file, old, new, 
 
 
 def test_annotations_of_something_else_are_refused(pack_made, original):
-    for content in (b"no MATLAB file at all", annotations([1, 2], names=[])):
+    whole = annotations([1, 2])
+    for content in (b"no MATLAB file at all", b"", whole[:900], annotations([1, 2], names=[])):
         with pytest.raises(DatasetError, match=r"cars_annos\.mat"):
             pack_made("cars196", original | {"cars_annos.mat": content})
 

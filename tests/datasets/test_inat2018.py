@@ -91,7 +91,8 @@ def test_another_taxonomy_says_which_level_differs(pack_made, files):
 
 
 @pytest.mark.parametrize(
-    "content", [b"{}", b'{"categories": [', b'{"categories": [{"id": 3}]}', b'{"categories": [3]}']
+    "content",
+    [b"\xff", b"{}", b'{"categories": [', b'{"categories": [{"id": 3}]}', b'{"categories": [3]}'],
 )
 def test_annotations_without_a_taxonomy_are_refused(pack_made, files, content):
     files[ANNOTATIONS] = {"train2018.json": content}

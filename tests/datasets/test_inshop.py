@@ -58,6 +58,7 @@ def test_an_item_under_two_categories_is_of_the_first_by_name(pack_made, files):
         (b"img/MEN/", b"MEN/", r"line 6: MEN/Denim/.* is not img/"),
         (b" id_00000001 ", b" ", r"line 3: it has 2 fields, expected 3"),
         (b"12\r\n", b"13\r\n", r"images: found 12, expected 13"),
+        (b"12\r\n", b"12 13\r\n", r"line 1: '12 13' is no whole number"),
         (b"12\r\n", b"twelve\r\n", r"line 1: 'twelve' is no whole number"),
         (b"query", b"gallery", r"(?s)query: found 2, expected 3.*gallery: found 4, expected 3"),
         (b"/00_1_front", b"/09_1_front", r"line 3: no img/WOMEN/Dresses/id_00000001/09_1_front"),
