@@ -179,3 +179,53 @@ def test_another_process_gets_the_path_and_not_the_pixels(glyphs: Store):
     assert len(pickle.dumps(glyphs)) < 1000
     again = pickle.loads(pickle.dumps(glyphs))
     np.testing.assert_array_equal(again.read(np.arange(3))[0], glyphs.read(np.arange(3))[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_store_of_jpeg_files_gives_nearly_the_same_pixels_and_padding(
+    pack_images: Callable[..., Store],
+    png: Callable[[np.ndarray], bytes],
+    tmp_path: Path,
+    channels: int,
+):
+    images = []
+    for number, (height, width) in enumerate([(40, 60), (50, 40), (40, 40)]):
+        ramp = np.linspace(10 * number, 200, height * width * channels)
+        array = ramp.reshape(height, width, channels).astype(np.uint8)
+        encoded = png(array[:, :, 0] if channels == 1 else array)
+        images.append((Row(f"{number}", f"{number}", (), "test"), encoded))
+    pixels, jpeg = (
+        pack_images(images[::-1], 40, tmp_path / form, channels, form=form)
+        for form in ("pixels", "jpeg")
+    )
+    rows = np.array([2, 0, 1, 0])
+    (expected, sizes), (found, same) = pixels.read(rows), jpeg.read(rows)
+    np.testing.assert_array_equal(sizes, same)
+    assert (found.dtype, found.shape) == (np.uint8, expected.shape)
+    assert np.abs(found.astype(int) - expected).max() <= 6
+    assert not found[1, :, 40:].any()
+    again = pickle.loads(pickle.dumps(jpeg))
+    np.testing.assert_array_equal(again.read(rows)[0], found)
+
+
+def test_images_of_one_size_are_found_by_their_offsets(
+    pack_images: Callable[..., Store], png: Callable[[np.ndarray], bytes], tmp_path: Path
+):
+    images = [
+        (Row(f"{9 - i}", "c", (), "train"), png(np.full((4, 4), i, np.uint8))) for i in range(9)
+    ]
+    store = pack_images(images, 4, tmp_path / "store")
+    assert store.uniform
+    assert store.read(np.array([0, 3, 8]))[0][:, 0, 3, 3].tolist() == [8, 5, 0]
+
+
+def test_columns_are_read_when_they_are_asked_for(glyphs: Store):
+    store = Store(glyphs.path)
+    assert list(store.index)[:4] == ["id", "path", "label", "class_name"]
+    assert len(store.index) == len(list(store.index))
+    assert not {"path", "digest"} & store.index._read.keys()
+    assert store.index["path"][0] == min(store.index["path"])
+    with pytest.raises(KeyError):
+        store.index["nothing"]
+    assert store.pairs is None
+    assert set(store.protocols["protocol"]) == {"zero_shot"}

@@ -129,3 +129,11 @@ def test_it_runs_from_another_folder(project, tmp_path):
     output = project.run("--dry-run", "--directory", str(tmp_path / "else where"), study=study)
     assert "else where/data/stores/" in output
     assert "Write the table and the plots" in output
+
+
+def test_a_store_that_another_study_made_meanwhile_is_not_touched(finished, data_folder):
+    (manifest,) = data_folder.glob("stores/*/manifest.json")
+    before = manifest.stat()
+    finished.run("--forcerun", "store", "--", str(manifest))
+    after = manifest.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

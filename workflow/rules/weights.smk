@@ -11,7 +11,7 @@ rule weights:
         f"{STUDY.folder}/logs/weights/{{weights}}.benchmark.tsv"
     retries: 0
     conda:
-        "../../envs/dmlbench.yaml"
+        ENVIRONMENT
     message:
         "Fetch the weights {wildcards.weights}"
     shell:
