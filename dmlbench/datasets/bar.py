@@ -47,9 +47,9 @@ class Bar:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them: 1.1 GB."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
+    """Bytes as people read them: 1.07 GB."""
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if count >= 1000:
+            count, unit = count / 1000, larger
+    return f"{count:,.2f}".rstrip("0").rstrip(".") + f" {unit}"

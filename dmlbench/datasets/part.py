@@ -7,7 +7,6 @@ import shutil
 import sys
 import threading
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,7 +75,7 @@ class Part:
             if source.ranges:
                 os.ftruncate(self._file, source.size or 0)
         except OSError as error:
-            raise DatasetError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
         if source.ranges:
             self.missing = [
                 [at, min(at + piece, stop)]
@@ -106,7 +105,9 @@ class Part:
                 try:
                     count = os.pwrite(self._file, view, piece[0])
                 except OSError as error:
-                    raise DatasetError(f"{self.path}: cannot be written: {error}") from None
+                    raise DatasetError(
+                        f"{self.path}: cannot be written: {error.strerror}"
+                    ) from None
                 piece[0] += count
                 self.done += count
                 view = view[count:]
@@ -114,22 +115,26 @@ class Part:
 
     def save(self) -> None:
         """Note what is missing, for one who comes later."""
-        if self._file is None or self.source is None or not self.source.ranges:
+        if self._file is None or self.source is None:
             return
         with self._lock:
             missing = [[start, stop] for start, stop in self.missing if start < stop]
-        with suppress(OSError):  # on a full disk there is no note, and the next one begins anew
+        try:
             os.fsync(self._file)  # what is noted as there is there, even if the machine dies
-            write_json(self._note, {**self.source._asdict(), "missing": missing})
+            if self.source.ranges:
+                write_json(self._note, {**self.source._asdict(), "missing": missing})
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def close(self) -> None:
         """Nothing is written after this, even by a thread that is still there."""
-        if self._file is not None:
+        try:
             self.save()
+        finally:
             with self._lock:
                 file, self._file = self._file, None
-            os.fsync(file)
-            os.close(file)
+            if file is not None:
+                os.close(file)
 
     def become(self, path: Path) -> None:
         """Take the name of the whole file."""
@@ -169,6 +174,9 @@ class Part:
         if old.url != source.url:
             return self.sure
         return old.validator == source.validator and (self.sure or source.validator is not None)
+
+    def _unwritable(self, error: OSError) -> DatasetError:
+        return DatasetError(f"{self.path}: cannot be written: {error.strerror}")
 
     def _look_for_space(self) -> None:
         free = shutil.disk_usage(self.path.parent).free
