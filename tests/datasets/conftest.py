@@ -1,11 +1,15 @@
 import hashlib
 import io
 import itertools
+import os
 import random
 import tarfile
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmlbench.datasets import Row, decoding, omniglot
+from dmlbench.datasets import Row, decoding, load, omniglot
 from dmlbench.datasets import pack as pack_module
 from dmlbench.datasets.pack import pack
 from dmlbench.datasets.store import Store
@@ -181,20 +185,55 @@ def searched() -> Callable[..., tuple[list[int], list[int]]]:
 
 
 @pytest.fixture
-def pack_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
-    """Write the archives of a data set, {file name: members or content}, and pack them."""
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A folder that a server on this machine shows, and its address."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # nobody waits for the disk
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as http:
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        yield SimpleNamespace(folder=folder, url=f"http://127.0.0.1:{http.server_port}")
+        http.shutdown()
+
+
+@pytest.fixture
+def pack_made(
+    web: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Store]:
+    """Write the archives of a data set, {file name: members or content}, download them, and pack
+    them. Those that are had by hand are put in place; others that are not given are not found."""
     monkeypatch.setattr(decoding, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(2))
     counter = itertools.count()
 
     def pack_them(
         name: str, archives: dict[str, dict[str, bytes] | bytes], side: int = 8, seed: int = 0
     ) -> Store:
-        folder = tmp_path / f"archives{next(counter)}"
+        place = f"data{next(counter)}"
+        shown, folder = web.folder / place, tmp_path / place
+        shown.mkdir()
         folder.mkdir()
+        module = load(name)
+        groups = module.SOURCES if isinstance(module.SOURCES, tuple) else (module.SOURCES,)
+        here = [
+            {
+                file: archive._replace(urls=(f"{web.url}/{place}/{file}",) if archive.urls else ())
+                for file, archive in group.items()
+            }
+            for group in groups
+        ]
+        monkeypatch.setattr(module, "SOURCES", tuple(here))
         checksums = {}
         for file, members in archives.items():
-            _write(folder / file, members, seed)
-            checksums[file] = f"md5:{hashlib.md5((folder / file).read_bytes()).hexdigest()}"
+            _write(shown / file, members, seed)
+            checksums[file] = f"md5:{hashlib.md5((shown / file).read_bytes()).hexdigest()}"
+            if any(file in group and not group[file].urls for group in here):
+                (shown / file).rename(folder / file)
         pack(name, side, folder / "store", folder, checksums)
         store = Store(folder / "store")
         _, sizes = store.read(np.arange(len(store)))
