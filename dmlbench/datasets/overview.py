@@ -173,11 +173,11 @@ def _facts(name: str, data: Path) -> list[str]:
     lines.append(f"  levels         {', '.join(facts.get('levels', [])) or 'none'}")
     lines.append(f"  archives       {_archives(name, data)}")
     for group in _groups(getattr(dataset, "SOURCES", {})):
-        for file, (where, checksum, *_) in group.items():
+        for file, (where, checksum, *by_hand) in group.items():
             urls = [where] if isinstance(where, str) else where
             there = "there" if (data / "archives" / file).is_file() else "missing"
             lines.append(f"    {file}: {there}, {checksum or 'no checksum is published'}")
-            lines += [f"      {url}" for url in urls]
+            lines += [f"      {text}" for text in (*urls, *by_hand) if text]
     return lines
 
 
