@@ -106,22 +106,20 @@ def pack(
                 for name, table in written.items():
                     pq.write_table(table, partial / name)
         files = {name: (partial / name).stat().st_size for name in ("images.bin", *written)}
+        manifest = {
+            **asked,
+            "images": len(rows),
+            "splits": counts,
+            "content": tables.content(*written.values()),
+            "files": files,
+            "cut": _cut(index, side),
+            "settings": settings,
+        }
         # a store without a manifest is no store, so no reader sees old and new files together
         (out / "manifest.json").unlink(missing_ok=True)
         for name in files:
             (partial / name).replace(out / name)
-        write_json(
-            out / "manifest.json",
-            {
-                **asked,
-                "images": len(rows),
-                "splits": counts,
-                "content": tables.content(*written.values()),
-                "files": files,
-                "cut": _cut(index, side),
-                "settings": settings,
-            },
-        )
+        write_json(out / "manifest.json", manifest)
         shutil.rmtree(partial)
 
 
