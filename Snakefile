@@ -3,7 +3,7 @@
 #   snakemake                                      the demo study, or what is left of it
 #   snakemake --configfile config/omniglot.yaml    another study
 #   snakemake -n                                   what would run, and why
-#   snakemake data                                 only the packed images
+#   snakemake data                                 only the images: fetched and packed
 #   snakemake --report report.zip                  a finished study's tables, plots and provenance
 #   snakemake track                                the results to MLflow, even if `tracking: false`
 #
@@ -19,6 +19,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/leaderboard.smk"
@@ -27,9 +28,11 @@ include: "workflow/rules/tracking.smk"
 
 localrules:
     all,
+    archives,
     data,
     leaderboard,
     track,
+    weights,
 
 
 onstart:

@@ -6,13 +6,15 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dmlbench import __version__, source
 from dmlbench.datasets import DatasetError
-from dmlbench.files import MissingResult, write_json
+from dmlbench.files import MissingResult, data_folder, write_json
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 
@@ -29,11 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
         sys.exit(f"dmlbench: {error}")
-
-
-def data_folder() -> Path:
-    """Archives and packed stores: DMLBENCH_DATA, or data/ where the command is given."""
-    return Path(os.environ.get("DMLBENCH_DATA", "data"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,16 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--output", type=Path, required=True, help=".npz to write")
     listing = command("list", _list, "what a study can name")
     listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
-    listing.add_argument("--markdown", action="store_true", help="losses as docs/losses.md")
+    listing.add_argument("--markdown", action="store_true", help="losses or datasets as docs/*.md")
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
-    data = command("data", _data, "pack the images of a data set into a store")
-    data.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
-    data.add_argument("side", type=int, help="short side of the packed images in pixels")
-    data.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; else {}")
-    data.add_argument("store", type=Path, help="folder to make")
-    data.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    data = command("data", None, "data sets and their packed images")
+    _data_commands(data.add_subparsers(required=True, metavar="command"))
+    weights = command("weights", _weights, "fetch timm's weights, for `pretrained: true`")
+    weights.add_argument("model", help="as `dmlbench list backbones` names it, tag or no tag")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
@@ -92,6 +87,32 @@ def _parser() -> argparse.ArgumentParser:
     tracking.add_argument("--key", help="refuse to write under another key")
     with_study("verdict", _verdict, "exit with 1 if a run failed, and make it run again next time")
     return parser
+
+
+def _data_commands(commands: Any) -> None:
+    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(do=do)
+        return added
+
+    packing = command("pack", _pack, "pack the images of a data set into a store")
+    packing.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    packing.add_argument("side", type=int, help="short side of the packed images in pixels")
+    packing.add_argument("checksums", type=json.loads, help="of archives of your own, JSON; or {}")
+    packing.add_argument("form", choices=("pixels", "jpeg"), help="how images are kept")
+    packing.add_argument("store", type=Path, help="folder to make")
+    packing.add_argument("--options", type=json.loads, help="of a type that has some, JSON")
+    command("list", _data_list, "data sets, their archives and packed images: there or missing")
+    showing = command("show", _data_show, "facts, fingerprints and a contact sheet of a data set")
+    showing.add_argument("name", help="a data set, or a folder of packed images")
+    showing.add_argument("--side", type=int, help="only the packed images of this short side")
+    showing.add_argument("--sheet", type=Path, help="contact sheet to write; else in the store")
+    verifying = command("verify", _data_verify, "read packed images whole: are they as packed?")
+    verifying.add_argument("name", help="a data set, or a folder of packed images")
+    fetching = command("fetch", _fetch, "download the archives of a data set, or what is left")
+    fetching.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
+    own = "of archives of your own, JSON"
+    fetching.add_argument("checksums", type=json.loads, nargs="?", default={}, help=own)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -128,16 +149,19 @@ def _embed(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     from dmlbench import installed
+    from dmlbench.datasets import _headers as of_datasets
     from dmlbench.datasets import list_datasets
-    from dmlbench.losses import _headers as headers
+    from dmlbench.losses import _headers as of_losses
 
     if options.markdown:
-        if options.noun != "losses":
-            raise StudyError("list", [f"--markdown is for losses, not for {options.noun}."])
-        print(headers.markdown(), end="")
+        pages = {"losses": of_losses.markdown, "datasets": of_datasets.markdown}
+        if options.noun not in pages:
+            known = " and ".join(pages)
+            raise StudyError("list", [f"--markdown is for {known}, not for {options.noun}."])
+        print(pages[options.noun](), end="")
         return 0
     nouns = {
-        "losses": headers.lines,
+        "losses": of_losses.lines,
         "datasets": list_datasets,
         "backbones": lambda: sorted(installed.timm_models()),
     }
@@ -152,18 +176,65 @@ def _schema(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data(options: argparse.Namespace) -> int:
+def _pack(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
-    archives = data_folder() / "archives"
     pack(
         options.type,
         options.side,
         options.store,
-        archives,
+        data_folder() / "archives",
         options.checksums,
         options=options.options,
+        form=options.form,
     )
+    return 0
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import listing
+
+    print(listing(data_folder()))
+    return 0
+
+
+def _data_show(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import describe
+
+    print(describe(options.name, options.side, options.sheet, data_folder()))
+    return 0
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.overview import verify
+
+    for line in verify(options.name, data_folder()):
+        print(line, flush=True)
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """Fetch, and print what is there then. A download that is stopped notes where it is."""
+    from dmlbench.datasets import load
+    from dmlbench.datasets.archives import contents, fetch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sources, checksums = getattr(load(options.type), "SOURCES", {}), options.checksums
+    try:
+        paths = fetch(sources, data_folder() / "archives", checksums)
+    except KeyboardInterrupt:
+        raise DatasetError("stopped: the same command goes on from here") from None
+    print(json.dumps(contents(sources, paths, checksums), indent=1))
+    return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from dmlbench.backbones.weights import MissingWeights, stage
+
+    try:
+        print(stage(options.model))
+    except MissingWeights as error:
+        sys.exit(f"dmlbench: {error}")
     return 0
 
 

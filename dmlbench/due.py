@@ -39,6 +39,7 @@ class Due:
     """The jobs that are due, by their rule."""
 
     store: list[str] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)
     train: dict[str, Why] = field(default_factory=dict)
     evaluate: dict[str, Why] = field(default_factory=dict)
     tables: Why | None = None
@@ -50,8 +51,9 @@ class Due:
     @property
     def counts(self) -> dict[str, int]:
         """Number of jobs of each rule that has some."""
-        runs = {"store": self.store, "train": self.train, "evaluate": self.evaluate}
-        counts = {rule: len(jobs) for rule, jobs in runs.items()}
+        names = {"store": self.store, "weights": self.weights}
+        runs = {"train": self.train, "evaluate": self.evaluate}
+        counts = {rule: len(jobs) for rule, jobs in {**names, **runs}.items()}
         last = {"tables": self.tables, "track": self.track, "verdict": self.verdict}
         counts |= {rule: int(why is not None) for rule, why in last.items()}
         return {rule: count for rule, count in counts.items() if count}
@@ -150,11 +152,17 @@ def due(study: Study, stores: Path) -> Due:
             found.tables = found.tables or _after(found.evaluate)
         elif one.path not in found.evaluate and (not one.scored or not one.trained):
             found.holes.append(one.path)
-    at_work = {study.runs[path].store for path in (*found.train, *found.evaluate)}
+    at_work = {name for path in found.train for name in study.runs[path].stores}
+    at_work |= {study.runs[path].tested.store for path in found.evaluate}
     found.store = [
         name
         for name in study.stores
         if name in at_work and not (stores / name / "manifest.json").is_file()
+    ]
+    starts = {study.runs[path].weights for path in found.train if study.runs[path].uses_model}
+    folder = stores.parent / "weights"
+    found.weights = [
+        name for name in starts if name and not (folder / f"{name}.safetensors").is_file()
     ]
     return found
 

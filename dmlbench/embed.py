@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets import DatasetError, Row, listed
-from dmlbench.datasets.decoding import Decoded, Source, decode, from_bytes, from_file
+from dmlbench.datasets.decoding import Decoded, Source, decode, from_file
 from dmlbench.datasets.metadata import is_zip, open_zip
+from dmlbench.datasets.store import unpacked
 from dmlbench.files import MissingResult, read_result, replacing
 from dmlbench.training.batches import centre
 from dmlbench.training.train import EMBED_BATCH, autocast, set_up, to_device
@@ -64,7 +65,8 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
     set_up(run.recipe, device)
     found = find(places)
     names = [name for inside in found.values() for name in inside]
-    chunks = decode(_sources(found), run.model.side, run.facts["channels"])
+    channels, form = run.facts["channels"], run.data.store
+    chunks = decode(_sources(found), run.model.side, channels, form)
     with (
         replacing(output) as temporary,
         zipfile.ZipFile(temporary, "w") as archive,
@@ -73,7 +75,7 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
         with archive.open("embeddings.npy", "w", force_zip64=True) as file:
             head = {"descr": "<f4", "fortran_order": False, "shape": (len(names), run.model.dim)}
             np.lib.format.write_array_header_1_0(file, head)
-            for batch in _batches(chunks, run.facts["channels"]):
+            for batch in _batches(chunks, channels, form):
                 file.write(_embed(model, run, batch, device).tobytes())
                 progress.update(len(batch.sizes))
         for name, values in {"path": np.array(names), "train_key": np.array(run.train_key)}.items():
@@ -147,7 +149,7 @@ def _sources(found: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
         if is_zip(place):
             with open_zip(place) as archive:
                 for name in names:
-                    yield _row(name, place), partial(from_bytes, _read(archive, name))
+                    yield _row(name, place), _read(archive, name)
         else:
             for name in names:
                 inside = place.is_dir()
@@ -166,22 +168,19 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
         return b""  # which is no image, and is named as such
 
 
-def _batches(chunks: Iterator[Decoded], channels: int) -> Iterator[Batch]:
-    """Batches of EMBED_BATCH images; none once an image was damaged, as `decode` raises then when
-    it has found the others."""
+def _batches(chunks: Iterator[Decoded], channels: int, form: str) -> Iterator[Batch]:
+    """Batches of EMBED_BATCH images."""
     images: list[NDArray[np.uint8]] = []
-    whole = True
     for chunk in chunks:
-        whole = whole and not chunk.failed
-        if whole:
-            pixels, start = np.frombuffer(chunk.pixels, np.uint8), 0
-            for height, width in chunk.sizes:
-                end = start + channels * height * width
-                images.append(pixels[start:end].reshape(channels, height, width))
-                start = end
-            while len(images) >= EMBED_BATCH:
-                yield _padded(images[:EMBED_BATCH])
-                del images[:EMBED_BATCH]
+        content, start = np.frombuffer(chunk.content, np.uint8), 0
+        for image in chunk.images:
+            end = start + image.bytes
+            shape = channels, image.height, image.width
+            images.append(unpacked(content[start:end], form, shape))
+            start = end
+        while len(images) >= EMBED_BATCH:
+            yield _padded(images[:EMBED_BATCH])
+            del images[:EMBED_BATCH]
     if images:
         yield _padded(images)
 

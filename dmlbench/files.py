@@ -1,4 +1,5 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Where data stands, and writing files so that a reader sees the old one or the new one, never
+half of one."""
 
 from __future__ import annotations
 
@@ -12,6 +13,11 @@ from typing import Any
 
 class MissingResult(Exception):
     """A result is missing, or is not the one that the study asks for; the text is for people."""
+
+
+def data_folder() -> Path:
+    """Archives, packed stores and weights: DMLBENCH_DATA, or data/ where the command is given."""
+    return Path(os.environ.get("DMLBENCH_DATA", "data"))
 
 
 @contextlib.contextmanager

@@ -36,6 +36,16 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         name: _dataset(name, settings.datasets, problems)
         for name in (*plan.datasets, *settings.datasets)
     }
+    tests = {
+        name: _test_on(name, found, settings.datasets, problems) for name, found in datasets.items()
+    }
+    for name in plan.datasets:
+        resolved = datasets[name]
+        if resolved and "train" not in resolved[1].get("splits", ["train"]):
+            problems.append(
+                f"datasets.{name}: it has no training split. Train on another data set, and give "
+                f"that one `test_on: {name}`."
+            )
     elsewhere = {name: _embeddings(name, settings, problems) for name in plan.embeddings}
     controls: dict[str, tuple[str, dict[str, Any]]] = {
         CONTROL + name: (CONTROL + name, {}) for name in plan.controls
@@ -76,6 +86,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                         loss_options=options,
                         recipe=merged,
                         evaluation=settings.evaluation,
+                        elsewhere=tests[dataset],
                     )
 
 
@@ -120,10 +131,12 @@ def _backbone(
 
 
 def _missing_weights(name: str, backbone: Backbone | None) -> list[str]:
-    weights = backbone and backbone.pretrained
+    weights, path = backbone and backbone.pretrained, f"backbones.{name}.pretrained"
     if isinstance(weights, str) and not Path(weights).is_file():
-        path = f"backbones.{name}.pretrained"
         return [f"{path}: there is no file {weights}. true takes timm's own."]
+    if backbone and weights is True and backbone.type not in installed.timm_weights():
+        own = installed.backbone_module(backbone.type) != "dmlbench.backbones.timm"
+        return [] if own else [f"{path}: timm has no weights of {backbone.type}."]
     return []
 
 
@@ -154,6 +167,33 @@ def _dataset(
     except DatasetError as error:
         problems.append(f"{path}: {error}")
         return None
+
+
+def _test_on(
+    name: str,
+    trained: tuple[Dataset, dict[str, Any]] | None,
+    entries: Mapping[str, dict[str, Any]],
+    problems: list[str],
+) -> tuple[str, Dataset, dict[str, Any]] | None:
+    """Name, entry and facts of the data set that the data set `name` is tested on, where that is
+    another one."""
+    if not trained or not (other := trained[0].test_on):
+        return None
+    path = f"datasets.{name}.test_on"
+    known = {*entries, *list_datasets()} - {name}
+    if other not in known:
+        hint = did_you_mean(other, known)
+        problems.append(f"{path}: no other data set '{other}'. {hint}")
+        return None
+    if not (found := _dataset(other, entries, problems)):
+        return None
+    if found[1]["channels"] != trained[1]["channels"]:
+        problems.append(
+            f"{path}: {other} has {found[1]['channels']} channels, and {name} has "
+            f"{trained[1]['channels']}. What was trained on one cannot see the other."
+        )
+        return None
+    return other, *found
 
 
 def _embeddings(name: str, settings: Settings, problems: list[str]) -> Embeddings | None:

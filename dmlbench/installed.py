@@ -24,6 +24,15 @@ _LIST_MODELS = """
 import json, timm
 print(json.dumps(timm.list_models() + timm.list_pretrained()))
 """
+_LIST_WEIGHTS = """
+import json, timm
+found = {}
+for name in timm.list_models() + timm.list_pretrained():
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is not None and config.has_weights:
+        found[name] = ".".join(filter(None, [config.architecture, config.tag]))
+print(json.dumps(found))
+"""
 _LIST_PML = """
 import json
 from dmlbench.losses._pml import catalogue
@@ -79,9 +88,23 @@ def timm_models() -> frozenset[str]:
     Raises:
         BrokenInstallation: timm does not import, as beside a torchvision of another torch.
     """
+    return frozenset(_ask_timm("timm", _LIST_MODELS))
+
+
+@cache
+def timm_weights() -> dict[str, str]:
+    """The weights that timm's models start from: name, with or without a tag -> name with its tag.
+
+    Raises:
+        BrokenInstallation: timm does not import.
+    """
+    return _ask_timm("timm-weights", _LIST_WEIGHTS)
+
+
+def _ask_timm(name: str, script: str) -> Any:
     found = versions("torch", "torchvision", "timm")
     try:
-        return frozenset(_asked("timm", found, _LIST_MODELS))
+        return _asked(name, found, script)
     except BrokenInstallation as error:
         shown = ", ".join(f"{name} {number}" for name, number in found.items())
         raise BrokenInstallation(BROKEN_TIMM.format(error=error, versions=shown)) from None

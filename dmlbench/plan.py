@@ -27,6 +27,8 @@ def show_diff(study: Study, stores: Path) -> None:
     print(_summary(study, found))
     if found.store:
         print(f"\nstore: {len(found.store)}\n  to be packed: {', '.join(found.store)}")
+    if found.weights:
+        print(f"\nweights: {len(found.weights)}\n  to be fetched: {', '.join(found.weights)}")
     for rule, jobs in (("train", found.train), ("evaluate", found.evaluate)):
         if jobs:
             print(f"\n{rule}: {len(jobs)}")

@@ -287,14 +287,16 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _datasets(run: Run) -> list[dict[str, str]]:
     """The two splits, by the facts that are in the run's key."""
-    identity = f"{run.store} {run.data.class_fraction}"
-    return [
-        {
-            "name": f"{run.data.type}-{split}",
-            "digest": sha256(f"{split} {identity}".encode()).hexdigest()[:16],
-            "source_type": "local",
-            "source": json.dumps({"uri": f"data/stores/{run.store}"}),
-            "profile": json.dumps({**run.facts, "class_fraction": run.data.class_fraction}),
-        }
-        for split in SPLITS
-    ]
+    datasets = []
+    for split, of in zip(SPLITS, (run, run.tested), strict=True):
+        identity = f"{of.store} {of.data.class_fraction}"
+        datasets.append(
+            {
+                "name": f"{of.data.type}-{split}",
+                "digest": sha256(f"{split} {identity}".encode()).hexdigest()[:16],
+                "source_type": "local",
+                "source": json.dumps({"uri": f"data/stores/{of.store}"}),
+                "profile": json.dumps({**of.facts, "class_fraction": of.data.class_fraction}),
+            }
+        )
+    return datasets

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 from dmlbench import installed, source
+from dmlbench.datasets import FORMAT
 from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
@@ -34,6 +35,8 @@ class Run:
     loss_options: Mapping[str, Any]
     recipe: Recipe
     evaluation: Evaluation
+    elsewhere: tuple[str, Dataset, Mapping[str, Any]] | None = None
+    """Name, entry and facts of the data set that it is tested on, where that is another one."""
 
     @property
     def path(self) -> str:
@@ -60,27 +63,52 @@ class Run:
         return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None
 
     @property
+    def weights(self) -> str | None:
+        """Name of timm's weights that the model starts from, where it is one with such."""
+        timms = installed.backbone_module(self.model.type) == "dmlbench.backbones.timm"
+        is_theirs = timms and self.model.pretrained is True
+        return installed.timm_weights()[self.model.type] if is_theirs else None
+
+    @property
     def store(self) -> str:
-        """Name of the folder of packed images: other facts or archives, another folder, so that
-        a store is made once and never again. An entry with options is a data set of its own."""
+        """Name of the folder of packed images: other facts, archives or format, another folder, so
+        that a store is made once and never again. An entry with options is a data set of its
+        own."""
         name = self.dataset if self.data.options else self.data.type
-        return f"{name}-{self.model.side}-{key(self.facts, self.data.checksums)[:8]}"
+        form = "" if self.data.store == "pixels" else f"-{self.data.store}"
+        digest = key(FORMAT, self.facts, self.data.checksums)[:8]
+        return f"{name}-{self.model.side}{form}-{digest}"
+
+    @cached_property
+    def tested(self) -> Run:
+        """This run with the data set of its test in place of the one that it is trained on."""
+        if self.elsewhere is None:
+            return self
+        dataset, data, facts = self.elsewhere
+        return replace(self, dataset=dataset, data=data, facts=facts, elsewhere=None)
+
+    @property
+    def stores(self) -> list[str]:
+        """Names of the packed images that it reads."""
+        both = [self.store, self.tested.store] if self.trains else [self.tested.store]
+        return [*dict.fromkeys(both)]
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that can change the training's numbers: no names, no paths."""
-        data = {"type": self.data.type, "class_fraction": self.data.class_fraction}
-        data |= {"facts": dict(self.facts)}
         if self.embeddings:
-            return {"dataset": data, "embeddings": _file_digest(self.embeddings)}
+            return {**_images(self.tested), "embeddings": _file_digest(self.embeddings)}
         recipe = self.recipe.model_dump(mode="json")
         if self.control:
             recipe = {name: recipe[name] for name in ("pooling", "gpu_precision", "cpu_threads")}
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))
+        elif self.weights:
+            model["pretrained"] = f"timm:{self.weights}"
         return {
-            "dataset": data,
+            **_images(self),
+            **({"test": _images(self.tested)["dataset"]} if self.elsewhere else {}),
             "backbone": model,
             "loss": {"type": self.loss_type, **self.loss_options},
             "recipe": recipe,
@@ -107,13 +135,24 @@ class Run:
     @cached_property
     def metric_settings(self) -> dict[str, Any]:
         settings = self.evaluation.model_dump(mode="json")
-        chosen = settings["recall_at"] or self.data.recall_at or self.facts["recall_at"]
+        test = self.tested
+        entries = settings["recall_at"] or self.data.recall_at or test.data.recall_at
+        chosen = entries or test.facts["recall_at"]
         return {**settings, "recall_at": [*chosen]}
 
     @cached_property
     def eval_key(self) -> str:
         """Digest of the training's key, the settings of the metrics and their code."""
         return key(self.train_key, self.metric_settings, source.digest(METRICS))
+
+
+def _images(run: Run) -> dict[str, Any]:
+    """The images of a run, as its key holds them."""
+    data: dict[str, Any] = {"type": run.data.type, "class_fraction": run.data.class_fraction}
+    data |= {"facts": dict(run.facts)}
+    if run.data.store != "pixels":
+        data["store"] = run.data.store
+    return {"dataset": data}
 
 
 @cache

@@ -100,7 +100,8 @@ class Backbone(Model):
     resize: Count | None = None
     """Short side in pixels before the centre crop, and of the packed store; null: image_size."""
     pretrained: bool | str = False
-    """true: timm's weights; a path: a safetensors file of one's own; false: random."""
+    """true: timm's weights, which `dmlbench weights` stages; a path: a safetensors file of one's
+    own; false: random."""
     recipe: dict[str, Any] = {}
     """Settings of the recipe that this backbone needs otherwise, for every loss alike."""
 
@@ -121,8 +122,14 @@ class Dataset(Model):
     type: str
     class_fraction: Fraction = 1.0
     """Share of the classes of each split, drawn by a fixed seed within each super-class."""
+    test_on: Name | None = None
+    """Another data set, by its entry or type: what is trained on this one's training classes is
+    tested on that one's test split."""
     checksums: dict[str, Checksum] = {}
     """Of archives that differ from the official ones: {file name: "md5:..."}."""
+    store: Literal["pixels", "jpeg"] = "pixels"
+    """How packed images are kept: decoded, or, where those would fill the disk, as JPEG files of
+    quality 95, which take a quarter of the space and are decoded when they are read."""
     recall_at: tuple[Count, ...] | None = None
     """The K of its Recall@K, where `evaluation` says none; null: the type's own."""
     recipe: dict[str, Any] = {}

@@ -23,6 +23,7 @@ NO_NUMBERS = frozenset(
     f"dmlbench.{name}"
     for name in (
         *("files", "installed", "problems", "source", "datasets", "losses"),
+        "backbones.weights",
         *("training.checkpoint", "training.progress", "training.state"),
     )
 )

@@ -44,7 +44,8 @@ class Study:
     @cached_property
     def stores(self) -> dict[str, Run]:
         """A run of each packed store, by the store's name."""
-        return {run.store: run for run in self.runs.values()}
+        both = (each for run in self.runs.values() for each in (run, run.tested))
+        return {run.store: run for run in both}
 
     @property
     def leaderboard_key(self) -> str:

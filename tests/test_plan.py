@@ -59,6 +59,17 @@ def test_a_packed_store_is_due_where_a_job_needs_it(finished, tiny, stores):
     assert counts == {"store": 1, "train": 2, "evaluate": 2, "tables": 1, "verdict": 1}
 
 
+def test_weights_are_due_where_a_training_starts_from_them(finished, tiny, stores, capsys):
+    tiny["backbones"]["tiny"]["pretrained"] = True
+    made = study.check(tiny, "tiny")
+    assert due(made, stores).weights == ["test_resnet.r160_in1k"]
+    show_diff(made, stores)
+    assert "weights: 1\n  to be fetched: test_resnet.r160_in1k" in capsys.readouterr().out
+    (stores.parent / "weights").mkdir()
+    (stores.parent / "weights/test_resnet.r160_in1k.safetensors").touch()
+    assert "weights" not in due(made, stores).counts
+
+
 def test_a_result_that_does_not_say_its_code_was_made_by_other_code(finished, stores):
     """As those that were written before it was noted."""
     file = finished.folder / "runs" / ONE / "run.json"

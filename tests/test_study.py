@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlbench import source, study
+from dmlbench import installed, source, study
 from dmlbench.losses import list_losses
 from dmlbench.problems import StudyError
 from dmlbench.run import _file_digest
@@ -251,6 +251,42 @@ def test_a_weights_file_counts_by_its_content_and_not_by_its_path(tmp_path):
     assert moved(first, other) == first.keys()
 
 
+def test_timm_s_own_weights_count_by_their_tag_whether_they_are_staged_or_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    made = changed("backbones.tiny.pretrained", True)
+    before = study.check(made, "made").runs
+    assert {run.weights for run in before.values()} == {"test_resnet.r160_in1k"}
+    settings = next(iter(before.values())).settings
+    assert settings["backbone"]["pretrained"] == "timm:test_resnet.r160_in1k"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/test_resnet.r160_in1k.safetensors").write_bytes(b"x")
+    assert moved(keys(made), {path: run.train_key for path, run in before.items()}) == set()
+    others = dict(installed.timm_weights()) | {"test_resnet": "test_resnet.better"}
+    monkeypatch.setattr(installed, "timm_weights", lambda: others)
+    assert moved(keys(made), {path: run.train_key for path, run in before.items()}) == before.keys()
+    monkeypatch.setattr(installed, "timm_weights", dict)
+    with pytest.raises(StudyError, match=r"tiny\.pretrained: timm has no weights of test_resnet"):
+        study.check(made, "made")
+
+
+def test_a_jpeg_store_is_another_folder_and_another_key():
+    made = changed("datasets.letters.store", "jpeg")
+    jpeg, pixels = (next(iter(study.check(s, "made").runs.values())) for s in (made, STUDY))
+    assert jpeg.store.startswith("glyphs-32-jpeg-")
+    assert jpeg.train_key != pixels.train_key
+    assert "store" not in pixels.settings["dataset"]
+    with pytest.raises(StudyError, match=r"datasets\.letters\.store: found 'png'"):
+        study.check(changed("datasets.letters.store", "png"), "made")
+
+
+def test_another_format_of_stores_is_another_folder(monkeypatch):
+    before = set(study.check(STUDY, "made").stores)
+    monkeypatch.setattr("dmlbench.run.FORMAT", -1)
+    assert not before & set(study.check(STUDY, "made").stores)
+
+
 def test_the_resolved_study_means_the_same(tmp_path):
     found = study.check(STUDY, "made")
     (tmp_path / "study.json").write_text(found.settings.model_dump_json())
@@ -475,6 +511,61 @@ def test_the_schema_that_editors_read_is_the_models_own(tmp_path):
 def test_the_omniglot_study_has_every_loss_of_the_zoo():
     found = study.read(ROOT / "config/omniglot.yaml")
     assert {run.loss_type for run in found.runs.values()} >= {*list_losses()}
+
+
+@pytest.fixture
+def tested_elsewhere():
+    """STUDY, tested on a smaller part of the glyphs."""
+    made = changed("datasets.part", {"type": "glyphs", "class_fraction": 0.25})
+    return changed("datasets.letters.test_on", "part", made)
+
+
+def test_a_run_that_is_tested_elsewhere_has_both_data_sets_in_its_keys(tested_elsewhere):
+    before, after = keys(STUDY), keys(tested_elsewhere)
+    assert moved(before, after) == set(before)
+    smaller = changed("datasets.part.class_fraction", 0.1, tested_elsewhere)
+    assert moved(after, keys(smaller)) == set(after)
+    other = changed("datasets.part.recall_at", [1, 3], tested_elsewhere)
+    assert not moved(after, keys(other))
+    assert moved(keys(tested_elsewhere, "eval_key"), keys(other, "eval_key")) == set(after)
+    run = study.check(other, "made").runs["letters/tiny/softtriple/seed0"]
+    assert run.metric_settings["recall_at"] == [1, 3]
+    assert (run.data.class_fraction, run.tested.data.class_fraction) == (0.5, 0.25)
+    assert run.settings["test"]["class_fraction"] == 0.25
+
+
+def test_only_trainings_need_the_images_of_both_data_sets():
+    made = changed("datasets.letters", {"type": "cub200", "test_on": "lfw"})
+    found = study.check(made, "made")
+    trained, control = (
+        found.runs[f"letters/tiny/{name}/seed0"] for name in ("softtriple", "control_untrained")
+    )
+    assert [name.split("-")[0] for name in trained.stores] == ["cub200", "lfw"]
+    assert [name.split("-")[0] for name in control.stores] == ["lfw"]
+    assert {name.split("-")[0] for name in found.stores} == {"cub200", "lfw"}
+    assert {run.tested.dataset for run in found.runs.values()} == {"lfw"}
+    plain = study.check(STUDY, "made").runs["letters/tiny/softtriple/seed0"]
+    assert plain.tested is plain
+    assert plain.stores == [plain.store]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("datasets.letters.test_on", "lwf", r"letters\.test_on: no other .* 'lwf'.*mean 'lfw'"),
+        ("datasets.letters.test_on", "letters", r"letters\.test_on: no other data set 'letters'"),
+        ("datasets.letters.test_on", "lfw", r"lfw has 3 channels, and letters has 1\."),
+        ("datasets.letters", {"type": "lfw"}, r"letters: it has no training split\. .*test_on"),
+    ],
+)
+def test_a_test_that_cannot_be_is_refused(path, value, message):
+    with pytest.raises(StudyError, match=message):
+        study.check(changed(path, value), "made")
+
+
+def test_a_data_set_without_training_split_may_be_defined(tested_elsewhere):
+    made = changed("datasets.faces", {"type": "lfw"}, tested_elsewhere)
+    assert study.check(made, "made").runs
 
 
 def test_the_ablation_varies_the_two_parameters_that_it_says_and_nothing_else():

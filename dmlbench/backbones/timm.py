@@ -7,11 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from dmlbench.backbones.weights import MissingWeights, staged
 from dmlbench.installed import BROKEN_TIMM, BrokenInstallation, versions
-
-
-class MissingWeights(RuntimeError):
-    """Pretrained weights are neither here nor to be had; the message says what to do."""
 
 
 def create_trunk(
@@ -24,7 +21,7 @@ def create_trunk(
         standard deviation by channel of the pixels in [0, 1] that it expects.
 
     Raises:
-        MissingWeights: no weights file, or one of another model.
+        MissingWeights: no weights file, or one of another model. true means timm's own, staged.
         BrokenInstallation: timm does not import.
     """
     try:
@@ -40,7 +37,8 @@ def create_trunk(
         options["global_pool"] = pooling
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
-    if isinstance(pretrained, str):
+    if pretrained:
+        pretrained = str(staged(kind)) if pretrained is True else pretrained
         options["pretrained_cfg_overlay"] = {"file": pretrained, "num_classes": 0}
     try:
         trunk = timm.create_model(
@@ -49,9 +47,8 @@ def create_trunk(
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         if not pretrained:
             raise
-        source = pretrained if isinstance(pretrained, str) else "timm's hub"
         raise MissingWeights(
-            f"no weights of {kind} from {source}. Give a safetensors file of this very model: "
+            f"no weights of {kind} from {pretrained}. Give a safetensors file of this very model: "
             f"backbones.<name>.pretrained: <path>. The reason: "
             f"{textwrap.shorten(str(error), 200)}"
         ) from error

@@ -5,10 +5,20 @@ A data set is a file of this folder with a literal constant FACTS. It declares
 - FACTS, literal, read without an import and part of a run's key: `version` (raised when images or
   split change), `channels` (1 gray, 3 RGB), `levels` (kinds of super-class, the nearest to the
   class first), `recall_at`, and `splits` ({"train": [classes, images], ...}; packing asserts them);
-- SOURCES, {archive's file name: (url, "md5:..." or "sha256:...")}, empty where nothing is fetched;
+- SOURCES, {archive's file name: Archive}, empty where nothing is fetched; a tuple of such mappings
+  where people have the data set in several layouts, of which one is enough;
 - `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
-  image, in the order of their ids. A source is the encoded file's bytes, or a picklable function
-  side -> PIL image. Sources are decoded in other processes, so yielding them must be cheap.
+  image, in any order, so one pass over an archive is enough (an id is the place of an image's path
+  among all paths). A source is the encoded file's bytes, or a picklable function side -> PIL image.
+  Sources are decoded in other processes, so yielding them must be cheap.
+
+It may declare
+
+- KNOWN_CORRUPT, ("path", ...): images that nobody can decode. They are left out, and FACTS counts
+  without them. Any other damaged image is an error;
+- `protocols(rows, archives)`, which yields (protocol, id, role, repetition) where plain zero-shot
+  retrieval by `Row.role` is not the test. `rows` is the sequence of Row in the order of the ids;
+- `pairs(rows, archives)`, which yields (id, id, same class, fold), for verification.
 
 A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public
 class, literal as a loss's are; its objects have FACTS, which must be cheap and may raise
@@ -18,15 +28,30 @@ DatasetError, SOURCES, `images`, and `check()`, which raises DatasetError if ima
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FORMAT = 2
+"""Of the packed stores; part of their names in a study, so those of another format are others."""
+
 
 class DatasetError(Exception):
     """An archive, data set or store is not what it must be; the message says what to do."""
+
+
+class Archive(NamedTuple):
+    """Where a file of a data set comes from."""
+
+    urls: tuple[str, ...]
+    """The canonical one first, then mirrors; () where people must fetch it themselves."""
+    checksum: str | None
+    """"md5:..." or "sha256:..."; None where none is published."""
+    by_hand: str = ""
+    """How a person gets it: the page, what is to be agreed to."""
 
 
 class Row(NamedTuple):
@@ -66,8 +91,14 @@ def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
     return "\n    ".join([f"{title}:", *lines[:most], *more])
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: on a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _has_facts(path: Path) -> bool:
     return any(
-        isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FACTS"
+        isinstance(node, ast.Assign | ast.AnnAssign)
+        and ast.unparse(node).startswith(("FACTS = ", "FACTS: "))
         for node in ast.parse(path.read_bytes()).body
     )

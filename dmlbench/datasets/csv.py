@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dmlbench import source
-from dmlbench.datasets import DatasetError, Row, listed
+from dmlbench.datasets import Archive, DatasetError, Row, listed
 from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, open_zip, read_rows
 from dmlbench.files import read_json, write_json
 from dmlbench.installed import cache_folder
@@ -46,7 +46,7 @@ class Csv:
     Raises DatasetError, naming the lines of the CSV, as soon as it is asked for something.
     """
 
-    SOURCES: Mapping[str, tuple[str, str]] = {}
+    SOURCES: Mapping[str, Archive] = {}
 
     def __init__(
         self,
@@ -90,14 +90,14 @@ class Csv:
         return {**FACTS, **self.declared, **counted}
 
     def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
-        """Each row, and a function that opens its image, in the order of the paths."""
-        from dmlbench.datasets.decoding import from_bytes, from_file
+        """Each row and its image, in the order of the paths."""
+        from dmlbench.datasets.decoding import from_file
 
         self.check()
         if is_zip(self.place):  # read here: its directory would fill the memory of each process
             with open_zip(self.place) as archive:
                 for row in self.rows:
-                    yield row, partial(from_bytes, archive.read(self._root + row.path))
+                    yield row, archive.read(self._root + row.path)
         else:
             for row in self.rows:
                 yield row, partial(from_file, self._root + row.path)

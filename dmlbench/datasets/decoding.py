@@ -1,4 +1,9 @@
-"""Images' sources -> pixels, by all cores, in order and in constant memory."""
+"""Images' sources -> what a store keeps of them, by all cores, in order and in constant memory.
+
+Every image becomes what a viewer shows: turned as its camera was held (EXIF), in the data set's
+channels (a palette's and CMYK's colours as RGB; what is transparent has the colour beneath). Then
+its short side is scaled to the store's. More than 8 bits a pixel are refused, as they would be cut.
+"""
 
 from __future__ import annotations
 
@@ -10,94 +15,122 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import islice
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from dmlbench.datasets import DatasetError, Row, listed
+from dmlbench.datasets import DatasetError, Row, listed, usable_cores
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded file, or a function side -> image."""
 
 MODES = {1: "L", 3: "RGB"}
+LONGEST = 4
+"""The long side of an image is at most so many short sides; of a longer one the middle is kept.
+(Batches are padded to their largest image: a strip of 1 x 5000 pixels would fill the memory.)"""
+QUALITY = 95
+"""Of JPEG stores, with colours at full resolution."""
 CHUNK = 32
-"""Images that a process decodes at a time."""
+"""Images that a process decodes at a time, at most; fewer where they are large."""
+CHUNK_BYTES = 2 << 20
+"""Pixels of a chunk, and encoded files of one, each at most (or one image)."""
 ENOUGH = 20
 """Damaged images after which no more are looked for."""
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
+
+
+class Packed(NamedTuple):
+    """One image of a store."""
+
+    row: Row
+    height: int
+    width: int
+    bytes: int
+    digest: str
+    """First 32 hex digits of the sha256 of its bytes."""
 
 
 class Decoded(NamedTuple):
     """Some images in order."""
 
-    rows: list[Row]
-    sizes: list[tuple[int, int]]
-    """Height and width of each."""
-    pixels: bytes
-    """uint8, one image after another, each (channels, height, width)."""
+    images: list[Packed]
+    content: bytes
+    """Their bytes, one image after another."""
     failed: list[str]
-    """What is wrong with the images that could not be decoded; the others are worthless then."""
+    """What is wrong with the images that could not be decoded."""
 
 
 def decode(
-    images: Iterable[tuple[Row, Source]], side: int, channels: int, workers: int | None = None
+    images: Iterable[tuple[Row, Source]],
+    side: int,
+    channels: int,
+    form: str = "pixels",
+    workers: int | None = None,
 ) -> Iterator[Decoded]:
-    """Decode `images`, the short side of each scaled to `side` pixels.
+    """Decode `images`, the short side of each scaled to `side` pixels, to the bytes of `form`:
+    "pixels", uint8 (channels, height, width), or "jpeg".
 
     No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
-    Raises DatasetError, naming the images that cannot be decoded, or the first 20.
+    Raises DatasetError, naming the images that cannot be decoded, or the first 20; after the first
+    of them nothing more is yielded.
     """
     failed: list[str] = []
-    with contextlib.closing(_chunks(images, side, channels, workers or _cores())) as chunks:
+    workers = workers or usable_cores()
+    with contextlib.closing(_chunks(images, side, channels, form, workers)) as chunks:
         for decoded in chunks:
             failed += decoded.failed
             if len(failed) >= ENOUGH:
                 break
-            yield decoded
+            if not failed:
+                yield decoded
     if failed:
         raise DatasetError(listed("images cannot be decoded", failed))
 
 
-def from_bytes(content: bytes, side: int) -> Image.Image:
-    """A person's image from its encoded bytes, upright; `partial` of it is a Source."""
-    return _upright(io.BytesIO(content))
-
-
 def from_file(path: str, side: int) -> Image.Image:
-    """A person's image from its file, upright; `partial` of it is a Source."""
-    with Path(path).open("rb") as file:
-        return _upright(file)
-
-
-def _upright(file: IO[bytes]) -> Image.Image:
-    """The image as a viewer shows it: cameras note in the file how it was held."""
-    image = Image.open(file)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
-    return ImageOps.exif_transpose(image)
+    """The image of a file; `partial` of it is a Source, which another process opens."""
+    return Image.open(io.BytesIO(Path(path).read_bytes()))
 
 
 def _chunks(
-    images: Iterable[tuple[Row, Source]], side: int, channels: int, workers: int
+    images: Iterable[tuple[Row, Source]], side: int, channels: int, form: str, workers: int
 ) -> Generator[Decoded]:
     # spawn: the caller may have threads (torch, pyarrow), and a fork with threads may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         pending: deque[Future[Decoded]] = deque()
-        todo = iter(images)
-        while chunk := list(islice(todo, CHUNK)):
-            pending.append(pool.submit(_decode_chunk, chunk, side, channels))
+        most = max(1, min(CHUNK, CHUNK_BYTES // (channels * side * side)))
+        for chunk in _grouped(images, most):
+            pending.append(pool.submit(_decode_chunk, chunk, side, channels, form))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _cores() -> int:
-    """Cores that this process may use: on a cluster fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _grouped(images: Iterable[tuple[Row, Source]], most: int) -> Iterator[list[tuple[Row, Source]]]:
+    group: list[tuple[Row, Source]] = []
+    encoded = 0
+    for row, source in images:
+        group.append((row, source))
+        encoded += len(source) if isinstance(source, bytes) else 0
+        if len(group) == most or encoded > CHUNK_BYTES:
+            yield group
+            group, encoded = [], 0
+    if group:
+        yield group
 
 
 def _end_with_parent() -> None:
@@ -112,25 +145,50 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int) -> Decoded:
-    arrays, failed = [], []
+def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int, form: str) -> Decoded:
+    packed, contents, failed = [], [], []
     for row, source in chunk:
         try:
-            arrays.append(_pixels(source, side, channels))
+            image = scaled(source, side, channels)
+            content = _encoded(image, form)
         except Exception as error:  # a damaged file raises nearly anything in its decoder
             where = f"{row.origin}: {row.path}" if row.origin else row.path
             failed.append(f"{where}: cannot decode this image: {error!r}")
-    sizes = [(array.shape[1], array.shape[2]) for array in arrays]
-    rows = [row for row, _ in chunk]
-    return Decoded(rows, sizes, b"".join(array.tobytes() for array in arrays), failed)
+        else:
+            digest = sha256(content).hexdigest()[:32]
+            packed.append(Packed(row, image.height, image.width, len(content), digest))
+            contents.append(content)
+    return Decoded(packed, b"".join(contents), failed)
 
 
-def _pixels(source: Source, side: int, channels: int) -> np.ndarray:
+def scaled(source: Source, side: int, channels: int) -> Image.Image:
+    """The image of a source, upright, gray or RGB, its short side `side` pixels long."""
     image = source(side) if callable(source) else Image.open(io.BytesIO(source))
-    image = image.convert(MODES[channels])
-    scale = side / min(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)  # antialiased when it shrinks
-    array = np.asarray(image).reshape(*reversed(size), channels)
-    return array.transpose(2, 0, 1)
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
+    image = _upright(image).convert(MODES[channels])
+    short = min(image.size)
+    kept = [min(length, LONGEST * short) for length in image.size]
+    left, top = ((length - part) // 2 for length, part in zip(image.size, kept, strict=True))
+    width, height = (round(part * side / short) for part in kept)
+    if (width, height) == image.size:
+        return image
+    # antialiased when it shrinks
+    box = (left, top, left + kept[0], top + kept[1])
+    return image.resize((width, height), Image.Resampling.BILINEAR, box)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = None
+    with contextlib.suppress(Exception):  # a damaged note is no damaged image
+        orientation = image.getexif().get(0x0112)
+    return image.transpose(TURNED[orientation]) if orientation in TURNED else image
+
+
+def _encoded(image: Image.Image, form: str) -> bytes:
+    if form == "jpeg":
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=QUALITY, subsampling=0)
+        return file.getvalue()
+    array = np.asarray(image)
+    return array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).tobytes()

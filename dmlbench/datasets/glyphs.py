@@ -1,15 +1,16 @@
-"""Glyphs: printed letters of five scripts, drawn from the fonts inside matplotlib. No download.
+"""Glyphs: printed letters of five scripts, drawn from the fonts inside matplotlib.
 
 A class is a letter (as Latin k, Latin K, Georgian Kan), its super-class the script: Latin, Greek,
 Cyrillic, Armenian, Georgian. Taken are the letters without decomposition (no accents) that all
 twelve DejaVu text faces carry; of letters that look the same in DejaVu Sans (Latin A, Greek Alpha,
 Cyrillic A) only the first. Each face draws each letter twice, under a small affine distortion, and
-so do the four STIXGeneral faces where they carry it. White on black. Half of the classes of every
-script train, the other half test.
+so do the four STIXGeneral faces where they carry it. White on black. Made for this benchmark: small
+enough for a laptop, with natural super-classes and variation that is known.
 
-Made for this benchmark: small enough for a laptop, with natural super-classes and variation that
-is known. Fonts: DejaVu (Bitstream Vera licence, changes in the public domain) and STIX (SIL Open
-Font Licence); both licences lie beside the fonts.
+Access: nothing to download. Fonts: DejaVu (Bitstream Vera licence, changes in the public domain)
+and STIX (SIL Open Font Licence); both licences lie beside the fonts.
+
+Split: half of the classes of every script train, the other half test.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets import Archive, DatasetError, Row
 from dmlbench.datasets.decoding import Source
 
 FACTS = {"version": 1, "channels": 1, "levels": ["script"], "recall_at": [1, 2, 4, 8]}
-SOURCES: dict[str, tuple[str, str]] = {}
+SOURCES: dict[str, Archive] = {}
 
 DEJAVU = [
     f"DejaVu{family}{style}"

@@ -1,11 +1,12 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings of each.
 
 Brenden M. Lake, Ruslan Salakhutdinov, Joshua B. Tenenbaum: Human-level concept learning through
-probabilistic program induction. Science 350(6266), 2015. https://github.com/brendenlake/omniglot,
-MIT licence.
+probabilistic program induction. Science 350(6266), 2015. https://github.com/brendenlake/omniglot
 
-The authors' split: 30 background alphabets train, 20 evaluation alphabets test. A class is a
-character of an alphabet, its super-class the alphabet. Black strokes on white, 105 x 105, 1 bit.
+Access: free download, 16 MB; MIT licence. Black strokes on white, 105 x 105, 1 bit.
+
+Split: the authors', 30 background alphabets train, 20 evaluation alphabets test. A class is a
+character of an alphabet, its super-class the alphabet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets import Archive, DatasetError, Row
 from dmlbench.datasets.archives import read_zip
 
 FACTS = {
@@ -27,13 +28,11 @@ FACTS = {
 
 _URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 SOURCES = {
-    "images_background.zip": (
-        f"{_URL}/images_background.zip",
-        "md5:68d2efa1b9178cc56df9314c21c6e718",
+    "images_background.zip": Archive(
+        (f"{_URL}/images_background.zip",), "md5:68d2efa1b9178cc56df9314c21c6e718"
     ),
-    "images_evaluation.zip": (
-        f"{_URL}/images_evaluation.zip",
-        "md5:6b91aef0f799c5bb55b94e3f2daec811",
+    "images_evaluation.zip": Archive(
+        (f"{_URL}/images_evaluation.zip",), "md5:6b91aef0f799c5bb55b94e3f2daec811"
     ),
 }
 

@@ -1,37 +1,47 @@
 """Data set -> packed store: every image decoded once, in a folder that is whole or is no store.
 
 A store holds
-- images.bin: uint8, the images one after another, each (channels, height, width);
-- index.parquet: one row an image, in the order of the ids: id, path, label (dense over the data
-  set, in the order of the class names), class_name, level_1 (the nearest super-class) ..., split,
-  height, width;
+- images.bin: the images one after another as they arrived, each uint8 (channels, height, width) or
+  a JPEG file;
+- index.parquet: one row an image, in the order of the ids, which is that of the paths: id, path,
+  label (dense over the data set, in the order of the class names), class_name, level_1 (the nearest
+  super-class) ..., split, height, width, offset (of its first byte in images.bin), bytes (of JPEG
+  stores), digest (of its bytes);
 - protocols.parquet: protocol, id, role ("query", "gallery", "both"), repetition;
-- manifest.json, written last. Its `content` is the sha256 of the pixels and then of the index's
-  rows as JSON, so it is the same whatever version of pyarrow wrote the file.
+- pairs.parquet, of a data set for verification: first, second (ids), same (class), fold;
+- manifest.json, written last: what was packed, the files' sizes, and `content`, the sha256 of the
+  tables' rows without offsets.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from hashlib import sha256
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from dmlbench.datasets import DatasetError, Row, load
-from dmlbench.datasets.archives import fetch
-from dmlbench.datasets.decoding import decode
-from dmlbench.datasets.store import FORMAT
+from dmlbench import source
+from dmlbench.datasets import FORMAT, DatasetError, Row, load, tables
+from dmlbench.datasets.archives import contents, fetch
+from dmlbench.datasets.decoding import LONGEST, Source, decode
+from dmlbench.datasets.journal import Journal
+from dmlbench.datasets.store import Store
 from dmlbench.files import write_json
 from dmlbench.installed import versions
+
+LENGTH = 4 / 3
+"""Long side of a usual image, in short sides."""
+JPEG_SHARE = 0.25
+"""Bytes of a JPEG at decoding.QUALITY, as a share of its pixels'."""
 
 
 def pack(
@@ -42,8 +52,10 @@ def pack(
     checksums: Mapping[str, str] | None = None,
     workers: int | None = None,
     options: Mapping[str, Any] | None = None,
+    form: str = "pixels",
 ) -> None:
-    """Make the store of the data set `type` in the folder `out`, in place of one already there.
+    """Make the store of the data set `type` in the folder `out`. A whole store that is there is
+    left alone; a packing that was killed goes on where it was.
 
     Args:
         side: pixels of every image's short side.
@@ -51,131 +63,176 @@ def pack(
         checksums: of archives that differ from the official ones, {file name: "md5:..."}.
         workers: decoding processes, default one a core. The store does not depend on it.
         options: of a type that has some.
+        form: "pixels", or "jpeg" where the decoded images would fill the disk.
 
-    Raises DatasetError when an archive or image is not what it must be; `out` is as before then.
+    Raises DatasetError when an archive or image is not what it must be or the disk is too small;
+    `out` is as before then.
     """
     dataset = load(type, options)
     facts, checksums = dataset.FACTS, checksums or {}
-    paths = fetch(dataset.SOURCES, archives, checksums)
-    with _workplace(out) as partial:
-        rows: list[Row] = []
-        sizes: list[tuple[int, int]] = []
-        content = sha256()
-        with (
-            (partial / "images.bin").open("wb") as file,
-            tqdm(desc=f"{type}-{side}", unit=" images", disable=None) as progress,
-        ):
-            for decoded in decode(dataset.images(paths), side, facts["channels"], workers):
-                file.write(decoded.pixels)
-                content.update(decoded.pixels)
-                rows += decoded.rows
-                sizes += decoded.sizes
-                progress.update(len(decoded.rows))
-        counts = _check(type, rows, facts.get("splits", {}))
-        index = _index(rows, sizes, facts["levels"])
-        for batch in index.to_batches(max_chunksize=10_000):
-            for row in batch.to_pylist():
-                content.update(json.dumps(row).encode())
-        pq.write_table(index, partial / "index.parquet")
-        pq.write_table(_zero_shot(rows), partial / "protocols.parquet")
+    asked = {
+        "format": FORMAT,
+        "type": type,
+        "side": side,
+        "store": form,
+        "channels": facts["channels"],
+        "facts": facts,
+        "checksums": dict(checksums),
+    }
+    asked = json.loads(json.dumps(asked))  # tuples as lists, as it is read again
+    with _alone(out):
+        if _is_there(out, asked):
+            print(f"{out}: it is there already")
+            return
+        paths = fetch(dataset.SOURCES, archives, checksums)
+        settings = {
+            "archives": {
+                name: archive["checksum"]
+                for name, archive in contents(dataset.SOURCES, paths, checksums).items()
+            },
+            "options": dict(options or {}),
+            "versions": versions("dmlbench", "pillow", "matplotlib"),
+        }
+        code = source.digest(f"dmlbench.datasets.{type}", "dmlbench.datasets.decoding")
+        partial = out / "partial"
+        with closing(Journal(partial, {**asked, **settings, "code": code})) as journal:
+            _look_for_room(out, facts, side, form, journal)
+            with _cleared_if_wrong(partial, form):
+                _decode_all(dataset, paths, side, form, workers, journal)
+                index = tables.collect(journal.read(), len(facts["levels"]))
+                rows = tables.Rows(index)
+                counts = tables.check(type, rows, facts.get("splits", {}))
+                written = _tables(dataset, index, rows, paths, form)
+                for name, table in written.items():
+                    pq.write_table(table, partial / name)
+        files = {name: (partial / name).stat().st_size for name in ("images.bin", *written)}
         manifest = {
-            "format": FORMAT,
-            "type": type,
-            "side": side,
-            "channels": facts["channels"],
+            **asked,
             "images": len(rows),
             "splits": counts,
-            "facts": facts,
-            "content": content.hexdigest(),
-            "settings": {
-                "archives": {
-                    name: checksums.get(name, official)
-                    for name, (_, official) in dataset.SOURCES.items()
-                },
-                "options": dict(options or {}),
-                "versions": versions("dmlbench", "pillow", "matplotlib"),
-            },
+            "content": tables.content(*written.values()),
+            "files": files,
+            "cut": _cut(index, side),
+            "settings": settings,
         }
         # a store without a manifest is no store, so no reader sees old and new files together
         (out / "manifest.json").unlink(missing_ok=True)
-        for name in ("images.bin", "index.parquet", "protocols.parquet"):
+        for name in files:
             (partial / name).replace(out / name)
         write_json(out / "manifest.json", manifest)
+        shutil.rmtree(partial)
 
 
 @contextmanager
-def _workplace(out: Path) -> Iterator[Path]:
-    """An empty folder inside `out`, for one process at a time; others wait."""
+def _alone(out: Path) -> Iterator[None]:
+    """One process at a time works on the folder `out`; others wait."""
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "partial"
     with (out / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
-        partial.mkdir()
         try:
-            yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{out}: another process packs it; waiting", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def _check(type: str, rows: Sequence[Row], declared: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """[classes, images] of each split, after making sure that they are the declared ones, that
-    paths are unique, and that every class has one split and one super-class at each level."""
-    if not rows:
-        raise DatasetError(f"{type}: it has no images")
-    if twice := [path for path, n in Counter(row.path for row in rows).items() if n > 1]:
-        raise DatasetError(f"{type}: found twice: {', '.join(twice[:5])}")
-    places: dict[str, tuple[tuple[str, ...], str]] = {}
-    for row in rows:
-        place = row.levels, row.split
-        if places.setdefault(row.class_name, place) != place:
-            raise DatasetError(
-                f"{type}: class {row.class_name} is both in {places[row.class_name]} and {place}"
-            )
-    classes = Counter(split for _, split in places.values())
-    images = Counter(row.split for row in rows)
-    counts = {split: [classes[split], images[split]] for split in sorted(classes)}
-    wrong = [
-        f"  {split}: found {classes[split]} classes and {images[split]} images, "
-        f"expected {expected[0]} and {expected[1]}"
-        for split, expected in declared.items()
-        if [classes[split], images[split]] != list(expected)
-    ]
-    if wrong:
+def _is_there(out: Path, asked: Mapping[str, Any]) -> bool:
+    try:
+        manifest = Store(out).manifest
+    except DatasetError:
+        return False
+    return all(manifest.get(name) == value for name, value in asked.items())
+
+
+@contextmanager
+def _cleared_if_wrong(partial: Path, form: str) -> Iterator[None]:
+    """Nothing is kept of a data set that is not what it must be, all of one that found no room."""
+    try:
+        yield
+    except DatasetError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise DatasetError(
-            "\n".join([f"{type}: the archives do not hold the official split", *wrong])
+            f"{partial.parent}: no space is left. {_ways_out(form)} What is done is kept."
+        ) from error
+
+
+def _decode_all(
+    dataset: Any,
+    archives: Mapping[str, Path],
+    side: int,
+    form: str,
+    workers: int | None,
+    journal: Journal,
+) -> None:
+    known = set(getattr(dataset, "KNOWN_CORRUPT", ()))
+    todo = _todo(dataset.images(archives), known, journal.done)
+    with tqdm(unit=" images", initial=len(journal.done), disable=None) as progress:
+        for decoded in decode(todo, side, dataset.FACTS["channels"], form, workers):
+            journal.add(decoded)
+            progress.update(len(decoded.images))
+    journal.save()
+
+
+def _tables(
+    dataset: Any, index: pa.Table, rows: tables.Rows, archives: Mapping[str, Path], form: str
+) -> dict[str, pa.Table]:
+    """The store's tables by their files' names."""
+    index = index.drop_columns(["role", *(["bytes"] if form == "pixels" else [])])
+    own = dataset.protocols(rows, archives) if hasattr(dataset, "protocols") else None
+    found = {"index.parquet": index, "protocols.parquet": tables.protocols(rows, own)}
+    if hasattr(dataset, "pairs"):
+        found["pairs.parquet"] = tables.pairs(rows, dataset.pairs(rows, archives))
+    return found
+
+
+def _todo(
+    images: Iterable[tuple[Row, Source]], known: set[str], done: set[str]
+) -> Iterator[tuple[Row, Source]]:
+    """The images that are to be decoded: not those that are known to be damaged, nor what an
+    earlier packing did."""
+    for row, image in images:
+        if row.path in done:
+            done.remove(row.path)  # a second one of the same path is found as such
+        elif row.path not in known:
+            yield row, image
+
+
+def _look_for_room(
+    out: Path, facts: Mapping[str, Any], side: int, form: str, journal: Journal
+) -> None:
+    """Say how much space the store needs, and refuse to begin where there is less."""
+    if journal.done:
+        print(f"{out}: goes on after {len(journal.done):,} images", flush=True)
+    images = sum(count for _, count in facts.get("splits", {}).values())
+    share = JPEG_SHARE if form == "jpeg" else 1
+    needed = images * facts["channels"] * side * side * LENGTH * share
+    free = shutil.disk_usage(out).free
+    if images:
+        print(
+            f"{out}: {images:,} images will take about {needed / 1e9:.2g} GB; "
+            f"{free / 1e9:.3g} GB are free",
+            flush=True,
         )
-    return counts
+    if needed - journal.bytes > free:
+        raise DatasetError(
+            f"{out}: it needs about {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free. "
+            f"{_ways_out(form)}"
+        )
 
 
-def _index(
-    rows: Sequence[Row], sizes: Sequence[tuple[int, int]], levels: Sequence[str]
-) -> pa.Table:
-    names = [row.class_name for row in rows]
-    label = {name: number for number, name in enumerate(sorted(set(names)))}
-    columns = {
-        "id": pa.array(range(len(rows)), pa.int32()),
-        "path": pa.array([row.path for row in rows], pa.string()),
-        "label": pa.array([label[name] for name in names], pa.int32()),
-        "class_name": pa.array(names, pa.string()),
-    }
-    for level in range(len(levels)):
-        columns[f"level_{level + 1}"] = pa.array([row.levels[level] for row in rows], pa.string())
-    columns["split"] = pa.array([row.split for row in rows], pa.string())
-    columns["height"] = pa.array([height for height, _ in sizes], pa.int32())
-    columns["width"] = pa.array([width for _, width in sizes], pa.int32())
-    return pa.table(columns)
-
-
-def _zero_shot(rows: Sequence[Row]) -> pa.Table:
-    """Plain zero-shot retrieval: every test image is a query against all the others, or as the
-    data set's roles say."""
-    ids = [number for number, row in enumerate(rows) if row.split == "test"]
-    return pa.table(
-        {
-            "protocol": pa.array(["zero_shot"] * len(ids), pa.string()),
-            "id": pa.array(ids, pa.int32()),
-            "role": pa.array([rows[i].role for i in ids], pa.string()),
-            "repetition": pa.array([0] * len(ids), pa.int32()),
-        }
+def _ways_out(form: str) -> str:
+    smaller = ", write `store: jpeg` in the data set's entry (a quarter of the size),"
+    return (
+        f"Make room{smaller if form == 'pixels' else ''} "
+        f"or keep data on another disk: DMLBENCH_DATA=<folder>."
     )
+
+
+def _cut(index: pa.Table, side: int) -> int:
+    """Images of the longest shape: of nearly all of them only the middle was kept."""
+    longest = np.maximum(index["height"].to_numpy(), index["width"].to_numpy())
+    return int((longest == LONGEST * side).sum())

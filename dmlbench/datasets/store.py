@@ -1,10 +1,13 @@
-"""Packed stores: memory-mapped, read-only, opened by every job. Needs numpy and pyarrow only."""
+"""Packed stores: memory-mapped, read-only, opened by every job. Needs numpy and pyarrow only, and
+Pillow where the images are JPEG files."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -15,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dmlbench.datasets import DatasetError
+from dmlbench.datasets import FORMAT, DatasetError, usable_cores
 
-FORMAT = 1
-"""Of the files that `pack` writes; a store of another format must be packed anew."""
+DECODERS = 8
+"""Threads that decode the JPEG files of a batch, at most."""
 
 
 class Split(NamedTuple):
@@ -35,10 +38,32 @@ class Split(NamedTuple):
     where the data set has no super-classes."""
 
 
+class Columns(Mapping[str, NDArray[Any]]):
+    """Columns of a Parquet file by name, each read when it is asked for the first time."""
+
+    def __init__(self, path: Path) -> None:
+        # open from now on, so it is the same table whatever happens in the folder
+        self._file = pq.ParquetFile(path)  # pq.read_table would import pyarrow.dataset
+        self._read: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._read:
+            if name not in self._file.schema_arrow.names:
+                raise KeyError(name)
+            self._read[name] = self._file.read([name])[name].to_numpy()
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.schema_arrow.names)
+
+    def __len__(self) -> int:
+        return len(self._file.schema_arrow.names)
+
+
 class Store:
     """The images of a data set at one size, with their index.
 
-    Images lie on disk as (channels, height, width), so a batch is gathered as a network reads it.
+    Pixels lie on disk as (channels, height, width), so a batch is gathered as a network reads it.
     Raises DatasetError when `path` holds no complete store.
     """
 
@@ -48,25 +73,31 @@ class Store:
             self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_bytes())
             if self.manifest["format"] != FORMAT:
                 raise ValueError(f"its format is {self.manifest['format']}, not {FORMAT}")
-            self._table = _read(self.path / "index.parquet")
-            columns = [self._table[name].to_numpy() for name in ("height", "width")]
+            for name, size in self.manifest["files"].items():
+                if (found := (self.path / name).stat().st_size) != size:
+                    raise ValueError(f"{name} has {found:,} bytes and not {size:,}")
+            self.index = Columns(self.path / "index.parquet")
+            """index.parquet, in the order of the ids."""
+            columns = [self.index[name] for name in ("height", "width")]
             self._sizes = np.stack(columns, axis=1).astype(np.int64)
+            self._offsets = self.index["offset"]
             self.channels: int = self.manifest["channels"]
-            self._ends = np.cumsum(self.channels * self._sizes.prod(axis=1))
-            pixels = np.memmap(self.path / "images.bin", np.uint8, mode="r")
-            if len(self._sizes) != self.manifest["images"] or len(pixels) != self._ends[-1]:
-                raise ValueError("its files are not whole")
+            # a plain array, as indexing a memmap costs more
+            self._content = np.asarray(np.memmap(self.path / "images.bin", np.uint8, mode="r"))
+            self._encoded: bool = self.manifest["store"] == "jpeg"
+            lengths = self.index["bytes"] if self._encoded else self._sizes.prod(1) * self.channels
+            self._ends = self._offsets + lengths
+            if not self.manifest["images"] == len(self._sizes) or (
+                max(self._ends) != len(self._content)
+            ):
+                raise ValueError("its files do not belong together")
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise DatasetError(
                 f"{self.path}: no complete store of a data set: {error}. "
-                f"Make it anew with `dmlbench data`, or delete the folder and ask again."
+                f"Make it anew with `dmlbench data pack`, or delete the folder and ask again."
             ) from error
         self.uniform = bool((self._sizes == self._sizes[0]).all())
         """Whether all images have the same height and width."""
-        # a plain array, as indexing a memmap costs more
-        self._pixels = np.asarray(pixels)
-        if self.uniform:
-            self._pixels = self._pixels.reshape(-1, self.channels, *self._sizes[0])
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.path,)  # another process maps the file and gets no copy
@@ -75,14 +106,15 @@ class Store:
         return len(self._sizes)
 
     @cached_property
-    def index(self) -> dict[str, NDArray[Any]]:
-        """Columns of index.parquet, in the order of the ids."""
-        return _columns(self._table)
+    def protocols(self) -> Columns:
+        """protocols.parquet."""
+        return Columns(self.path / "protocols.parquet")
 
     @cached_property
-    def protocols(self) -> dict[str, NDArray[Any]]:
-        """Columns of protocols.parquet."""
-        return _columns(_read(self.path / "protocols.parquet"))
+    def pairs(self) -> Columns | None:
+        """pairs.parquet; None where there are none to verify."""
+        there = "pairs.parquet" in self.manifest["files"]
+        return Columns(self.path / "pairs.parquet") if there else None
 
     def split(self, name: str, class_fraction: float = 1.0) -> Split:
         """Images of the split "train" or "test", or of a fixed share of its classes.
@@ -111,39 +143,39 @@ class Store:
             np.stack(parents) if parents else None,
         )
 
-    def protocol(
-        self, name: str = "zero_shot", repetition: int = 0
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Ids of the queries and ids of the gallery, ascending. A plain zero-shot test has every
-        image in both: the one who searches leaves each query itself out."""
-        table = self.protocols
-        of_it = (table["protocol"] == name) & (table["repetition"] == repetition)
-        if not of_it.any():
-            known = sorted(set(zip(table["protocol"], table["repetition"].tolist(), strict=True)))
-            raise DatasetError(f"{self.path}: no protocol {(name, repetition)}; there are: {known}")
-        ids, role = table["id"][of_it].astype(np.int64), table["role"][of_it]
-        return np.sort(ids[role != "gallery"]), np.sort(ids[role != "query"])
-
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Images of `rows`: (B, C, H, W) uint8, with zeros below and right of those that are
         smaller than the batch's largest, and the height and width of each, (B, 2)."""
         sizes = self._sizes[rows]
-        if self.uniform:
-            return self._pixels[rows], sizes
+        if self.uniform and not self._encoded:
+            shape = (self.channels, *self._sizes[0])
+            return self._content.reshape(-1, *shape)[self._offsets[rows] // math.prod(shape)], sizes
+        images = (self._decoders.map if self._encoded else map)(self._image, rows)
         batch = np.zeros((len(rows), self.channels, *sizes.max(axis=0)), np.uint8)
-        for image, end, (height, width) in zip(batch, self._ends[rows], sizes, strict=True):
-            pixels = self._pixels[end - self.channels * height * width : end]
-            image[:, :height, :width] = pixels.reshape(self.channels, height, width)
+        for place, image, (height, width) in zip(batch, images, sizes, strict=True):
+            place[:, :height, :width] = image
         return batch, sizes
 
+    def _image(self, row: int) -> NDArray[np.uint8]:
+        content = self._content[self._offsets[row] : self._ends[row]]
+        return unpacked(content, self.manifest["store"], (self.channels, *self._sizes[row]))
 
-def _read(path: Path) -> pa.Table:
-    # pq.read_table would import pyarrow.dataset
-    return pq.ParquetFile(path).read()
+    @cached_property
+    def _decoders(self) -> ThreadPoolExecutor:
+        # Pillow lets other threads run while it decodes
+        return ThreadPoolExecutor(min(DECODERS, usable_cores()))
 
 
-def _columns(table: pa.Table) -> dict[str, NDArray[Any]]:
-    return {name: table[name].to_numpy() for name in table.column_names}
+def unpacked(
+    content: NDArray[np.uint8], form: str, shape: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """(channels, height, width) = `shape` uint8, from the bytes of an image in a store."""
+    if form == "pixels":
+        return content.reshape(shape)
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(content.tobytes())))
+    return pixels.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
 
 def _share(names: Sequence[str], groups: Sequence[Hashable], fraction: float) -> NDArray[np.int64]:

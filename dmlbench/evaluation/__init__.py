@@ -16,6 +16,7 @@ from dmlbench.evaluation.retrieval import (
     r_precision,
     recall_at,
 )
+from dmlbench.evaluation.verification import verification_accuracy
 
 __all__ = ["UnusableEmbeddings", "evaluate"]
 
@@ -33,18 +34,22 @@ def evaluate(
     protocols: Table,
     settings: Mapping[str, Any],
     partial: bool = False,
+    pairs: Table | None = None,
 ) -> list[dict[str, Any]]:
     """Score `embeddings` (N, D) of the images `ids` (N,) under every protocol.
 
     `index` has the columns id and label; `protocols` has protocol, id, role (both, query or
     gallery) and repetition, whose values are averaged. `settings`: recall_at (list of K),
     kmeans_seed, kmeans_iterations, kmeans_restarts, threads. `partial`: score the images that
-    have an embedding, where a part of the classes was embedded.
+    have an embedding, where a part of the classes was embedded. `pairs`: first and second (ids),
+    same (whether they are of one class) and fold, to be verified.
 
     Returns rows {"protocol", "metric", "value"} with the metrics recall@K, map@r, r_precision,
     map, mrr, nmi and ami (over all images of the protocol, as many clusters as classes), queries
-    and lone_queries (numbers of queries). Raises UnusableEmbeddings, or ValueError if an image of a
-    protocol has no embedding or no label, or if no query has an image of its class in the gallery.
+    and lone_queries (numbers of queries). Of pairs, the protocol is "verification", with
+    verification_accuracy, verification_error (its standard error) and pairs (their number). Raises
+    UnusableEmbeddings, or ValueError if an image of a protocol has no embedding or no label, or if
+    no query has an image of its class in the gallery.
     """
     order = np.argsort(ids)  # so that no score depends on the order of the embeddings
     ids, vectors = np.asarray(ids)[order], unit(embeddings)[order]
@@ -102,7 +107,29 @@ def evaluate(
             {"protocol": protocol, "metric": metric, "value": float(np.mean(numbers))}
             for metric, numbers in values.items()
         ]
+    if pairs is not None:
+        rows += _verify(vectors, ids, pairs, partial)
     return rows
+
+
+def _verify(
+    vectors: NDArray[np.float32], ids: NDArray[np.integer], pairs: Table, partial: bool
+) -> list[dict[str, Any]]:
+    """The rows of the pairs."""
+    first, second, same, fold = (
+        np.asarray(pairs[column]) for column in ("first", "second", "same", "fold")
+    )
+    if partial:
+        kept = np.isin(first, ids) & np.isin(second, ids)
+        first, second, same, fold = first[kept], second[kept], same[kept], fold[kept]
+    left, right = (vectors[_rows(ids, images, "embedding")] for images in (first, second))
+    similarity = np.einsum("nd,nd->n", left, right, dtype=np.float64)
+    accuracy, error = verification_accuracy(similarity, same, fold)
+    found = {"verification_accuracy": accuracy, "verification_error": error, "pairs": len(same)}
+    return [
+        {"protocol": "verification", "metric": metric, "value": float(value)}
+        for metric, value in found.items()
+    ]
 
 
 def _rows(ids: ArrayLike, wanted: NDArray[np.integer], what: str) -> NDArray[np.integer]:

@@ -21,7 +21,6 @@ from dmlbench.leaderboard.table import (
 )
 
 HOLE = "–"
-SORTED_BY = "map@r"
 NAMES = {
     "map@r": "MAP@R",
     "r_precision": "R-Precision",
@@ -31,6 +30,8 @@ NAMES = {
     "ami": "AMI",
 }
 ALWAYS = ("map@r", "r_precision", "nmi")
+VERIFICATION = {"verification_accuracy": "Verification accuracy"}
+"""In the place of NAMES where pairs are verified. The first of either sorts the table."""
 NOTES = """\
 Scores are percent: the mean over seeds ± half the width of its 95 % interval
 (Student's t); one seed has no interval. Overlapping intervals do not tell two losses apart.
@@ -39,8 +40,9 @@ are of classes never seen in training. Each run is scored once, after its last e
 setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out queries
 without another image of their class; Recall@K counts them as misses. MAP and MRR are over the whole
 ranking of the gallery. NMI is of k-means with as many clusters as classes; AMI is NMI corrected for
-chance. Train time and images/s are means over seeds, without the evaluation. Controls need no
-training: random vectors, the model before its first step, and the labels themselves. Rows with
+chance. Verification accuracy is of pairs, those of a fold judged by the threshold that is best for
+the other folds. Train time and images/s are means over seeds, without the evaluation. Controls need
+no training: random vectors, the model before its first step, and the labels themselves. Rows with
 "(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
 """
 
@@ -114,25 +116,28 @@ def compose(study: str, table: pd.DataFrame, results: Sequence[Result]) -> Page:
         )
         differs = {key: value for key, value in here.items() if key not in recipe}
         found = set(panel.rows["metric"].dropna())
-        metrics = recalls(panel.rows) + [m for m in NAMES if m in found or m in ALWAYS]
-        columns = [NAMES.get(metric, metric.capitalize()) for metric in metrics]
+        names = VERIFICATION if VERIFICATION.keys() & found else NAMES
+        sorted_by = next(iter(names))
+        shown = [m for m in names if m in found or m in ALWAYS]
+        metrics = recalls(panel.rows) + shown
+        columns = [names.get(metric, metric.capitalize()) for metric in metrics]
         summary = summarise(panel.rows)
         control = panel.rows["loss"].map(is_control)
         sections.append(
             Section(
                 title=panel.title,
-                facts=_facts(panel.rows, differs),
+                facts=_facts(panel.rows, names[sorted_by], differs),
                 columns=[*columns, "seeds", "train time", "images/s"],
-                losses=_scores(panel.rows[~control], metrics, summary),
-                controls=_scores(panel.rows[control], metrics, summary),
+                losses=_scores(panel.rows[~control], metrics, summary, sorted_by),
+                controls=_scores(panel.rows[control], metrics, summary, sorted_by),
                 failures=_failures(panel.rows),
             )
         )
     return Page(f"{study}: leaderboard", head, sections)
 
 
-def _facts(rows: pd.DataFrame, differs: Mapping[str, Any]) -> str:
-    facts = [f"Sorted by mean {NAMES[SORTED_BY]}"]
+def _facts(rows: pd.DataFrame, sorted_by: str, differs: Mapping[str, Any]) -> str:
+    facts = [f"Sorted by mean {sorted_by}"]
     if queries := sorted(set(rows.loc[rows["metric"] == "queries", "value"])):
         facts.append(f"{' or '.join(f'{n:,.0f}' for n in queries)} queries")
     if differs:
@@ -140,13 +145,15 @@ def _facts(rows: pd.DataFrame, differs: Mapping[str, Any]) -> str:
     return "; ".join(facts) + "."
 
 
-def _scores(rows: pd.DataFrame, metrics: Sequence[str], summary: pd.DataFrame) -> list[Row]:
+def _scores(
+    rows: pd.DataFrame, metrics: Sequence[str], summary: pd.DataFrame, sorted_by: str
+) -> list[Row]:
     """A row a loss, best first; a loss without any score is a row of holes."""
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
     losses = {str(loss): runs for loss, runs in rows.groupby("loss")}
     table = []
-    for loss in sorted(losses, key=lambda loss: (-means.get((loss, SORTED_BY), -1), loss)):
+    for loss in sorted(losses, key=lambda loss: (-means.get((loss, sorted_by), -1), loss)):
         runs = losses[loss].drop_duplicates("seed")
         done = runs[runs["status"] == "ok"]
         seeds = f"{len(done)}" + (f" of {len(runs)}" if len(done) < len(runs) else "")

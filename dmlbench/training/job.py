@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ from dmlbench.study import Run, Study
 from dmlbench.training.device import keep_freed_memory, lease, visible_gpus
 from dmlbench.training.provenance import measured, now, provenance
 from dmlbench.training.state import Attempts, Stopped, alone, stop_requests
+
+if TYPE_CHECKING:
+    from dmlbench.datasets.store import Store
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
 
@@ -77,27 +80,20 @@ def _produce(
     """History, and the test split's embeddings with their rows of the index."""
     import torch
 
-    from dmlbench.datasets import DatasetError
-    from dmlbench.datasets.store import Store
     from dmlbench.training.controls import control_embeddings
     from dmlbench.training.elsewhere import read_embeddings
     from dmlbench.training.train import Diverged, embed_test, train
 
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    store = Store(stores / run.store)
-    if store.manifest["facts"] != run.facts:
-        raise DatasetError(
-            f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
-            f"{run.facts}. Delete the folder, and ask again."
-        )
+    test = _open(stores, run.tested)
     if run.embeddings:
-        test = store.split("test", run.data.class_fraction)
-        return [], read_embeddings(run.embeddings, store, test.rows), test.rows.astype(np.int32)
+        rows = test.split("test", run.tested.data.class_fraction).rows
+        return [], read_embeddings(run.embeddings, test, rows), rows.astype(np.int32)
     if run.control:
-        return [], *control_embeddings(run, store, device)
-    model, history = train(run, store, device, state, stop)
-    embeddings, ids = embed_test(model, store, device, run)
+        return [], *control_embeddings(run.tested, test, device)
+    model, history = train(run, _open(stores, run), device, state, stop)
+    embeddings, ids = embed_test(model, test, device, run.tested)
     if not np.isfinite(embeddings).all():
         raise Diverged("the embeddings are no numbers after the last step", history)
     if study.settings.keep_model:
@@ -108,6 +104,20 @@ def _produce(
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             save_file(weights, temporary)
     return history, embeddings, ids
+
+
+def _open(stores: Path, run: Run) -> Store:
+    """The packed images of `run`'s data set."""
+    from dmlbench.datasets import DatasetError
+    from dmlbench.datasets.store import Store
+
+    store = Store(stores / run.store)
+    if store.manifest["facts"] != run.facts:
+        raise DatasetError(
+            f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
+            f"{run.facts}. Delete the folder, and ask again."
+        )
+    return store
 
 
 def _write(
@@ -160,7 +170,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     """A failure in the words of the results."""
     import torch
 
-    from dmlbench.backbones.timm import MissingWeights
+    from dmlbench.backbones.weights import MissingWeights
     from dmlbench.training.train import Diverged
 
     status = "error"

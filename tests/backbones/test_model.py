@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.backbones.timm import MissingWeights, create_trunk
+from dmlbench.backbones.timm import create_trunk
+from dmlbench.backbones.weights import MissingWeights
 from dmlbench.settings import Backbone, Recipe
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights/mobilenetv2_100.safetensors"
@@ -95,13 +96,27 @@ def test_the_weights_of_another_model_are_refused_with_the_fix(tmp_path):
         model(pretrained=str(tmp_path / "w.safetensors"))
 
 
-def test_pretrained_without_internet_says_what_to_give(monkeypatch):
-    def unreachable(*args, **options):
-        raise OSError("no route to host")
+def test_true_takes_the_staged_weights_also_of_gray_images(monkeypatch, tmp_path):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    torch.manual_seed(1)
+    source = timm.create_model("test_resnet", num_classes=0).state_dict()
+    (tmp_path / "weights").mkdir()
+    save_file(source, tmp_path / "weights/test_resnet.r160_in1k.safetensors")
+    for kind in ("test_resnet", "test_resnet.r160_in1k"):
+        learnt = model(kind, pretrained=True).trunk.state_dict()
+        assert all(torch.equal(learnt[name], value) for name, value in source.items())
+    gray = model(channels=1, pretrained=True).trunk.state_dict()
+    differ = {name for name in source if gray[name].shape != source[name].shape}
+    assert differ == {"conv1.0.weight"}
+    assert torch.allclose(gray["conv1.0.weight"], source["conv1.0.weight"].sum(1, keepdim=True))
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(MissingWeights, match=r"timm's hub\. Give a safetensors.*no route to host"):
+
+def test_true_without_the_staged_file_names_the_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    with pytest.raises(MissingWeights) as caught:
         create_trunk("resnet18", channels=3, image_size=64, pooling=None, pretrained=True)
+    assert "`dmlbench weights resnet18`" in str(caught.value)
+    assert f"there is no {tmp_path}/weights/resnet18.a1_in1k.safetensors" in str(caught.value)
 
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="needs the shared weights")

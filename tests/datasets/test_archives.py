@@ -1,120 +1,334 @@
-import hashlib
-import threading
+import contextlib
+import gzip
+import io
+import random
+import stat
+import subprocess
+import sys
+import tarfile
 import zipfile
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dmlbench.datasets import DatasetError
-from dmlbench.datasets.archives import fetch, read_zip
+from dmlbench.datasets import DatasetError, archives
+from dmlbench.datasets.archives import read_member, read_tar, read_zip
 
-CONTENT = b"an archive" * 1000
-MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """Address of a server on this machine, and the paths that it was asked for."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    pages = {"/right.zip": CONTENT, "/wrong.zip": b"<html>please log in</html>"}
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200 if self.path in pages else 404)
-            body = pages.get(self.path, b"not here")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}", asked
-        http.shutdown()
+CONTENT = random.Random(0).randbytes(5000)
+FILES = {"b/1": b"one", "a/three": CONTENT, "b/größe/漢字.jpg": b"", "list.txt": b"x y\n" * 500}
+OF_MACOS = ("__MACOSX/b/._1", "b/._1", "b/.DS_Store", "._top")
+ZIPS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
+TARS = {"tar": "w:", "tar.gz": "w:gz"}
+FORMATS = {"gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
-def test_downloads_once_and_uses_the_file_after_that(
-    server: tuple[str, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def add(archive: tarfile.TarFile, name: str, content: bytes = b"", **properties: object) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    for key, value in properties.items():
+        setattr(member, key, value)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz", format: int = 0) -> Path:
+    with tarfile.open(path, mode, format=format or tarfile.PAX_FORMAT) as archive:
+        for name, content in files.items():
+            add(archive, name, content)
+    return path
+
+
+def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("method", ZIPS)
+def test_a_zip_is_read_by_name_and_without_what_macos_adds(tmp_path: Path, method: str):
+    files = {"./c//4": b"4", **FILES, **dict.fromkeys(OF_MACOS, b"resource fork"), "b/": b""}
+    path = write_zip(tmp_path / "a.zip", files, ZIPS[method])
+    assert list(read_zip(path)) == sorted({**FILES, "c/4": b"4"}.items())
+
+
+@pytest.mark.parametrize("kind", TARS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_tar_is_read_in_its_order_and_without_what_macos_adds(
+    tmp_path: Path, kind: str, format: str
 ):
-    url, asked = server
-    sources = {"a.zip": (f"{url}/right.zip", MD5)}
-    for _ in range(2):
-        assert fetch(sources, tmp_path / "new", {}) == {"a.zip": tmp_path / "new" / "a.zip"}
-    assert (tmp_path / "new" / "a.zip").read_bytes() == CONTENT
-    assert asked == ["/right.zip"]
-    assert "%" not in capfd.readouterr().err  # no progress bar in a log
+    path, deep = tmp_path / f"a.{kind}", "d" * 90 + "/" + "e" * 90 + "/" + "f" * 90
+    with tarfile.open(path, TARS[kind], format=FORMATS[format]) as archive:
+        add(archive, "./", type=tarfile.DIRTYPE)
+        for name in OF_MACOS:
+            add(archive, name, b"resource fork")
+        for name, content in {**FILES, deep: b"deep"}.items():
+            add(archive, f"./{name}", content)
+        add(archive, "b", type=tarfile.DIRTYPE)
+    assert list(read_tar(path)) == [*FILES.items(), (deep, b"deep")]
 
 
-def test_a_download_of_other_bytes_leaves_no_file_and_says_what_was_expected(
-    server: tuple[str, list[str]], tmp_path: Path
-):
-    with pytest.raises(DatasetError) as error:
-        fetch({"a.zip": (f"{server[0]}/wrong.zip", MD5)}, tmp_path, {})
-    assert "not the expected file" in str(error.value)
-    assert MD5 in str(error.value)
-    assert str(tmp_path / "a.zip") in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+def test_one_file_of_an_archive(tmp_path: Path):
+    for path in (write_zip(tmp_path / "a.zip", FILES), write_tar(tmp_path / "a.tgz", FILES)):
+        assert read_member(path, "list.txt") == FILES["list.txt"]
+        with pytest.raises(DatasetError, match=rf"{path}: it holds no list\.csv"):
+            read_member(path, "list.csv")
 
 
-@pytest.mark.parametrize("where", ["missing page", "no server"])
-def test_without_the_file_on_the_internet_says_which_file_to_put_where(
-    server: tuple[str, list[str]], tmp_path: Path, where: str
-):
-    url = f"{server[0]}/none.zip" if where == "missing page" else "http://127.0.0.1:9/none.zip"
-    with pytest.raises(DatasetError) as error:
-        fetch({"a.zip": (url, MD5)}, tmp_path, {})
-    for part in (url, "cannot download", f"put it at {tmp_path / 'a.zip'}", MD5):
-        assert part in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+OUTSIDE = {
+    "a path upwards": "../../evil",
+    "a path upwards inside": "b/../../evil",
+    "an absolute path": "/tmp/evil",
+    "a path upwards of Windows": "b\\..\\..\\evil",
+    "an absolute path of Windows": "\\evil",
+    "a drive of Windows": "C:/evil",
+    "a path upwards as macOS's": "__MACOSX/../../._evil",
+}
+KINDS = {
+    "a symlink": (tarfile.SYMTYPE, stat.S_IFLNK),
+    "a hard link": (tarfile.LNKTYPE, None),
+    "a fifo": (tarfile.FIFOTYPE, stat.S_IFIFO),
+    "a character device": (tarfile.CHRTYPE, stat.S_IFCHR),
+    "a block device": (tarfile.BLKTYPE, stat.S_IFBLK),
+    "a socket": (None, stat.S_IFSOCK),
+    "a sparse file": (tarfile.GNUTYPE_SPARSE, None),
+    "an unknown kind": (b"Z", None),
+}
 
 
-def test_a_wrong_archive_in_the_folder_is_named_and_left_alone(
-    server: tuple[str, list[str]], tmp_path: Path
-):
-    (tmp_path / "a.zip").write_bytes(b"another")
-    with pytest.raises(DatasetError) as error:
-        fetch({"a.zip": (f"{server[0]}/right.zip", MD5)}, tmp_path, {})
-    found = hashlib.md5(b"another").hexdigest()
-    for part in (str(tmp_path / "a.zip"), found, MD5, "Delete the file", "`checksums`"):
-        assert part in str(error.value)
-    assert (tmp_path / "a.zip").read_bytes() == b"another"
-    assert server[1] == []
+def hostile_tars() -> dict[str, Callable[[tarfile.TarFile], None]]:
+    made: dict[str, Callable[[tarfile.TarFile], None]] = {}
+    for what, name in OUTSIDE.items():
+        made[what] = lambda archive, name=name: add(archive, name, b"evil")
+    for what, (kind, _) in KINDS.items():
+        if kind is not None:
+            made[what] = lambda archive, kind=kind: add(
+                archive, "evil", type=kind, linkname="/etc/passwd"
+            )
+    made["a member twice"] = lambda archive: [add(archive, "evil", b"1") for _ in range(2)]  # type: ignore[func-returns-value]
+    made["a member twice, spelt in two ways"] = lambda archive: [  # type: ignore[func-returns-value]
+        add(archive, name, b"1") for name in ("evil", ".//evil")
+    ]
+    made["a name that is not UTF-8"] = lambda archive: add(archive, "evil\udcff", b"1")
+    return made
 
 
-def test_a_study_may_name_its_own_checksum_but_only_of_an_archive_that_there_is(tmp_path: Path):
-    (tmp_path / "a.zip").write_bytes(b"another")
-    sources = {"a.zip": ("http://127.0.0.1:9/a.zip", MD5)}
-    own = "sha256:" + hashlib.sha256(b"another").hexdigest()
-    assert fetch(sources, tmp_path, {"a.zip": own}) == {"a.zip": tmp_path / "a.zip"}
-    with pytest.raises(DatasetError, match=r"unknown archive: b\.zip \(known: a\.zip\)"):
-        fetch(sources, tmp_path, {"b.zip": own})
+@pytest.mark.parametrize("kind", TARS)
+@pytest.mark.parametrize("what", hostile_tars())
+def test_a_hostile_tar_is_refused_by_name(tmp_path: Path, kind: str, what: str):
+    path = tmp_path / f"a.{kind}"
+    with tarfile.open(path, TARS[kind], format=tarfile.GNU_FORMAT) as archive:
+        add(archive, "good", CONTENT)
+        hostile_tars()[what](archive)
+    before = tree(tmp_path)
+    with pytest.raises(DatasetError, match=rf"{path}: this archive is refused: .*evil") as error:
+        list(read_tar(path))
+    assert "\n" not in str(error.value)
+    assert tree(tmp_path) == before
 
 
-def test_reads_a_zip_by_name_and_without_what_macos_adds(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name in ("b/2", "b/", "__MACOSX/b/._2", "b/._1", "b/.DS_Store", "a/3", "b/1"):
-            archive.writestr(name, name)
-    assert list(read_zip(tmp_path / "a.zip")) == [("a/3", b"a/3"), ("b/1", b"b/1"), ("b/2", b"b/2")]
+def hostile_zips() -> dict[str, list[tuple[zipfile.ZipInfo | str, bytes]]]:
+    made: dict[str, list[tuple[zipfile.ZipInfo | str, bytes]]] = {
+        what: [(name, b"evil")] for what, name in OUTSIDE.items()
+    }
+    for what, (_, mode) in KINDS.items():
+        if mode is not None:
+            member = zipfile.ZipInfo("evil")
+            member.external_attr = (mode | 0o644) << 16
+            made[what] = [(member, b"/etc/passwd")]
+    made["a member twice"] = [("evil", b"1"), ("evil", b"2")]
+    made["a member twice, spelt in two ways"] = [("evil", b"1"), ("./evil", b"2")]
+    return made
 
 
-def test_a_damaged_member_and_a_file_that_is_no_zip_are_named(tmp_path: Path):
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("what", hostile_zips())
+def test_a_hostile_zip_is_refused_by_name_before_anything_is_read(tmp_path: Path, what: str):
     path = tmp_path / "a.zip"
-    path.write_bytes(b"no zip")
-    with pytest.raises(DatasetError, match=r"a\.zip"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a good one", CONTENT)
+        for member, content in hostile_zips()[what]:
+            archive.writestr(member, content)
+    before = tree(tmp_path)
+    for reading in (lambda: next(read_zip(path)), lambda: read_member(path, "a good one")):
+        with pytest.raises(DatasetError, match=rf"{path}: this archive is refused: .*evil"):
+            reading()
+    assert tree(tmp_path) == before
+
+
+def test_an_encrypted_zip_is_refused_by_name(tmp_path: Path):
+    path = write_zip(tmp_path / "a.zip", {"secret": CONTENT})
+    content = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # of the file, and of the directory
+        content[content.rindex(mark) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="refused: secret is encrypted"):
         list(read_zip(path))
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        with zipfile.ZipFile(path, "w", method) as archive:
-            archive.writestr("good", CONTENT)
-            archive.writestr("harmed", CONTENT)
-            start = archive.getinfo("harmed").header_offset + 30 + len("harmed")
-        content = bytearray(path.read_bytes())
-        content[start : start + 8] = b"\xff" * 8
-        path.write_bytes(content)
-        with pytest.raises(DatasetError, match="cannot read harmed"):
+
+
+class TestBombs:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {"LARGEST": 2**20, "ALLOWANCE": 2**18}.items():
+            monkeypatch.setattr(archives, name, value)
+
+    def test_a_member_beyond_the_limit_is_refused_without_being_read(self, tmp_path: Path):
+        zeros = {"zeros": bytes(2**20 + 1)}
+        for path in (write_zip(tmp_path / "a.zip", zeros), write_tar(tmp_path / "a.tgz", zeros)):
+            reader = read_zip if path.suffix == ".zip" else read_tar
+            with pytest.raises(DatasetError, match=r"refused: zeros has 1.05 MB; at most 1.05 MB"):
+                list(reader(path))
+
+    def test_many_that_together_unpack_to_far_more_are_refused(self, tmp_path: Path):
+        zeros = {f"{i}": bytes(2**19) for i in range(20)}
+        for path in (write_zip(tmp_path / "a.zip", zeros), write_tar(tmp_path / "a.tgz", zeros)):
+            reader = read_zip if path.suffix == ".zip" else read_tar
+            with pytest.raises(DatasetError, match="a bomb"):
+                list(reader(path))
+
+    def test_what_shrinks_as_lists_do_is_read(self, tmp_path: Path):
+        lines = "".join(f"img/WOMEN/Dresses/id_{i:08}/02_1_front.jpg {i}\n" for i in range(9000))
+        lists = {f"{i}.txt": lines.encode() for i in range(10)}
+        assert dict(read_zip(write_zip(tmp_path / "a.zip", lists))) == lists
+        assert dict(read_tar(write_tar(tmp_path / "a.tgz", lists))) == lists
+
+    def test_overlapping_members_of_a_zip_are_refused(self, tmp_path: Path):
+        """A thousand entries of the directory that all lead to the same bytes."""
+        path = write_zip(tmp_path / "a.zip", {"00000": bytes(2**19)})
+        content = path.read_bytes()
+        start = content.index(b"PK\1\2")
+        entry, end = content[start : content.index(b"PK\5\6")], content[content.index(b"PK\5\6") :]
+        entries = [entry.replace(b"00000", b"%05d" % i) for i in range(1000)]
+        count = (1000).to_bytes(2, "little")
+        end = end[:8] + 2 * count + (1000 * len(entry)).to_bytes(4, "little") + end[16:]
+        path.write_bytes(content[:start] + b"".join(entries) + end)
+        with pytest.raises(DatasetError, match=r"a\.zip"):
             list(read_zip(path))
+
+    @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+    def test_a_long_name_without_end_fills_no_memory(self, tmp_path: Path, kind: bytes):
+        path = tmp_path / "a.tgz"
+        member = tarfile.TarInfo("././@LongLink")
+        member.type, member.size = kind, 2**28
+        path.write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)))
+        with pytest.raises(DatasetError, match=r"a\.tgz: cannot read it: a header of 268435456"):
+            list(read_tar(path))
+
+    def test_a_bomb_behind_the_end_is_refused(self, tmp_path: Path):
+        path = write_tar(tmp_path / "a.tgz", {"a": b"a"})
+        path.write_bytes(path.read_bytes() + gzip.compress(bytes(2**24)))
+        with pytest.raises(DatasetError, match="what follows its end is a bomb"):
+            list(read_tar(path))
+
+    @pytest.mark.parametrize(
+        "kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE]
+    )
+    @pytest.mark.parametrize("size", [-512, -1024, -(2**40), 2**60])
+    def test_headers_that_lead_elsewhere_end_it_and_read_nothing(
+        self, tmp_path: Path, kind: bytes, size: int
+    ):
+        path, member = tmp_path / "a.tar", tarfile.TarInfo("circle")
+        member.type, member.size = kind, size
+        path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + CONTENT + bytes(10240))
+        with pytest.raises(DatasetError, match=r"a\.tar"):
+            next(read_tar(path))
+
+
+@pytest.mark.parametrize("kind", TARS)
+def test_a_truncated_tar_is_never_taken_for_a_whole_one(tmp_path: Path, kind: str):
+    whole = write_tar(tmp_path / "whole", {"a": CONTENT, "b": b"b" * 700, "c": CONTENT}, TARS[kind])
+    content, path = whole.read_bytes(), tmp_path / "a.tar"
+    needed = 512 * (3 + 10 + 2 + 10 + 1) if kind == "tar" else len(content)
+    for length in [*range(0, needed, 97), *range(0, needed, 512), needed - 1]:
+        path.write_bytes(content[:length])
+        with pytest.raises(DatasetError, match=r"a\.tar: cannot read it"):
+            list(read_tar(path))
+    path.write_bytes(content[:needed])
+    assert len(list(read_tar(path))) == 3
+
+
+def test_a_damaged_gzip_is_named_with_the_file_before(tmp_path: Path):
+    path = write_tar(tmp_path / "a.tgz", {"good": b"good", "harmed": CONTENT})
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # its checksum
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.tgz: cannot read it after harmed: CRC check"):
+        list(read_tar(path))
+
+
+@pytest.mark.parametrize("reader", [read_zip, read_tar])
+@pytest.mark.parametrize("content", [b"", b"no archive", b"<html>please log in</html>", b"PK\3\4"])
+def test_a_file_that_is_no_archive_is_named(
+    tmp_path: Path, reader: Callable[[Path], object], content: bytes
+):
+    path = tmp_path / "a.bin"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.bin: cannot read it"):
+        list(reader(path))  # type: ignore[call-overload]
+    with pytest.raises(DatasetError, match=r"none\.bin: cannot read it"):
+        list(reader(tmp_path / "none.bin"))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("method", ZIPS)
+def test_a_damaged_member_of_a_zip_is_named(tmp_path: Path, method: str):
+    path = write_zip(tmp_path / "a.zip", {"good": CONTENT, "harmed": CONTENT}, ZIPS[method])
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("harmed").header_offset + 30 + len("harmed")
+    content = bytearray(path.read_bytes())
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="cannot read harmed"):
+        list(read_zip(path))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["zip", "tar", "pax", "tgz"]),
+    harm=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    cut=st.floats(0.2, 1),
+)
+def test_whatever_is_harmed_ends_in_one_kind_of_error(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    harm: list[tuple[float, int]],
+    cut: float,
+):
+    path = tmp_path_factory.mktemp("harmed") / "a"
+    if kind == "zip":
+        write_zip(path, FILES)
+    else:
+        format = tarfile.GNU_FORMAT if kind == "tar" else tarfile.PAX_FORMAT
+        write_tar(path, FILES, "w:gz" if kind == "tgz" else "w:", format)
+    content = bytearray(path.read_bytes())
+    for place, value in harm:
+        content[int(place * len(content))] = value
+    path.write_bytes(content[: int(cut * len(content))])
+    with contextlib.suppress(DatasetError):  # anything else is a failure
+        found = dict(read_zip(path) if kind == "zip" else read_tar(path))
+        assert all(isinstance(value, bytes) for value in found.values())
+
+
+def test_memory_does_not_grow_with_the_archive(tmp_path: Path):
+    """40 MB in 15,000 members, in a process of its own."""
+    path, block = tmp_path / "a.tar", random.Random(0).randbytes(2**20)
+    with tarfile.open(path, "w:") as archive:
+        for i in range(30):
+            add(archive, f"large {i}", block)
+        for i in range(15_000):
+            add(archive, f"small {i}")
+    code = (
+        "import resource, sys; from pathlib import Path; from dmlbench.datasets import archives\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); n = sum(len(c) for _, c in archives.read_tar(Path(sys.argv[1])))\n"
+        "print(n, peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=True)
+    count, grown = map(int, run.stdout.split())
+    assert count == 30 * 2**20
+    assert grown * (1 if sys.platform == "darwin" else 1024) < 5 * 2**20

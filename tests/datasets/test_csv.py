@@ -157,7 +157,8 @@ def test_roles_are_in_the_protocol(tmp_path):
         for row in twin_rows()
     ]
     store = packed(tmp_path / "store", write(tmp_path, rows, f"{HEADER},role"))
-    queries, gallery = store.protocol()
+    ids, roles = store.protocols["id"], store.protocols["role"]
+    queries, gallery = ids[roles != "gallery"], ids[roles != "query"]
     paths = store.index["path"]
     assert paths[queries].tolist() == [
         f"Pear/{c}_{k}.png" for c in FRUIT if c[0] in "AC" for k in "02"

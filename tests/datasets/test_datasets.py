@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -10,14 +11,19 @@ from dmlbench.source import declarations
 def test_only_data_sets_are_listed_and_each_loads_with_what_packing_needs():
     names = list_datasets()
     assert {"glyphs", "omniglot", "csv"} <= set(names)
-    assert not {"store", "pack", "archives", "decoding", "metadata", "__init__"} & set(names)
+    assert not {"store", "pack", "archives", "transfer", "decoding", "__init__"} & set(names)
     for name in names:
         options = declarations(f"dmlbench.datasets.{name}").options
         defaults = {option: default for option, (_, default) in options.items()}
         module = load(name, defaults | ({"file": "x.csv"} if name == "csv" else {}))
         assert callable(module.images)
-        for _, checksum in module.SOURCES.values():
-            assert checksum.startswith(("md5:", "sha256:"))
+        groups = module.SOURCES if isinstance(module.SOURCES, tuple) else (module.SOURCES,)
+        for archive in (archive for group in groups for archive in group.values()):
+            assert archive.urls or archive.by_hand
+            assert all(url.startswith(("https://", "http://")) for url in archive.urls)
+            assert archive.checksum is None or re.fullmatch(
+                r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", archive.checksum
+            )
 
 
 def test_facts_are_read_without_an_import_and_are_those_of_the_module():
@@ -25,6 +31,21 @@ def test_facts_are_read_without_an_import_and_are_those_of_the_module():
         facts = declarations(f"dmlbench.datasets.{name}").constants["FACTS"]
         assert facts == load(name).FACTS
         assert {"version", "channels", "levels", "recall_at"} <= set(facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("cub200", {"train": [100, 5864], "test": [100, 5924]}),
+        ("cars196", {"train": [98, 8054], "test": [98, 8131]}),
+        ("sop", {"train": [11318, 59551], "test": [11316, 60502]}),
+        ("inshop", {"train": [3997, 25882], "test": [3985, 14218 + 12612]}),
+        ("inat2018", {"train": [5690, 325846], "test": [2452, 136093]}),
+        ("lfw", {"test": [5749, 13233]}),
+    ],
+)
+def test_the_splits_of_the_papers_are_declared(name: str, splits: dict[str, list[int]]):
+    assert load(name).FACTS["splits"] == splits
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
@@ -39,9 +60,9 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("module", "dear"),
     [
-        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL pooch matplotlib"),
-        ("dmlbench.datasets.store", "pandas torch PIL pooch requests matplotlib pyarrow.dataset"),
-        ("dmlbench.datasets.pack", "pandas torch pooch requests matplotlib"),
+        ("dmlbench.datasets", "numpy pyarrow pandas torch PIL requests matplotlib"),
+        ("dmlbench.datasets.store", "pandas torch PIL requests matplotlib pyarrow.dataset"),
+        ("dmlbench.datasets.pack", "pandas torch requests matplotlib"),
     ],
 )
 def test_imports_nothing_dear(module: str, dear: str):

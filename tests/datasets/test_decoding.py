@@ -1,6 +1,8 @@
+import io
 import itertools
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -9,11 +11,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dmlbench.datasets import DatasetError, Row
-from dmlbench.datasets.decoding import CHUNK, _pixels, decode
+from dmlbench.datasets.decoding import CHUNK, CHUNK_BYTES, LONGEST, decode, scaled
 
 
 def row(number: int) -> Row:
     return Row(f"image {number}", "class", (), "train")
+
+
+def pixels_of(source: bytes, side: int, channels: int) -> np.ndarray:
+    """(channels, height, width), as a store keeps them."""
+    (decoded,) = decode([(row(0), source)], side, channels, "pixels", 1)
+    (image,) = decoded.images
+    shape = channels, image.height, image.width
+    return np.frombuffer(decoded.content, np.uint8).reshape(shape)
 
 
 def paint(value: int, side: int) -> Image.Image:
@@ -30,26 +40,118 @@ def test_the_short_side_becomes_the_side_and_the_shape_is_kept(
 ):
     shape = (height, width) if channels == 1 else (height, width, 3)
     original = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    pixels = _pixels(png(original), side, channels)
-    assert pixels.dtype == np.uint8
-    assert min(pixels.shape[1:]) == side
-    assert pixels.shape[0] == channels
-    long = side * max(height, width) / min(height, width)
-    assert abs(max(pixels.shape[1:]) - long) <= 0.5
-    assert (pixels.shape[1] >= pixels.shape[2]) == (height >= width) or pixels.shape[1] == side
-    if min(height, width) == side:
-        np.testing.assert_array_equal(pixels.transpose(1, 2, 0).reshape(shape), original)
+    image = scaled(png(original), side, channels)
+    assert image.mode == {1: "L", 3: "RGB"}[channels]
+    assert min(image.size) == side
+    ratio = max(height, width) / min(height, width)
+    assert abs(max(image.size) - side * min(ratio, LONGEST)) <= 0.5
+    assert (image.height >= image.width) == (height >= width) or image.height == side
+    if min(height, width) == side and ratio <= LONGEST:
+        np.testing.assert_array_equal(np.asarray(image), original)
 
 
 def test_shrinking_averages_and_skips_no_pixel(png: Callable[[np.ndarray], bytes]):
     board = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)
-    assert np.ptp(_pixels(png(board.astype(np.uint8)), 8, 1)[0, 1:-1, 1:-1].astype(int)) < 10
+    shrunk = np.asarray(scaled(png(board.astype(np.uint8)), 8, 1))
+    assert np.ptp(shrunk[1:-1, 1:-1].astype(int)) < 10
 
 
-def test_gray_and_palette_images_become_rgb(png: Callable[[np.ndarray], bytes]):
+@pytest.mark.parametrize("upright", [False, True])
+def test_of_a_strip_the_middle_is_kept(png: Callable[[np.ndarray], bytes], upright: bool):
+    strip = np.zeros((1, 5001), np.uint8)
+    strip[0, 2500] = 255  # the middle
+    image = np.asarray(scaled(png(strip.T if upright else strip), 8, 1))
+    image = image.T if upright else image
+    assert image.shape == (8, 8 * LONGEST)
+    assert image[:, 16:20].max() > 100
+    assert not image[:, :8].any()
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_gray_palette_cmyk_and_transparent_images_become_rgb(
+    png: Callable[[np.ndarray], bytes],
+):
     gray = np.full((4, 4), 7, np.uint8)
-    assert (_pixels(png(gray), 4, 3) == 7).all()
-    assert _pixels(png(gray), 4, 3).shape == (3, 4, 4)
+    assert np.array_equal(np.asarray(scaled(png(gray), 4, 3)), np.full((4, 4, 3), 7))
+    colour = Image.new("RGB", (8, 8), (200, 40, 90))
+    odd = {
+        "palette": encoded(colour.quantize(4), "PNG"),
+        "palette with a transparent colour": encoded(colour.quantize(4), "GIF", transparency=0),
+        "CMYK": encoded(colour.convert("CMYK"), "JPEG", quality=100),
+        "transparent": encoded(
+            Image.merge("RGBA", [*colour.split(), Image.new("L", (8, 8))]), "PNG"
+        ),
+        "1 bit": encoded(Image.new("1", (8, 8), 1), "PNG"),
+        "gray with alpha": encoded(Image.new("LA", (8, 8), (50, 9)), "PNG"),
+    }
+    expected = {"1 bit": (255, 255, 255), "gray with alpha": (50, 50, 50)}
+    for what, content in odd.items():
+        pixels = np.asarray(scaled(content, 8, 3)).astype(int)
+        assert np.abs(pixels - expected.get(what, (200, 40, 90))).max() <= 3, what
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_every_exif_orientation_is_turned_upright(kind: str, orientation: int):
+    # how a camera that was held so stores the scene: EXIF 2.3, the place of row 0 and column 0
+    scene = np.zeros((16, 24), np.uint8)
+    scene[:8, :8], scene[8:, :8] = 250, 120  # bright top left, gray bottom left
+    stored = {
+        1: scene,
+        2: scene[:, ::-1],
+        3: scene[::-1, ::-1],
+        4: scene[::-1],
+        5: scene.T,
+        6: scene.T[::-1],
+        7: scene.T[::-1, ::-1],
+        8: scene.T[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif)
+    assert np.abs(np.asarray(scaled(content, 16, 1)).astype(int) - scene).max() <= 12
+
+
+def test_a_damaged_exif_note_is_no_damaged_image():
+    plain = Image.new("RGB", (8, 8), (9, 9, 9))
+    content = encoded(plain, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xff\xff\xff")
+    assert scaled(content, 8, 3).size == (8, 8)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_8_bits_are_refused(mode: str):
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        scaled(encoded(Image.new(mode, (8, 8)), "TIFF"), 8, 3)
+
+
+def test_a_truncated_file_is_refused(png: Callable[[np.ndarray], bytes]):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    for content in (png(noise), encoded(Image.fromarray(noise), "JPEG")):
+        with pytest.raises(OSError, match=r"truncated|cannot identify"):
+            scaled(content[: len(content) // 2], 8, 1)
+
+
+def test_jpeg_keeps_the_image_nearly_and_says_its_size():
+    smooth = np.linspace(0, 250, 60 * 40 * 3).reshape(60, 40, 3).astype(np.uint8)
+    source = encoded(Image.fromarray(smooth), "PNG")
+    (decoded,) = decode([(row(0), source)], 20, 3, "jpeg", 1)
+    (image,) = decoded.images
+    assert (image.height, image.width, image.bytes) == (30, 20, len(decoded.content))
+    again = np.asarray(Image.open(io.BytesIO(decoded.content))).astype(int)
+    assert np.abs(again - np.asarray(scaled(source, 20, 3)).astype(int)).max() <= 4
+
+
+def test_bytes_are_channel_by_channel_with_their_digest(png: Callable[[np.ndarray], bytes]):
+    original = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    content = original.transpose(2, 0, 1).tobytes()
+    (decoded,) = decode([(row(0), png(original))], 5, 3, "pixels", 1)
+    assert decoded.content == content
+    assert decoded.images == [(row(0), 5, 7, 105, sha256(content).hexdigest()[:32])]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -62,9 +164,9 @@ def test_order_is_kept_and_the_reader_is_only_so_far_ahead(workers: int):
             yield row(asked), partial(paint, asked % 256)
 
     found = []
-    for decoded in decode(images(), 2, 1, workers):
-        found += [decoded.pixels[4 * i] for i in range(len(decoded.rows))]
-        assert decoded.sizes == [(2, 2)] * len(decoded.rows)
+    for decoded in decode(images(), 2, 1, "pixels", workers):
+        found += [decoded.content[4 * i] for i in range(len(decoded.images))]
+        assert {image[1:4] for image in decoded.images} == {(2, 2, 4)}
         assert asked < len(found) + (2 * workers + 1) * CHUNK
     assert found == [number % 256 for number in range(20 * CHUNK)]
 
@@ -72,7 +174,7 @@ def test_order_is_kept_and_the_reader_is_only_so_far_ahead(workers: int):
 def test_images_that_cannot_be_decoded_are_named_and_after_the_twentieth_no_more_is_read():
     images = ((row(i), refuse if i % 5 == 3 else partial(paint, 0)) for i in itertools.count())
     with pytest.raises(DatasetError) as caught:
-        list(decode(images, 2, 1, 1))
+        list(decode(images, 2, 1, "pixels", 1))
     text = str(caught.value)
     assert all(f"image {5 * i + 3}: cannot decode this image" in text for i in range(20))
     assert text.count("no such letter") == 20
@@ -81,4 +183,18 @@ def test_images_that_cannot_be_decoded_are_named_and_after_the_twentieth_no_more
 def test_where_a_person_wrote_it_is_said_of_a_damaged_image():
     damaged = Row("a.png", "class", (), "train", origin="my.csv, line 7")
     with pytest.raises(DatasetError, match=r"my\.csv, line 7: a\.png: cannot decode"):
-        list(decode([(damaged, refuse), (row(1), partial(paint, 0))], 2, 1, 1))
+        list(decode([(damaged, refuse), (row(1), partial(paint, 0))], 2, 1, "pixels", 1))
+
+
+def test_large_files_make_small_chunks():
+    asked = []
+
+    def images():
+        for number in range(40):
+            asked.append(number)
+            yield row(number), encoded(Image.new("L", (2, 2)), "PNG") + bytes(CHUNK_BYTES)
+
+    decoding = decode(images(), 2, 1, "pixels", 1)
+    assert len(next(decoding).images) == 1
+    assert len(asked) < 6
+    decoding.close()

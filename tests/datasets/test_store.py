@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -136,32 +134,12 @@ def test_the_share_is_the_same_on_every_machine(pack_images: Callable[..., Store
     assert shuffled.split("train", 0.3).class_names == pinned
 
 
-def test_an_impossible_share_or_split_or_protocol_is_refused(glyphs: Store):
+def test_an_impossible_share_or_split_is_refused(glyphs: Store):
     for fraction in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="class_fraction"):
             glyphs.split("train", fraction)
     with pytest.raises(DatasetError, match="no images in the split 'validation'"):
         glyphs.split("validation")
-    with pytest.raises(DatasetError, match=r"there are: \[\('zero_shot', 0\)\]"):
-        glyphs.protocol("small")
-
-
-def test_protocols_name_queries_and_gallery(glyphs: Store, tmp_path: Path):
-    queries, gallery = glyphs.protocol()
-    np.testing.assert_array_equal(queries, glyphs.split("test").rows)
-    np.testing.assert_array_equal(gallery, queries)
-    for name in ("manifest.json", "index.parquet", "images.bin"):
-        (tmp_path / name).symlink_to(glyphs.path / name)
-    table = {
-        "protocol": ["shop"] * 3 + ["small"] * 2,
-        "id": pa.array([9, 4, 6, 1, 2], pa.int32()),
-        "role": ["query", "gallery", "both", "query", "gallery"],
-        "repetition": pa.array([0, 0, 0, 3, 3], pa.int32()),
-    }
-    pq.write_table(pa.table(table), tmp_path / "protocols.parquet")
-    store = Store(tmp_path)
-    assert [ids.tolist() for ids in store.protocol("shop")] == [[6, 9], [4, 6]]
-    assert [ids.tolist() for ids in store.protocol("small", 3)] == [[1], [2]]
 
 
 def test_what_is_no_whole_store_is_refused(glyphs: Store, tmp_path: Path):
@@ -176,7 +154,7 @@ def test_what_is_no_whole_store_is_refused(glyphs: Store, tmp_path: Path):
     assert len(Store(tmp_path)) == len(glyphs)
     pixels = (tmp_path / "images.bin").read_bytes()
     (tmp_path / "images.bin").write_bytes(pixels[:-1])
-    refused("not whole")
+    refused(r"images\.bin has .* bytes and not")
     (tmp_path / "images.bin").write_bytes(pixels)
     index = (tmp_path / "index.parquet").read_bytes()
     (tmp_path / "index.parquet").write_bytes(index[: len(index) // 2])
@@ -190,7 +168,7 @@ def test_what_is_no_whole_store_is_refused(glyphs: Store, tmp_path: Path):
 
 def test_images_are_read_only_on_disk_and_a_batch_is_the_callers(glyphs: Store):
     with pytest.raises(ValueError, match="read-only"):
-        glyphs._pixels[0] = 1
+        glyphs._content[0] = 1
     pixels, sizes = glyphs.read(np.array([5, 5]))
     pixels[:] = 255
     assert sizes.tolist() == [[32, 32]] * 2
@@ -201,3 +179,53 @@ def test_another_process_gets_the_path_and_not_the_pixels(glyphs: Store):
     assert len(pickle.dumps(glyphs)) < 1000
     again = pickle.loads(pickle.dumps(glyphs))
     np.testing.assert_array_equal(again.read(np.arange(3))[0], glyphs.read(np.arange(3))[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_store_of_jpeg_files_gives_nearly_the_same_pixels_and_padding(
+    pack_images: Callable[..., Store],
+    png: Callable[[np.ndarray], bytes],
+    tmp_path: Path,
+    channels: int,
+):
+    images = []
+    for number, (height, width) in enumerate([(40, 60), (50, 40), (40, 40)]):
+        ramp = np.linspace(10 * number, 200, height * width * channels)
+        array = ramp.reshape(height, width, channels).astype(np.uint8)
+        encoded = png(array[:, :, 0] if channels == 1 else array)
+        images.append((Row(f"{number}", f"{number}", (), "test"), encoded))
+    pixels, jpeg = (
+        pack_images(images[::-1], 40, tmp_path / form, channels, form=form)
+        for form in ("pixels", "jpeg")
+    )
+    rows = np.array([2, 0, 1, 0])
+    (expected, sizes), (found, same) = pixels.read(rows), jpeg.read(rows)
+    np.testing.assert_array_equal(sizes, same)
+    assert (found.dtype, found.shape) == (np.uint8, expected.shape)
+    assert np.abs(found.astype(int) - expected).max() <= 6
+    assert not found[1, :, 40:].any()
+    again = pickle.loads(pickle.dumps(jpeg))
+    np.testing.assert_array_equal(again.read(rows)[0], found)
+
+
+def test_images_of_one_size_are_found_by_their_offsets(
+    pack_images: Callable[..., Store], png: Callable[[np.ndarray], bytes], tmp_path: Path
+):
+    images = [
+        (Row(f"{9 - i}", "c", (), "train"), png(np.full((4, 4), i, np.uint8))) for i in range(9)
+    ]
+    store = pack_images(images, 4, tmp_path / "store")
+    assert store.uniform
+    assert store.read(np.array([0, 3, 8]))[0][:, 0, 3, 3].tolist() == [8, 5, 0]
+
+
+def test_columns_are_read_when_they_are_asked_for(glyphs: Store):
+    store = Store(glyphs.path)
+    assert list(store.index)[:4] == ["id", "path", "label", "class_name"]
+    assert len(store.index) == len(list(store.index))
+    assert not {"path", "digest"} & store.index._read.keys()
+    assert store.index["path"][0] == min(store.index["path"])
+    with pytest.raises(KeyError):
+        store.index["nothing"]
+    assert store.pairs is None
+    assert set(store.protocols["protocol"]) == {"zero_shot"}

@@ -131,3 +131,52 @@ def test_images_without_one_embedding_and_a_label_are_refused(embedded, labelled
 def test_unusable_embeddings_are_no_score(scores, embeddings):
     with pytest.raises(UnusableEmbeddings):
         scores(embeddings, [0, 0, 0, 1, 1, 1])
+
+
+@pytest.fixture
+def verify(metric_settings):
+    """Rows of `evaluate` on ten people of 6 images, by protocol and metric; pairs alone, or with a
+    retrieval protocol."""
+    ids, labels = np.arange(100, 160), np.repeat(np.arange(10), 6)
+    first = np.repeat(ids, 2)
+    second = ids.reshape(10, 6)[:, [1, 2, 3, 4, 5, 0]].reshape(-1)  # the person's next image
+    second = np.stack([second, np.roll(ids, 25)], axis=1).reshape(-1)  # and one of another
+    same = labels[first - 100] == labels[second - 100]
+    pairs = {"first": first, "second": second, "same": same, "fold": np.arange(120) // 2 % 5}
+
+    def run(embeddings, chosen=slice(None), searched=(), partial=False):
+        columns = {"protocol": ["p"] * len(searched), "id": np.array(searched, int)}
+        columns |= {"role": ["both"] * len(searched), "repetition": np.zeros(len(searched), int)}
+        index = {"id": ids, "label": labels}
+        found = evaluate(
+            embeddings[chosen], ids[chosen], index, columns, metric_settings, partial, pairs
+        )
+        return {(row["protocol"], row["metric"]): row["value"] for row in found}
+
+    return run, ids, labels, pairs
+
+
+def test_pairs_are_verified_by_the_similarity_of_the_embeddings_that_they_name(verify):
+    run, ids, labels, pairs = verify
+    assert pairs["same"].mean() == 0.5
+    random = np.random.default_rng(0)
+    perfect, noise = np.eye(10)[labels], random.normal(size=(60, 10))
+    assert run(perfect) == {
+        ("verification", "verification_accuracy"): 1,
+        ("verification", "verification_error"): 0,
+        ("verification", "pairs"): 120,
+    }
+    assert run(noise)["verification", "verification_accuracy"] < 0.75
+    shuffled = random.permutation(60)
+    assert run(noise + perfect) == run(noise + perfect, shuffled)
+    assert ("p", "map@r") in run(perfect, searched=ids)
+
+
+def test_of_a_part_of_the_classes_the_pairs_with_both_images_are_verified(verify):
+    run, ids, labels, pairs = verify
+    part = np.flatnonzero(labels < 5)
+    both = np.isin(pairs["first"], ids[part]) & np.isin(pairs["second"], ids[part])
+    found = run(np.eye(10)[labels], part, partial=True)
+    assert found["verification", "pairs"] == both.sum() < 120
+    with pytest.raises(ValueError, match="images have no embedding"):
+        run(np.eye(10)[labels], part)

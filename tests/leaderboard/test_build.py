@@ -59,3 +59,26 @@ dear = {"torch", "pandas", "numpy", "scipy", "matplotlib"} & set(sys.modules)
 assert not dear, dear
 """
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_verified_pairs_are_sorted_and_shown_by_their_accuracy(results, tmp_path):
+    for loss, accuracy in (("htl", 0.91), ("rll", 0.97)):
+        scores = {"verification_accuracy": accuracy, "verification_error": 0.01, "pairs": 6000.0}
+        results.add(loss, 0, scores, protocols=("verification",), history=[1.0])
+    results.add("hpl", 0, status="diverged", error="the loss is nan", history=[1.0])
+    build("made", results.runs, results.folder, tmp_path / "out")
+    page = (tmp_path / "out/leaderboard.md").read_text()
+    assert "Sorted by mean Verification accuracy" in page
+    assert page.index("| rll | 97.00 |") < page.index("| htl | 91.00 |") < page.index("| hpl | –")
+    assert "R-Precision |" not in page
+    drawn = ElementTree.fromstring((tmp_path / "out/plots/recall.svg").read_text())
+    text = " ".join(drawn.itertext())
+    assert "Verification accuracy (%)" in text
+    assert "MAP@R" not in text
+    assert text.count("diverged") == 1
+
+
+def test_an_unknown_protocol_and_metric_break_nothing(results, tmp_path):
+    results.add("htl", 0, {"surprise": 0.5}, protocols=("new",), history=[1.0])
+    build("made", results.runs, results.folder, tmp_path / "out")
+    assert "letters · tiny · new" in (tmp_path / "out/leaderboard.md").read_text()

@@ -13,11 +13,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dmlbench import source, study
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.backbones.timm import MissingWeights
+from dmlbench.backbones.weights import MissingWeights
+from dmlbench.datasets.csv import Csv
+from dmlbench.datasets.pack import pack
+from dmlbench.evaluation.job import evaluate_job
 from dmlbench.training import job
 from dmlbench.training.train import Diverged, embed_test
 
@@ -165,6 +169,42 @@ def test_a_store_of_other_facts_is_refused(made, data_folder, tmp_path):
     _, result, *_ = go(other, tmp_path)
     assert result["status"] == "error"
     assert "Delete the folder" in result["error"]["message"]
+
+
+@pytest.fixture
+def elsewhere(tiny, tmp_path, data_folder, monkeypatch):
+    """The tiny study, tested on four gray images of a CSV, whose store has pairs as well."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    for number, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    rows = [f"{n}.png,{n // 2},{'train' if n < 4 else 'test'}" for n in range(8)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,label,split", *rows]))
+    tiny["datasets"]["few"] = {"type": "csv", "file": "few.csv", "channels": 1}
+    tiny["datasets"]["letters"]["test_on"] = "few"
+    made = study.check(tiny, "tiny")
+    trained, tested = made.runs[PATH].stores
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / trained).symlink_to(data_folder / "stores" / trained)
+    pairs = [(4, 5, True, 0), (4, 6, False, 0), (6, 7, True, 1), (5, 7, False, 1)]
+    monkeypatch.setattr(Csv, "pairs", lambda *_: pairs, raising=False)
+    options = made.runs[PATH].tested.data.options
+    pack("csv", 32, tmp_path / "stores" / tested, tmp_path, options=options)
+    return made
+
+
+@pytest.mark.parametrize("path", [PATH, "letters/tiny/control_random/seed0"])
+def test_a_run_that_is_tested_elsewhere_embeds_and_scores_those_images(elsewhere, tmp_path, path):
+    code, result, out, _ = go(elsewhere, tmp_path, path)
+    assert (code, result["status"]) == (0, "ok")
+    with np.load(out / "embeddings.npz") as file:
+        assert file["id"].tolist() == [4, 5, 6, 7]
+    evaluate_job(elsewhere, elsewhere.runs[path], tmp_path / "stores")
+    rows = json.loads((out / "metrics.json").read_text())["metrics"]
+    found = {(row["protocol"], row["metric"]): row["value"] for row in rows}
+    assert found["zero_shot", "queries"] == 4
+    assert found["verification", "pairs"] == 4
+    assert 0 <= found["verification", "verification_accuracy"] <= 1
 
 
 def test_what_an_orphan_has_finished_is_not_done_again(made, data_folder, monkeypatch, capsys):

@@ -129,3 +129,10 @@ def test_it_runs_from_another_folder(project, tmp_path):
     output = project.run("--dry-run", "--directory", str(tmp_path / "else where"), study=study)
     assert "else where/data/stores/" in output
     assert "Write the table and the plots" in output
+
+
+def test_a_store_that_another_study_made_meanwhile_is_not_touched(finished, data_folder, tmp_path):
+    (manifest,) = data_folder.glob("stores/*/manifest.json")
+    (tmp_path / "held").hardlink_to(manifest)
+    finished.run("--forcerun", "store", "--", str(manifest))
+    assert manifest.samefile(tmp_path / "held")

@@ -11,6 +11,7 @@ ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dmlbench import study
+from dmlbench.datasets import load
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 from dmlbench.tracking import tracking_uri
@@ -53,6 +54,7 @@ wildcard_constraints:
     loss="[^/]+",
     seed=r"\d+",
     store="[^/]+",
+    weights="[^/]+",
 
 
 def open_study():
@@ -75,10 +77,30 @@ def run_of(wildcards):
     return STUDY.runs[path]
 
 
-def store_of(wildcards):
-    """Packed images of a run: made where missing, and never a reason to train again. What they
-    are is in the run's key."""
-    return ancient(f"{STORES}/{run_of(wildcards).store}/manifest.json")
+def stores_of(wildcards):
+    """Packed images that a run reads: made where missing, and never a reason to train again. What
+    they are is in the run's key."""
+    return [
+        ancient(f"{STORES}/{store}/manifest.json") for store in run_of(wildcards).stores
+    ]
+
+
+def test_store_of(wildcards):
+    """Packed images that a run is tested on."""
+    return ancient(f"{STORES}/{run_of(wildcards).tested.store}/manifest.json")
+
+
+def archives_of(wildcards):
+    """Note of the archives of a store, if it is made of some; never a reason to pack again."""
+    data = STUDY.stores[wildcards.store].data
+    note = f"{STORES}/{wildcards.store}/archives.json"
+    return ancient(note) if load(data.type, data.options).SOURCES else []
+
+
+def archive_source(wildcards):
+    """What is to be fetched for a store. It is in the store's name too."""
+    data = STUDY.stores[wildcards.store].data
+    return [data.type, json.dumps(data.checksums, sort_keys=True)]
 
 
 def store_source(wildcards):
@@ -89,6 +111,7 @@ def store_source(wildcards):
         run.data.type,
         str(run.model.side),
         json.dumps(run.data.checksums, sort_keys=True),
+        run.data.store,
     ]
 
 
@@ -96,6 +119,13 @@ def store_options(wildcards):
     """Where the images of an entry with options lie, and how they are read. What of it makes
     another store is in the store's name; a folder that was moved does not."""
     return json.dumps(STUDY.stores[wildcards.store].data.options)
+
+
+def weights_of(wildcards):
+    """timm's weights that a run starts from, if any: staged where missing."""
+    run = run_of(wildcards)
+    staged = run.weights and run.uses_model
+    return ancient(f"{DATA}/weights/{run.weights}.safetensors") if staged else []
 
 
 def train_key(wildcards):

@@ -1,9 +1,32 @@
-# Archive -> packed store: decoded once, read by every run.
+# Archive -> packed store: fetched where there is internet, decoded once, read by every run.
+#
+# What is fetched is noted once for each store. So a store that is there is downstream of no job,
+# not even if another store of the same images is made: nothing packs it again, and its archives
+# may be deleted.
+
+
+rule archives:
+    output:
+        f"{STORES}/{{store}}/archives.json",
+    log:
+        f"{STUDY.folder}/logs/data/{{store}}.archives.log",
+    retries: 0
+    conda:
+        ENVIRONMENT
+    params:
+        source=archive_source,
+    message:
+        "Fetch the archives of {wildcards.store}, if they are not there; see {log}"
+    shell:
+        "exec python -m dmlbench data fetch {params.source:q} > {output:q} 2> {log:q}"
 
 
 rule store:
+    input:
+        archives=archives_of,
     output:
-        manifest=f"{STORES}/{{store}}/manifest.json",
+        # not removed before the job: another study may have made it since, and read it
+        manifest=update(f"{STORES}/{{store}}/manifest.json"),
     log:
         f"{STUDY.folder}/logs/data/{{store}}.log",
     benchmark:
@@ -21,5 +44,5 @@ rule store:
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "exec python -m dmlbench data {params.source:q}"
+        "exec python -m dmlbench data pack {params.source:q}"
         ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'

@@ -5,7 +5,7 @@ rule evaluate:
     input:
         run=f"{RUN}/run.json",
         embeddings=f"{RUN}/embeddings.npz",
-        store=store_of,
+        store=test_store_of,
     output:
         f"{RUN}/metrics.json",
     log:

@@ -6,7 +6,8 @@
 
 rule train:
     input:
-        store=store_of,
+        stores=stores_of,
+        weights=weights_of,
     output:
         run=f"{RUN}/run.json",
         embeddings=f"{RUN}/embeddings.npz",

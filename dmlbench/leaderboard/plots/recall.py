@@ -19,12 +19,14 @@ from dmlbench.leaderboard.table import is_control, label, panels
 
 BAR = 0.23  # inches a bar
 ROOM = 1.15  # length of an axis, as a multiple of what it shows
-RANKED_BY = "map@r"
+RETRIEVAL = {"map@r": "MAP@R", "recall@1": "Recall@1"}
+VERIFICATION = {"verification_accuracy": "Verification accuracy"}
+"""What a panel shows; losses are ranked by the first."""
 
 
 def recall(table: pd.DataFrame) -> Figure:
-    """MAP@R and Recall@1 of each loss: mean, 95 % interval and seeds, best loss first, controls
-    below. One row of panels a data set, backbone and protocol."""
+    """MAP@R and Recall@1 of each loss, or its verification accuracy: mean, 95 % interval and
+    seeds, best loss first, controls below. One row of panels a data set, backbone and protocol."""
     shown = list(panels(table))
     bars = [panel.rows["loss"].nunique() + 0.5 for panel in shown]
     with mpl.rc_context(STYLE):
@@ -42,13 +44,17 @@ def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
     summary = 100 * summarise(rows)
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
+    verified = rows["metric"].isin(VERIFICATION).any()
+    shown = VERIFICATION if verified else RETRIEVAL
+    ranked_by = next(iter(shown))
     losses = sorted(
         rows["loss"].unique(),
-        key=lambda loss: (is_control(loss), -means.get((loss, RANKED_BY), -1), loss),
+        key=lambda loss: (is_control(loss), -means.get((loss, ranked_by), -1), loss),
     )
     # The controls stand apart, half a bar below.
     places = {loss: -row - 0.5 * is_control(loss) for row, loss in enumerate(losses)}
-    for ax, metric, name in zip(axes, (RANKED_BY, "recall@1"), ("MAP@R", "Recall@1"), strict=True):
+    axes[1].set_visible(not verified)
+    for ax, (metric, name) in zip(axes, shown.items(), strict=False):
         values = 100 * rows[rows["metric"] == metric].set_index("loss")["value"]
         best = values[[not is_control(loss) for loss in values.index]].max()
         ends = [means[cell] + halves[cell] for cell in means if cell[1] == metric]

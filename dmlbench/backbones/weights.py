@@ -1,0 +1,65 @@
+"""timm's pretrained weights, staged: fetched once where there is internet, read by every training.
+
+They stand in <data>/weights/<model>.<tag>.safetensors. Which weights a model's name means is in a
+run's key by their tag, whether the file is there yet or not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dmlbench.files import data_folder, replacing
+from dmlbench.installed import timm_weights
+
+
+class MissingWeights(RuntimeError):
+    """Pretrained weights are neither here nor to be had; the message says what to do."""
+
+
+def weights_file(kind: str) -> Path:
+    """Where the weights of timm's model `kind` stand, or will. Raises MissingWeights if timm has
+    none."""
+    name = timm_weights().get(kind)
+    if name is None:
+        raise MissingWeights(f"timm has no weights of {kind}")
+    return data_folder() / "weights" / f"{name}.safetensors"
+
+
+def staged(kind: str) -> Path:
+    """The file of the weights of timm's model `kind`. Raises MissingWeights, naming the command
+    that fetches it."""
+    path = weights_file(kind)
+    if not path.is_file():
+        raise MissingWeights(
+            f"there is no {path}. Where there is internet (on a cluster: the login node), run "
+            f"`dmlbench weights {kind}`, and ask again."
+        )
+    return path
+
+
+def stage(kind: str) -> Path:
+    """Fetch the weights of timm's model `kind` from its hub, if they are not there already.
+
+    Raises:
+        MissingWeights: they cannot be had from here.
+    """
+    path = weights_file(kind)
+    if path.is_file():
+        return path
+    import timm
+    from safetensors.torch import save_file
+
+    name = path.stem
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise MissingWeights(
+            f"cannot fetch {name} from timm's hub: {' '.join(str(error).split())}\n"
+            f"Run `dmlbench weights {kind}` where there is internet, and copy its file to {path}; "
+            f"or name a file of your own: backbones.<name>.pretrained: <path>."
+        ) from error
+    # each tensor by itself, contiguous: others are refused
+    state = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={"model": name})
+    return path

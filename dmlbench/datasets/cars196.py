@@ -1,0 +1,104 @@
+"""Cars196: 16,185 photographs of 196 models of cars, by make, model and year.
+
+Jonathan Krause, Michael Stark, Jia Deng, Li Fei-Fei: 3D Object Representations for Fine-Grained
+Categorization. 4th IEEE Workshop on 3D Representation and Recognition, ICCV 2013.
+http://ai.stanford.edu/~jkrause/cars/car_dataset.html
+
+Access: the authors' pages are gone. Either put car_ims.tgz (1.9 GB) and cars_annos.mat, if you have
+them, into the archives, or the mirror by class folders is downloaded (of the same images under
+other names, and without a published checksum). For research that is not commercial.
+
+Split: the first 98 classes train, the others test, over the images of both of the original splits.
+
+Traps: the archives' own train and test are of a classification task and not used. In the mirror the
+same file names stand in train/ and test/, and a "/" of a model's name is a "-" of its folder's.
+The two layouts number the images otherwise, so a training gives other bits on the other one.
+ImageNet holds cars too.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets.annotations import (
+    by_member,
+    check_splits,
+    listed_images,
+    read_table,
+    whole_number,
+)
+from dmlbench.datasets.archives import read_tar, read_zip
+
+FACTS: dict[str, Any] = {
+    "version": 1,
+    "channels": 3,
+    "levels": [],
+    "recall_at": [1, 2, 4, 8],
+    "splits": {"train": [98, 8054], "test": [98, 8131]},
+}
+_URL = "http://ai.stanford.edu/~jkrause/car196"
+_MIRROR = "stanford-car-dataset-by-classes-folder"
+SOURCES = (
+    {
+        "car_ims.tgz": Archive((f"{_URL}/car_ims.tgz",), "md5:d5c8f0aa497503f355e17dc7886c3f14"),
+        "cars_annos.mat": Archive(
+            (f"{_URL}/cars_annos.mat",), "md5:b407c6086d669747186bd1d764ff9dbc"
+        ),
+    },
+    {
+        f"{_MIRROR}.zip": Archive(
+            (f"https://www.kaggle.com/api/v1/datasets/download/jutrera/{_MIRROR}",),
+            None,
+            by_hand=f"https://www.kaggle.com/datasets/jutrera/{_MIRROR}",
+        )
+    },
+)
+
+
+def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
+    """Every photograph, of whichever of the two layouts is there."""
+    if "car_ims.tgz" in archives:
+        archive = archives["car_ims.tgz"]
+        members, annotations = read_tar(archive), _original(archives["cars_annos.mat"])
+    else:
+        archive = archives[f"{_MIRROR}.zip"]
+        members, annotations = read_zip(archive), _mirror(archive)
+    rows = by_member(
+        (member, Row(member, name, (), "train" if number <= 98 else "test", origin=where))
+        for member, number, name, where in annotations
+    )
+    check_splits("cars196", rows.values(), FACTS["splits"], archive)
+    yield from listed_images(archive, members, rows)
+
+
+def _original(file: Path) -> Iterator[tuple[str, int, str, str]]:
+    """Member, number and name of the class, and place of each annotation."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    damage = (ValueError, KeyError, TypeError, IndexError, OSError, NotImplementedError)
+    try:
+        content = loadmat(file, squeeze_me=True)
+        names = [str(name) for name in content["class_names"]]
+        annotations = content["annotations"][["relative_im_path", "class"]].tolist()
+        for place, (member, number) in enumerate(annotations, start=1):
+            where = f"{file}, annotation {place}"
+            number = whole_number(str(number), where, 1, len(names))
+            yield str(member), number, names[number - 1], where
+    except (*damage, MatReadError, zlib.error) as error:
+        raise DatasetError(f"{file}: these are not the annotations of Cars196: {error!r}") from None
+
+
+def _mirror(archive: Path) -> Iterator[tuple[str, int, str, str]]:
+    names = [name for _, (name,) in read_table(archive, "names.csv", separator="\n")]
+    for split in ("train", "test"):
+        lines = read_table(archive, f"anno_{split}.csv", columns=6, separator=",")
+        for where, (file, *_box, text) in lines:
+            number = whole_number(text, where, 1, len(names))
+            name = names[number - 1]
+            folder = name.replace("/", "-")
+            yield f"car_data/car_data/{split}/{folder}/{file}", number, name, where

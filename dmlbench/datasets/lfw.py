@@ -1,0 +1,99 @@
+"""Labeled Faces in the Wild: 13,233 photographs of 5,749 people, and 6,000 pairs to be verified.
+
+Gary B. Huang, Manu Ramesh, Tamara Berg, Erik Learned-Miller: Labeled Faces in the Wild: A Database
+for Studying Face Recognition in Unconstrained Environments. Technical report 07-49, University of
+Massachusetts, Amherst, 2007. http://vis-www.cs.umass.edu/lfw/
+
+Access: free download, 180 MB; the authors' server is often down, scikit-learn's copy at figshare
+is the mirror. For research.
+
+Split: a test set alone ("view 2"): 10 folds of 300 pairs of one person and 300 of two, with the
+threshold of each fold chosen on the nine others. To train, name another data set and give that
+`test_on: lfw`. HTL's own face training set is no longer distributed, so its LFW numbers cannot be
+repeated as published.
+
+Traps: 4,069 of the people have one image. Face training sets hold people of LFW; leave them out.
+The images are the original ones, not the funneled: faces are not aligned, as papers' often are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets.annotations import check_counts, read_table, whole_number
+from dmlbench.datasets.archives import read_tar
+
+FACTS: dict[str, Any] = {
+    "version": 1,
+    "channels": 3,
+    "levels": [],
+    "recall_at": [1],
+    "splits": {"test": [5749, 13233]},
+    "pairs": [10, 300],
+}
+_URL = "http://vis-www.cs.umass.edu/lfw"
+_MIRROR = "https://ndownloader.figshare.com/files"
+SOURCES = {
+    "lfw.tgz": Archive(
+        (f"{_URL}/lfw.tgz", f"{_MIRROR}/5976018"), "md5:a17d05bd522c52d84eca14327a23d494"
+    ),
+    "lfw_pairs.txt": Archive(
+        (f"{_URL}/pairs.txt", f"{_MIRROR}/5976006"), "md5:9f1ba174e4e1c508ff7cdf10ac338a7d"
+    ),
+}
+
+_MEMBER = re.compile(r"lfw/(?P<person>[^/]+)/(?P=person)_\d{4}\.jpg")
+
+
+def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
+    """Every photograph: lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg."""
+    for member, content in read_tar(archives["lfw.tgz"]):
+        found = _MEMBER.fullmatch(member)
+        if found is None:
+            raise DatasetError(
+                f"{archives['lfw.tgz']}: {member} is not lfw/<person>/<person>_<number>.jpg"
+            )
+        yield Row(member, found["person"], (), "test"), content
+
+
+def protocols(
+    rows: Sequence[Row], archives: Mapping[str, Path]
+) -> Iterator[tuple[str, int, str, int]]:
+    """None: nobody searches these images, pairs of them are verified."""
+    return iter(())
+
+
+def pairs(
+    rows: Sequence[Row], archives: Mapping[str, Path]
+) -> Iterator[tuple[int, int, bool, int]]:
+    """The pairs of pairs.txt: a line of numbers, then of each fold the pairs of one person
+    ("name 1 4") and those of two ("name 1 other 2")."""
+    file, ids = archives["lfw_pairs.txt"], {row.path: number for number, row in enumerate(rows)}
+    folds, half = FACTS["pairs"]
+
+    def image(person: str, number: str, where: str) -> int:
+        path = f"lfw/{person}/{person}_{whole_number(number, where, 1):04}.jpg"
+        if path not in ids:
+            raise DatasetError(f"{where}: there is no image {path}")
+        return ids[path]
+
+    (head, numbers), *lines = read_table(file)
+    if numbers != [str(folds), str(half)]:
+        raise DatasetError(f"{head}: found {' '.join(numbers)!r}, expected '{folds} {half}'")
+    check_counts("lfw", {"pairs": (len(lines), 2 * folds * half)}, file)
+    for place, (where, fields) in enumerate(lines):
+        same = place % (2 * half) < half
+        if len(fields) != (3 if same else 4):
+            kind = "<person> <number> <number>" if same else "two of <person> <number>"
+            raise DatasetError(f"{where}: {' '.join(fields)!r} is not {kind}")
+        second = (fields[0], fields[2]) if same else (fields[2], fields[3])
+        yield (
+            image(fields[0], fields[1], where),
+            image(*second, where),
+            same,
+            place // (2 * half),
+        )

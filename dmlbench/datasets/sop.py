@@ -1,0 +1,72 @@
+"""Stanford Online Products: 120,053 photographs of 22,634 products from an auction site.
+
+Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese: Deep Metric Learning via Lifted
+Structured Feature Embedding. CVPR 2016. https://cvgl.stanford.edu/projects/lifted_struct/
+
+Access: free download, 3 GB, from the authors' Google Drive, as their FTP server is often down.
+
+Split: the authors', Ebay_train.txt and Ebay_test.txt. The super-class is the kind of product, of
+which there are 12, the same in both splits.
+
+Traps: about five images a product, so MAP@R and R-Precision are of few images; some images are
+gray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets.annotations import (
+    by_member,
+    check_counts,
+    check_splits,
+    listed_images,
+    read_table,
+    whole_number,
+)
+from dmlbench.datasets.archives import read_zip
+
+FACTS: dict[str, Any] = {
+    "version": 1,
+    "channels": 3,
+    "levels": ["kind of product"],
+    "recall_at": [1, 10, 100, 1000],
+    "splits": {"train": [11318, 59551], "test": [11316, 60502]},
+    "super_classes": 12,
+}
+SOURCES = {
+    "Stanford_Online_Products.zip": Archive(
+        (
+            "https://drive.usercontent.google.com/download"
+            "?id=1TclrpQOF_ullUP99wk_gjGN8pKvtErG8&export=download&confirm=t",
+        ),
+        "md5:7f73d41a2f44250d4779881525aea32e",
+        "or from ftp://cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
+    )
+}
+
+_FOLDER = "Stanford_Online_Products"
+
+
+def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
+    """Every photograph that Ebay_train.txt and Ebay_test.txt list."""
+    archive = archives["Stanford_Online_Products.zip"]
+    rows = by_member((f"{_FOLDER}/{row.path}", row) for row in _rows(archive))
+    check_splits("sop", rows.values(), FACTS["splits"], archive)
+    kinds = len({row.levels for row in rows.values()})
+    check_counts("sop", {"super-classes": (kinds, FACTS["super_classes"])}, archive)
+    yield from listed_images(archive, read_zip(archive), rows)
+
+
+def _rows(archive: Path) -> Iterator[Row]:
+    for split in ("train", "test"):
+        table = read_table(archive, f"{_FOLDER}/Ebay_{split}.txt", columns=4, skip=1)
+        for where, (_image, product, _kind, path) in table:
+            kind, found, _ = path.partition("_final/")
+            if not found:
+                raise DatasetError(f"{where}: {path} is not <kind of product>_final/<image>")
+            name = f"{whole_number(product, where, 1):05}"
+            yield Row(path, name, (kind,), split, origin=where)

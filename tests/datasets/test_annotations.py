@@ -1,0 +1,63 @@
+import pytest
+
+from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets.annotations import check_splits, listed_images, read_table, whole_number
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(content: bytes, **options):
+        (tmp_path / "list.txt").write_bytes(content)
+        return [(where[-6:], row) for where, row in read_table(tmp_path / "list.txt", **options)]
+
+    return write
+
+
+def test_lines_are_numbered_as_an_editor_shows_them(table):
+    content = b"\xef\xbb\xbf2\r\nname item\r\n\r\na  1\r\nb\t2\r\n\r\n"
+    assert table(content, skip=2) == [("line 4", ["a", "1"]), ("line 5", ["b", "2"])]
+    assert table(content)[0] == ("line 1", ["2"])
+
+
+@pytest.mark.parametrize("content", [b"", b"2\nname item", b"2\nname item\n"])
+def test_a_table_that_ends_before_its_rows_is_refused(table, content):
+    with pytest.raises(DatasetError, match=r"list\.txt, line 3: the table ends before"):
+        table(content, skip=2)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "٣", "1e3", " 1"])
+def test_what_is_no_whole_number_is_refused(text):
+    with pytest.raises(DatasetError, match=r"here: .* is no whole number"):
+        whole_number(text, "here")
+
+
+@pytest.mark.parametrize(
+    ("number", "inside"), [("0", False), ("1", True), ("9", True), ("10", False)]
+)
+def test_the_bounds_of_a_number_are_inside(number, inside):
+    if inside:
+        assert whole_number(number, "here", 1, 9) == int(number)
+        return
+    with pytest.raises(DatasetError, match=rf"here: {number} is not in 1 \.\. 9"):
+        whole_number(number, "here", 1, 9)
+
+
+def test_what_differs_of_a_split_is_said_and_nothing_else():
+    rows = [Row(str(i), str(i // 2), (), "train" if i < 4 else "test") for i in range(8)]
+    check_splits("made", rows, {"train": [2, 4], "test": [2, 4]}, "list.txt")
+    with pytest.raises(DatasetError) as error:
+        check_splits("made", rows, {"train": [2, 4], "test": [3, 1200]}, "list.txt")
+    assert str(error.value).splitlines() == [
+        "made: list.txt does not hold the official split:",
+        "    test: classes: found 2, expected 3",
+        "    test: images: found 4, expected 1,200",
+    ]
+
+
+def test_images_come_in_the_order_of_the_archive_and_the_missing_ones_last(tmp_path):
+    rows = {name: Row(name, "c", (), "test", origin=f"line {name}") for name in "abc"}
+    members = [("x", b"0"), ("b", b"1"), ("a", b"2")]
+    found = listed_images(tmp_path / "made.zip", members, rows)
+    assert [next(found) for _ in range(2)] == [(rows["b"], b"1"), (rows["a"], b"2")]
+    with pytest.raises(DatasetError, match=r"made\.zip: 1 listed images .*:\n    line c: no c"):
+        next(found)

@@ -1,0 +1,71 @@
+"""In-Shop from its files in their true layout."""
+
+import pytest
+
+from dmlbench.datasets import DatasetError, inshop
+
+LIST, ZIP = "inshop_list_eval_partition.txt", "inshop_img.zip"
+ITEMS = {
+    "id_00000001": ("WOMEN/Dresses", ["train"] * 3),
+    "id_00000002": ("MEN/Denim", ["train"] * 3),
+    "id_00000003": ("WOMEN/Dresses", ["query", "gallery", "gallery"]),
+    "id_00000004": ("WOMEN/Blouses_Shirts", ["query", "query", "gallery"]),
+}
+
+
+@pytest.fixture
+def files(picture, monkeypatch):
+    splits = {"train": [2, 6], "test": [2, 6]}
+    roles = {"query": 3, "gallery": 3}
+    monkeypatch.setattr(inshop, "FACTS", inshop.FACTS | {"splits": splits, "roles": roles})
+    members, lines = {}, ["12", "image_name item_id evaluation_status"]
+    for item, (category, statuses) in ITEMS.items():
+        for view, status in enumerate(statuses):
+            path = f"img/{category}/{item}/0{view}_1_front.jpg"
+            members[path] = picture(len(members))
+            lines.append(f"{path:<70} {item} {status}")
+    return {LIST: "\r\n".join(lines).encode(), ZIP: members}
+
+
+def test_queries_search_the_gallery_and_the_path_gives_two_levels(pack_made, files, searched):
+    store = pack_made("inshop", files)
+    queries, gallery = searched(store)
+    paths = store.index["path"]
+    assert {paths[i].rpartition("/")[0][-1] for i in queries} == {"3", "4"}
+    assert (len(queries), len(gallery)) == (3, 3)
+    assert not set(queries) & set(gallery)
+    train = store.split("train")
+    assert train.class_names == ["id_00000001", "id_00000002"]
+    assert train.parents.tolist() == [[1, 0], [1, 0]]
+    assert set(store.index["level_1"]) == {"WOMEN/Dresses", "MEN/Denim", "WOMEN/Blouses_Shirts"}
+    assert set(store.index["level_2"]) == {"WOMEN", "MEN"}
+
+
+def test_an_item_under_two_categories_is_of_the_first_by_name(pack_made, files):
+    old, new = b"WOMEN/Dresses/id_00000001/02", b"WOMEN/Cardigans/id_00000001/02"
+    files[LIST] = files[LIST].replace(old, new)
+    files[ZIP] = {path.replace(old.decode(), new.decode()): i for path, i in files[ZIP].items()}
+    store = pack_made("inshop", files)
+    of_item = store.index["class_name"] == "id_00000001"
+    assert set(store.index["level_1"][of_item]) == {"WOMEN/Cardigans"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"query", b"validation", r"line 9: validation is not train, query or gallery"),
+        (b" id_00000001 ", b" id_00000009 ", r"line 3: .* is not img/.*/id_00000009/"),
+        (b"img/MEN/", b"MEN/", r"line 6: MEN/Denim/.* is not img/"),
+        (b" id_00000001 ", b" ", r"line 3: it has 2 fields, expected 3"),
+        (b"12\r\n", b"13\r\n", r"images: found 12, expected 13"),
+        (b"12\r\n", b"12 13\r\n", r"line 1: '12 13' is no whole number"),
+        (b"12\r\n", b"twelve\r\n", r"line 1: 'twelve' is no whole number"),
+        (b"query", b"gallery", r"(?s)query: found 2, expected 3.*gallery: found 4, expected 3"),
+        (b"/00_1_front", b"/09_1_front", r"line 3: no img/WOMEN/Dresses/id_00000001/09_1_front"),
+    ],
+)
+def test_a_wrong_line_is_named(pack_made, files, old, new, message):
+    assert old in files[LIST]
+    files[LIST] = files[LIST].replace(old, new, 1)
+    with pytest.raises(DatasetError, match=message):
+        pack_made("inshop", files)

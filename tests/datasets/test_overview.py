@@ -1,0 +1,165 @@
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dmlbench.cli import main
+from dmlbench.datasets import DatasetError, Row, omniglot
+from dmlbench.datasets.contact_sheet import SIDE, contact_sheet
+from dmlbench.datasets.overview import damage, describe, fingerprints, listing, verify
+from dmlbench.datasets.store import Store
+
+
+def gray(value: int, side: int) -> Image.Image:
+    return Image.new("L", (side + value % 3, side), value)
+
+
+def images(classes: int = 4, each: int = 3):
+    for label in range(classes):
+        for number in range(each):
+            row = Row(f"ä{label}/{number}", f"class {label}", (), ("train", "test")[label % 2])
+            yield row, Value(10 * label + number)
+
+
+class Value:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __call__(self, side: int) -> Image.Image:
+        return gray(self.value, side)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder without anything."""
+    return tmp_path / "data"
+
+
+@pytest.fixture(params=["pixels", "jpeg"])
+def store(request, pack_images: Callable[..., Store], data: Path) -> Store:
+    """A store that says that it is of omniglot."""
+    made = pack_images(list(images()), 8, data / "stores" / "omniglot-8-x", form=request.param)
+    retyped = made.manifest | {"type": "omniglot"}
+    (made.path / "manifest.json").write_text(json.dumps(retyped))
+    return Store(made.path)
+
+
+def test_the_list_says_what_is_there_and_what_is_missing(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (data / "archives").mkdir()
+    (data / "archives/images_background.zip").write_bytes(b"x" * 2000)
+    shutil.copytree(store.path, data / "stores" / "omniglot-8-torn")
+    os.truncate(data / "stores/omniglot-8-torn/images.bin", 3)
+    (data / "stores" / "being-packed").mkdir()
+    text = listing(data)
+    lines = {line.split()[0].rstrip(":"): line for line in text.splitlines()}
+    assert "1,623 classes, 32,460 images; missing: images_evaluation.zip" in lines["omniglot"]
+    assert "12 images" in lines["omniglot-8-x"]
+    assert "no complete store" in lines["omniglot-8-torn"]
+    assert "no complete store" in lines["being-packed"]
+    assert "needs no archive" in lines["glyphs"]
+    (data / "archives/images_evaluation.zip").write_bytes(b"x" * 1000)
+    assert "archives there: 3 kB" in listing(data)
+    either = ({"other.tgz": ("url", None)}, dict(omniglot.SOURCES))
+    monkeypatch.setattr(omniglot, "SOURCES", either)
+    assert "archives there: 3 kB" in listing(data)
+    (data / "archives/images_evaluation.zip").unlink()
+    assert "missing: other.tgz or images_evaluation.zip" in listing(data)
+
+
+def test_a_folder_without_data_is_no_error(data: Path):
+    assert "glyphs" in listing(data)
+    assert "not packed" in describe("glyphs", None, None, data)
+
+
+def test_fingerprints_can_be_computed_from_the_table_alone(store: Store):
+    table = pd.read_parquet(store.path / "index.parquet").sort_values("path")
+    for split, found in fingerprints(store).items():
+        rows = table if split == "all" else table[table.split == split]
+        lines = rows.path + "\t" + rows.class_name + "\t" + rows.split + "\n"
+        assert found == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert set(fingerprints(store)) == {"train", "test", "all"}
+
+
+def test_show_gives_facts_fingerprints_and_a_contact_sheet(
+    store: Store, data: Path, tmp_path: Path
+):
+    text = describe("omniglot", None, None, data)
+    for part in (
+        "1,623 handwritten characters",
+        "19,280 images",
+        "images_evaluation.zip: missing, md5:6b91aef0f799c5bb55b94e3f2daec811",
+        "https://raw.githubusercontent.com",
+        store.manifest["content"],
+        fingerprints(store)["train"],
+    ):
+        assert part in text
+    assert Image.open(store.path / "contact_sheet.png").size[0] > 10 * SIDE
+    assert "handwritten" not in describe("omniglot-8-x", None, tmp_path / "sheet.png", data)
+    assert Image.open(tmp_path / "sheet.png").size == contact_sheet(store).size
+    assert "not packed with a short side of 9" in describe("omniglot", 9, None, data)
+    assert "12" in describe("omniglot", 8, None, data)
+    unwritable = tmp_path / "file"
+    unwritable.write_text("")
+    assert "--sheet" in describe("omniglot", 8, unwritable / "sheet.png", data)
+
+
+def test_a_contact_sheet_has_a_class_a_row(store: Store):
+    sheet = np.asarray(contact_sheet(store).convert("L")).astype(int)
+    rows = [sheet[4 + 100 * line + 50, 200 + 50 :: 100][:3] for line in range(4)]
+    # train, then test; each class's images by their paths
+    expected = [[10 * label + number for number in range(3)] for label in (0, 2, 1, 3)]
+    assert np.abs(np.array(rows) - expected).max() <= 2
+
+
+def test_verify_finds_every_change(store: Store, data: Path):
+    assert [line for line in verify("omniglot", data) if "as packed" in line]
+    assert damage(store.path) == []
+    content = (store.path / "images.bin").read_bytes()
+    changed = bytearray(content)
+    changed[-1] ^= 1
+    (store.path / "images.bin").write_bytes(changed)
+    with pytest.raises(DatasetError, match=r"1 things are not as packed.*\n.*ä3/2"):
+        list(verify("omniglot-8-x", data))
+    (store.path / "images.bin").write_bytes(content)
+    table = pd.read_parquet(store.path / "index.parquet")
+    table["label"] = table["label"].to_numpy()[::-1]
+    table.to_parquet(store.path / "index.parquet")
+    assert "the rows of" in damage(store.path)[0]
+    with pytest.raises(DatasetError, match="no complete store"):  # its size is another
+        list(verify(str(store.path), data))
+
+
+def test_verify_of_what_is_not_there(data: Path):
+    with pytest.raises(DatasetError, match="there is no store of it"):
+        list(verify("glyphs", data))
+    with pytest.raises(DatasetError, match=r"no data set and no store 'glyph'.*glyphs"):
+        list(verify("glyph", data))
+
+
+def test_the_commands(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("DMLBENCH_DATA", str(data))
+
+    def run(*arguments: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as end:
+            main(["data", *arguments])
+        return SimpleNamespace(code=end.value.code, out=capsys.readouterr().out)
+
+    assert "omniglot-8-x: 12 images" in run("list").out
+    assert "fingerprint" in run("show", "omniglot", "--side", "8").out
+    assert run("verify", "omniglot").code == 0
+    changed = bytearray((store.path / "images.bin").read_bytes())
+    changed[5] ^= 8
+    (store.path / "images.bin").write_bytes(changed)
+    assert "not as packed" in run("verify", "omniglot").code

@@ -1,0 +1,18 @@
+# timm's hub -> pretrained weights that trainings read: here, as compute nodes have no internet.
+
+
+rule weights:
+    output:
+        # not removed before the job: another study may have fetched it since, and read it
+        update(f"{DATA}/weights/{{weights}}.safetensors"),
+    log:
+        f"{STUDY.folder}/logs/weights/{{weights}}.log",
+    benchmark:
+        f"{STUDY.folder}/logs/weights/{{weights}}.benchmark.tsv"
+    retries: 0
+    conda:
+        ENVIRONMENT
+    message:
+        "Fetch the weights {wildcards.weights}"
+    shell:
+        "exec python -m dmlbench weights {wildcards.weights:q} > {log:q} 2>&1"
