@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmlbench import source
+from dmlbench.datasets import load
 from dmlbench.files import read_json_if_whole
 from dmlbench.run import METRICS, Run
 from dmlbench.study import TABLES, Study
@@ -38,6 +39,8 @@ AFTER_TRAINING = Why("after their training")
 class Due:
     """The jobs that are due, by their rule."""
 
+    archives: list[str] = field(default_factory=list)
+    """Names of the stores that they are for."""
     store: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     train: dict[str, Why] = field(default_factory=dict)
@@ -51,7 +54,7 @@ class Due:
     @property
     def counts(self) -> dict[str, int]:
         """Number of jobs of each rule that has some."""
-        names = {"store": self.store, "weights": self.weights}
+        names = {"archives": self.archives, "store": self.store, "weights": self.weights}
         runs = {"train": self.train, "evaluate": self.evaluate}
         counts = {rule: len(jobs) for rule, jobs in {**names, **runs}.items()}
         last = {"tables": self.tables, "track": self.track, "verdict": self.verdict}
@@ -159,12 +162,21 @@ def due(study: Study, stores: Path) -> Due:
         for name in study.stores
         if name in at_work and not (stores / name / "manifest.json").is_file()
     ]
+    found.archives = [
+        name
+        for name in found.store
+        if not (stores / name / "archives.json").is_file() and _has_archives(study.stores[name])
+    ]
     starts = {study.runs[path].weights for path in found.train if study.runs[path].uses_model}
     folder = stores.parent / "weights"
     found.weights = [
         name for name in starts if name and not (folder / f"{name}.safetensors").is_file()
     ]
     return found
+
+
+def _has_archives(run: Run) -> bool:
+    return bool(load(run.data.type, run.data.options).SOURCES)
 
 
 def _after(due: Any) -> Why | None:

@@ -25,6 +25,9 @@ def show_diff(study: Study, stores: Path) -> None:
     """The jobs that are due, and why."""
     found = due(study, stores)
     print(_summary(study, found))
+    if found.archives:
+        of = ", ".join(found.archives)
+        print(f"\narchives: {len(found.archives)}\n  to be fetched, if they are not there: {of}")
     if found.store:
         print(f"\nstore: {len(found.store)}\n  to be packed: {', '.join(found.store)}")
     if found.weights:

@@ -59,6 +59,20 @@ def test_a_packed_store_is_due_where_a_job_needs_it(finished, tiny, stores):
     assert counts == {"store": 1, "train": 2, "evaluate": 2, "tables": 1, "verdict": 1}
 
 
+def test_archives_are_due_where_a_store_is_to_be_made_of_them(tiny, stores, capsys):
+    tiny["datasets"] = {"letters": {"type": "omniglot"}}
+    made = study.check(tiny, "tiny")
+    (store,) = made.stores
+    assert due(made, stores).counts["archives"] == 1
+    show_diff(made, stores)
+    assert (
+        f"archives: 1\n  to be fetched, if they are not there: {store}" in capsys.readouterr().out
+    )
+    (stores / store).mkdir(parents=True)
+    (stores / store / "archives.json").touch()
+    assert "archives" not in due(made, stores).counts
+
+
 def test_weights_are_due_where_a_training_starts_from_them(finished, tiny, stores, capsys):
     tiny["backbones"]["tiny"]["pretrained"] = True
     made = study.check(tiny, "tiny")
