@@ -1,11 +1,14 @@
 import copy
 import json
 import os
+import signal
 
 import pytest
 
 # Workers share two cores; the numbers of threads that matter are set by what is tested.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Started in a shell's background, this process ignores Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "study": "tiny",
