@@ -84,17 +84,21 @@ def decode(
 
     No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
     Raises DatasetError, naming the images that cannot be decoded, or the first 20; after the first
-    of them nothing more is yielded.
+    of them nothing more is yielded. What fails on this machine, and says nothing of the images, is
+    the cause (`__cause__`) of a DatasetError: an OSError with an errno.
     """
     failed: list[str] = []
     workers = workers or usable_cores()
     with contextlib.closing(_chunks(images, side, channels, form, workers)) as chunks:
-        for decoded in chunks:
-            failed += decoded.failed
-            if len(failed) >= ENOUGH:
-                break
-            if not failed:
-                yield decoded
+        try:
+            for decoded in chunks:
+                failed += decoded.failed
+                if len(failed) >= ENOUGH:
+                    break
+                if not failed:
+                    yield decoded
+        except OSError as error:
+            raise DatasetError(f"an image cannot be read: {error}.") from error
     if failed:
         raise DatasetError(listed("images cannot be decoded", failed))
 
@@ -152,6 +156,8 @@ def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int, for
             image = scaled(source, side, channels)
             content = _encoded(image, form)
         except Exception as error:  # a damaged file raises nearly anything in its decoder
+            if isinstance(error, MemoryError) or getattr(error, "errno", None):
+                raise  # this machine's fault, and not the image's
             where = f"{row.origin}: {row.path}" if row.origin else row.path
             failed.append(f"{where}: cannot decode this image: {error!r}")
         else:

@@ -146,10 +146,14 @@ def _is_there(out: Path, asked: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _cleared_if_wrong(partial: Path, form: str) -> Iterator[None]:
-    """Nothing is kept of a data set that is not what it must be, all of one that found no room."""
+    """Nothing is kept of a data set that is not what it must be, all of one that found no room, or
+    was stopped by this machine: by a disk that cannot be read."""
     try:
         yield
-    except DatasetError:
+    except DatasetError as error:
+        # what damaged images and archives raise has no errno
+        if getattr(error.__cause__, "errno", None):
+            raise DatasetError(f"{error} What is done is kept.") from error
         shutil.rmtree(partial, ignore_errors=True)
         raise
     except OSError as error:

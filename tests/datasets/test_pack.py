@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from dmlbench.datasets import DatasetError, Row, decoding, journal
+from dmlbench.datasets.archives import read_zip
 from dmlbench.datasets.store import Store
 
 PROGRAM = """
@@ -406,6 +408,37 @@ def test_a_disk_that_fills_up_is_said_and_what_is_done_is_kept(
     asked: list[int] = []
     pack_images(stream(200, asked), 4, tmp_path / "store", splits=splits)
     assert sorted(asked) == list(range(64, 200))
+
+
+def unreadable(side: int) -> Image.Image:
+    raise OSError(errno.EIO, "Input/output error", "a.png")
+
+
+@pytest.mark.parametrize("where", ["image", "archive"])
+def test_what_is_done_is_kept_when_the_disk_cannot_be_read(
+    pack_images: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("a.png", b"")
+
+    class Failing(list):
+        def __iter__(self):
+            for number, (row, image) in enumerate(many_images()):
+                if number == 190 and where == "archive":
+                    next(read_zip(archive))
+                yield row, unreadable if number == 190 else image
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "read", lambda *_: unreadable(0))
+        with pytest.raises(DatasetError, match=r"Input/output error.* What is done is kept"):
+            pack_images(Failing([next(many_images())]), 4, tmp_path / "store")
+    asked: list[int] = []
+    pack_images(stream(200, asked), 4, tmp_path / "store")
+    assert sorted(asked) == list(range(asked[0], 200))
+    assert asked[0] > 0
 
 
 def test_images_that_are_known_to_be_damaged_are_left_out_and_no_others(
