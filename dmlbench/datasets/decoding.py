@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,7 @@ CHUNK_BYTES = 2 << 20
 """Pixels of a chunk, and encoded files of one, each at most (or one image)."""
 ENOUGH = 20
 """Damaged images after which no more are looked for."""
+OUT_OF_MEMORY = (MemoryError, BrokenProcessPool)
 TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,7 +87,7 @@ def decode(
     No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
     Raises DatasetError, naming the images that cannot be decoded, or the first 20; after the first
     of them nothing more is yielded. What fails on this machine, and says nothing of the images, is
-    the cause (`__cause__`) of a DatasetError: an OSError with an errno.
+    the cause (`__cause__`) of a DatasetError: an OSError with an errno, or OUT_OF_MEMORY.
     """
     failed: list[str] = []
     workers = workers or usable_cores()
@@ -97,6 +99,11 @@ def decode(
                     break
                 if not failed:
                     yield decoded
+        except OUT_OF_MEMORY as error:
+            raise DatasetError(
+                "a decoding process ran out of memory, or was killed, probably for want of it. "
+                "Ask again, with fewer cores (snakemake --cores)."
+            ) from error
         except OSError as error:
             raise DatasetError(f"an image cannot be read: {error}.") from error
     if failed:

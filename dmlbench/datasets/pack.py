@@ -32,7 +32,7 @@ from tqdm import tqdm
 from dmlbench import source
 from dmlbench.datasets import FORMAT, DatasetError, Row, load, tables
 from dmlbench.datasets.archives import contents, fetch
-from dmlbench.datasets.decoding import LONGEST, Source, decode
+from dmlbench.datasets.decoding import LONGEST, OUT_OF_MEMORY, Source, decode
 from dmlbench.datasets.journal import Journal
 from dmlbench.datasets.store import Store
 from dmlbench.files import write_json
@@ -147,12 +147,12 @@ def _is_there(out: Path, asked: Mapping[str, Any]) -> bool:
 @contextmanager
 def _cleared_if_wrong(partial: Path, form: str) -> Iterator[None]:
     """Nothing is kept of a data set that is not what it must be, all of one that found no room, or
-    was stopped by this machine: by a disk that cannot be read."""
+    was stopped by this machine: by a disk that cannot be read, or for want of memory."""
     try:
         yield
     except DatasetError as error:
         # what damaged images and archives raise has no errno
-        if getattr(error.__cause__, "errno", None):
+        if isinstance(error.__cause__, OUT_OF_MEMORY) or getattr(error.__cause__, "errno", None):
             raise DatasetError(f"{error} What is done is kept.") from error
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -439,6 +440,30 @@ def test_what_is_done_is_kept_when_the_disk_cannot_be_read(
     pack_images(stream(200, asked), 4, tmp_path / "store")
     assert sorted(asked) == list(range(asked[0], 200))
     assert asked[0] > 0
+
+
+def killed(side: int) -> Image.Image:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def out_of_memory(side: int) -> Image.Image:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("source", [killed, out_of_memory])
+def test_a_process_without_memory_is_said_and_what_is_done_is_kept(
+    pack_images: Callable[..., Store],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Callable[[int], Image.Image],
+):
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
+    images = [*many_images()]
+    with pytest.raises(DatasetError, match=r"want of it.*fewer cores.* What is done is kept"):
+        pack_images([*images[:190], (images[190][0], source)], 4, tmp_path / "store")
+    assert (tmp_path / "store/partial/journal").is_file()
 
 
 def test_images_that_are_known_to_be_damaged_are_left_out_and_no_others(
