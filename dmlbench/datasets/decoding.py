@@ -12,10 +12,12 @@ import io
 import multiprocessing
 import os
 import threading
+import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from dmlbench.datasets import DatasetError, Row, listed, usable_cores
+from dmlbench.datasets.archives import DAMAGE
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded file, or a function side -> image."""
@@ -113,6 +116,21 @@ def decode(
 def from_file(path: str, side: int) -> Image.Image:
     """The image of a file; `partial` of it is a Source, which another process opens."""
     return Image.open(io.BytesIO(Path(path).read_bytes()))
+
+
+def from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Source:
+    """The image of a file in a zip; a damaged file is a source that says so where it is decoded,
+    with all others that are damaged."""
+    try:
+        return archive.read(member)
+    except DAMAGE as error:
+        if getattr(error, "errno", None):
+            raise
+        return partial(_damaged, str(error))
+
+
+def _damaged(text: str, side: int) -> Image.Image:
+    raise ValueError(text)
 
 
 def _chunks(
