@@ -80,9 +80,10 @@ def pack(
         "checksums": dict(checksums),
     }
     asked = json.loads(json.dumps(asked))  # tuples as lists, as it is read again
+    if _is_there(out, asked):  # perhaps in a folder that others own, where nothing is to lock
+        return
     with _alone(out):
-        if _is_there(out, asked):
-            print(f"{out}: it is there already")
+        if _is_there(out, asked):  # by now: another process packed it
             return
         paths = fetch(dataset.SOURCES, archives, checksums)
         settings = {
@@ -126,8 +127,15 @@ def pack(
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One process at a time works on the folder `out`; others wait."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise DatasetError(
+            f"{out} cannot be written: {error.strerror}. "
+            f"DMLBENCH_DATA=<folder> keeps data in a folder of your own."
+        ) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -137,11 +145,15 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _is_there(out: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether the store that is asked for is in `out`, which is said then."""
     try:
         manifest = Store(out).manifest
     except DatasetError:
         return False
-    return all(manifest.get(name) == value for name, value in asked.items())
+    if any(manifest.get(name) != value for name, value in asked.items()):
+        return False
+    print(f"{out}: it is there already")
+    return True
 
 
 @contextmanager

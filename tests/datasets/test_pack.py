@@ -232,6 +232,18 @@ def test_a_whole_store_is_left_alone_and_a_damaged_one_made_anew(
     assert pack_images(some_images(), 4, first.path).manifest == first.manifest
 
 
+def test_in_a_folder_that_cannot_be_written_a_whole_store_is_found_and_else_it_is_said(
+    pack_images: Callable[..., Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = pack_images(some_images(), 4, tmp_path / "store")
+    (store.path / ".lock").unlink()
+    (store.path / ".lock").mkdir()  # cannot be opened, by root neither
+    pack_images(some_images(), 4, store.path)
+    assert "it is there already" in capsys.readouterr().out
+    with pytest.raises(DatasetError, match=r"store cannot be written: .*DMLBENCH_DATA"):
+        pack_images(some_images(), 2, store.path)
+
+
 def test_an_open_store_keeps_what_it_holds_when_the_folder_is_packed_anew(
     pack_images: Callable[..., Store], tmp_path: Path
 ):
