@@ -103,6 +103,8 @@ def _columns(
         for name, column in zip(header, cells, strict=True)
         if name not in ignore
     }
+    # ./a.png is a.png
+    columns["path"] = [path and str(PurePosixPath(path)) for path in columns["path"]]
     return columns, lines
 
 

@@ -118,6 +118,18 @@ def test_the_order_of_rows_and_columns_and_the_place_do_not_change_the_facts(tmp
     assert first == Csv(**options(file)).FACTS
 
 
+def test_a_path_means_the_same_however_it_is_spelt(tmp_path):
+    rows = twin_rows()
+    plain = Csv(**options(write(tmp_path / "a", rows)))
+    spelt = [f"./{rows[0]}", rows[1].replace("/", "//"), rows[2].replace("/", "/./"), *rows[3:]]
+    odd = Csv(**options(write(tmp_path / "b", spelt)))
+    assert odd.FACTS == plain.FACTS
+    odd.check()
+    twice = write(tmp_path / "c", [*rows, f"./{rows[0]}"], images=False)
+    with pytest.raises(DatasetError, match=r"line 14: path Apple/Gala_0\.png stands on line 2"):
+        _ = Csv(**options(twice)).FACTS
+
+
 @pytest.mark.parametrize(
     ("old", "new", "given"),
     [
