@@ -11,6 +11,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import signal
 import threading
 import zipfile
 from collections import deque
@@ -163,7 +164,9 @@ def _grouped(images: Iterable[tuple[Row, Source]], most: int) -> Iterator[list[t
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    """A killed parent cannot stop its workers, and they would wait for work for ever. Of Ctrl-C,
+    which goes to all of them, the parent takes care."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -112,6 +112,32 @@ def test_a_killed_packing_leaves_no_store_and_no_process_and_the_next_one_goes_o
     assert not (out / "partial").exists()
 
 
+def test_ctrl_c_is_one_line_and_what_is_done_is_kept(tmp_path: Path):
+    program, out = tmp_path / "program.py", tmp_path / "store"
+    start, _, _ = PROGRAM.rpartition("    pack.pack(")
+    program.write_text(
+        f"{start}    from dmlbench import cli\n"
+        "    from dmlbench.datasets import decoding\n"
+        "    decoding.usable_cores = lambda: 1\n"
+        "    cli.main(['data', 'pack', 'made', '32', '{}', 'pixels', sys.argv[1]])\n"
+    )
+    command = [sys.executable, str(program), str(out), "hang"]
+    limit = time.monotonic() + 40
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        lines = out / "partial" / "journal"
+        while not (lines.exists() and lines.read_bytes().count(b"\n") > 1):
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=40)
+    assert said == "dmlbench: stopped: the same command goes on from here\n"
+    assert process.returncode == 1
+    assert lines.read_bytes().count(b"\n") > 1
+
+
 def test_two_that_begin_at_once_pack_once(tmp_path: Path):
     program, out = tmp_path / "program.py", tmp_path / "store"
     program.write_text(PROGRAM)
