@@ -52,4 +52,4 @@ lock:
 	mv $(LOCK).new $(LOCK)
 
 clean:
-	rm -rf $(VENV) results/demo .snakemake
+	rm -rf $(VENV) results/demo

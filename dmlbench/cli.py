@@ -140,6 +140,8 @@ def _embed(options: argparse.Namespace) -> int:
 
     found = study.read(options.study)
     run = found.run(options.run)
+    if options.output.is_dir() or not os.access(options.output.absolute().parent, os.W_OK):
+        raise MissingResult(f"--output {options.output}: this is no place for a file.")
     _use_threads(run.recipe.cpu_threads)
     from dmlbench.embed import embed
 

@@ -51,8 +51,10 @@ def read_result(path: Path) -> Any:
     """
     try:
         return read_json(path)
-    except (OSError, ValueError) as error:
-        raise MissingResult(f"{path}: {error}. `snakemake` makes it.") from None
+    except OSError as error:
+        raise MissingResult(f"{path}: {error.strerror}. `snakemake` makes it.") from None
+    except ValueError as error:
+        raise MissingResult(f"{path}: damaged: {error}. Remove it, and ask again.") from None
 
 
 def read_json_if_whole(path: Path) -> Any | None:

@@ -205,3 +205,9 @@ class Settings(Model):
     """Write the results to MLflow when the table is made."""
     track_embeddings: bool = False
     """Copy each run's embeddings to MLflow too; megabytes each."""
+
+    @model_validator(mode="after")
+    def _experiment_of_its_own(self) -> Settings:
+        if self.tracking and self.study == "Default":
+            raise ValueError("study: Default is MLflow's own experiment: take another name")
+        return self

@@ -11,17 +11,22 @@ def verdict(study: Study) -> int:
     that asking again runs exactly these - and answer 1. The leaderboard stays, with its holes,
     and the reason in the run's folder as failed.json, which Snakemake does not know."""
     failed = []
-    for path in study.runs:
+    for path, run in study.runs.items():
         folder = study.folder / "runs" / path
-        metrics = read_result(folder / "metrics.json")
-        if metrics["status"] != "ok":
+        metrics, trained = (read_result(folder / name) for name in ("metrics.json", "run.json"))
+        other = trained["train_key"] != run.train_key
+        if other or metrics["eval_key"] != run.eval_key:  # Snakemake's notes of it are lost
+            failed.append(f"  {path}: this result is of other settings or code")
+            (folder / "metrics.json").unlink()
+        elif metrics["status"] != "ok":
             failed.append(f"  {path}: {metrics['status']}: {metrics['error']['message']}")
             (folder / "metrics.json").replace(folder / "failed.json")
-            if read_result(folder / "run.json")["status"] != "ok":
-                for name in ("run.json", "embeddings.npz", "history.parquet"):
-                    (folder / name).unlink(missing_ok=True)
         else:
             (folder / "failed.json").unlink(missing_ok=True)
+            continue
+        if other or trained["status"] != "ok":
+            for name in ("run.json", "embeddings.npz", "history.parquet"):
+                (folder / name).unlink(missing_ok=True)
     if failed:
         print(f"{study.name}: {len(failed)} of {len(study.runs)} runs failed:", *failed, sep="\n")
         print("The leaderboard shows them as holes. Asking again runs these alone.")

@@ -18,21 +18,37 @@ _held: list[TextIO] = []  # open for as long as this process lives
 
 
 def look_for_images(study: Study, stores: Path) -> None:
-    """Look whether the images are there, of the data sets of one's own that are to be packed.
+    """Look whether the images of the data sets of one's own are there where they are to be packed,
+    and are those of the store where they are packed.
 
     Raises:
         StudyError: with what is missing.
     """
     problems = {}
     for run in study.stores.values():
+        if not run.data.options:
+            continue
+        dataset = load(run.data.type, run.data.options)
         try:
-            packed = (stores / run.store / "manifest.json").is_file()
-            if run.data.options and not packed:
-                load(run.data.type, run.data.options).check()
+            manifest = read_json_if_whole(stores / run.store / "manifest.json")
+            if manifest is None:
+                dataset.check()
+            else:
+                _same_place(stores / run.store, manifest["settings"]["place"], dataset.place)
         except DatasetError as error:
             problems[f"datasets.{run.dataset}: {error}"] = True
     if problems:
         raise StudyError(study.name, problems)
+
+
+def _same_place(store: Path, packed: str, named: Path) -> None:
+    """A folder that was moved holds the same images; two folders with equal lists need not."""
+    if Path(packed) != named.resolve() and Path(packed).exists():
+        raise DatasetError(
+            f"{store} was packed from {packed}, which is still there, and {named} is named. If "
+            "they hold other images, give the entry another name or `revision`; if the same, name "
+            "the former, or remove it."
+        )
 
 
 def claim(study: Study) -> None:

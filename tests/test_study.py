@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -443,7 +444,8 @@ def test_images_that_are_missing_are_said_before_any_job_while_they_are_to_be_pa
     assert "datasets.b: " in str(caught.value)
     for name in found.stores:
         (tmp_path / "stores" / name).mkdir(parents=True)
-        (tmp_path / "stores" / name / "manifest.json").touch()
+        manifest = {"settings": {"place": str(tmp_path.resolve() / "moved since")}}
+        (tmp_path / "stores" / name / "manifest.json").write_text(json.dumps(manifest))
     look_for_images(found, tmp_path / "stores")
 
 

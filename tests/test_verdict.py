@@ -25,8 +25,9 @@ def results(made, trained=None, scored=None):
             (folder / name).write_text("x")
         failure = {"status": "diverged", "error": {"message": "the loss is nan", "tail": []}}
         good = {"status": "ok", "error": None}
-        run = failure if path == trained else good
-        metrics = failure if path in (trained, scored) else good
+        keys = {key: getattr(made.runs[path], key) for key in ("train_key", "eval_key")}
+        run = (failure if path == trained else good) | keys
+        metrics = (failure if path in (trained, scored) else good) | keys
         (folder / "run.json").write_text(json.dumps(run))
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
@@ -64,6 +65,21 @@ def test_a_failed_training_is_named_and_goes(made, capsys):
     assert verdict(made) == 1
     assert before - left(made) == {(bad, name) for name in FILES}
     assert f"{bad}: diverged: the loss is nan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "gone"),
+    [("run.json", "train_key", FILES), ("metrics.json", "eval_key", ("metrics.json",))],
+)
+def test_a_result_of_another_key_is_none_and_goes(made, capsys, file, key, gone):
+    results(made)
+    before = left(made)
+    old = "letters/tiny/proxy_anchor/seed0"
+    path = made.folder / "runs" / old / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
+    assert verdict(made) == 1
+    assert before - left(made) == {(old, name) for name in gone}
+    assert f"{old}: this result is of other settings or code" in capsys.readouterr().out
 
 
 def test_why_a_run_failed_stays_beside_it_until_it_succeeds(made):

@@ -22,7 +22,8 @@ It may declare
 
 A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public
 class, literal as a loss's are; its objects have FACTS, which must be cheap and may raise
-DatasetError, SOURCES, `images`, and `check()`, which raises DatasetError if images are missing.
+DatasetError, SOURCES, `place`, where the images are, `images`, and `check()`, which raises
+DatasetError if images are missing.
 """
 
 from __future__ import annotations

@@ -92,6 +92,7 @@ def pack(
                 for name, archive in contents(dataset.SOURCES, paths, checksums).items()
             },
             "options": dict(options or {}),
+            "place": str(dataset.place.resolve()) if options else None,
             "versions": versions("dmlbench", "pillow", "matplotlib"),
         }
         code = source.digest(f"dmlbench.datasets.{type}", "dmlbench.datasets.decoding")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmlbench.files import MissingResult, read_json
+from dmlbench.files import MissingResult, read_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +73,9 @@ def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
     for plan in runs:
         folder = results / plan["path"]
         try:
-            run, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
-        except FileNotFoundError as error:
-            problems.append(f"{error.filename}: missing")
+            run, metrics = (read_result(folder / name) for name in ("run.json", "metrics.json"))
+        except MissingResult as error:
+            problems.append(str(error))
             continue
         found.append(Result(plan, run, metrics, folder / "history.parquet"))
         problems += [

@@ -88,12 +88,13 @@ def test_a_result_with_another_key_is_refused_failed_or_not(results, file, key, 
     assert "htl" not in str(error.value)
 
 
-def test_all_missing_results_are_named_at_once(results):
+def test_all_missing_and_damaged_results_are_named_at_once(results):
     for seed in range(3):
         results.add("htl", seed, {"map@r": 0.25})
-    for seed in (0, 2):
-        (results.folder / results.runs[seed]["path"] / "metrics.json").unlink()
-    with pytest.raises(MissingResult, match=r"(?s)seed0/metrics.json: missing.*seed2/metrics.json"):
+    files = [results.folder / run["path"] / "metrics.json" for run in results.runs]
+    files[0].unlink()
+    files[2].write_text("{")
+    with pytest.raises(MissingResult, match=r"(?s)seed0/metrics.json: No such.*seed2/.*: damaged"):
         collect(results)
 
 

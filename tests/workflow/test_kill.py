@@ -4,6 +4,7 @@ itself, with the same bits."""
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -54,5 +55,23 @@ def test_killed_and_called_again_it_gives_the_same_bits(long, whole, orphan):
         assert "finished under this key already" in log
     else:
         assert "resumed at step" in log
+    assert np.array_equal(long.embeddings(LOSS), expected)
+    assert long.planned() == {}
+
+
+def test_what_the_trainer_of_a_killed_call_finished_is_not_trained_again(long, whole):
+    expected = uninterrupted(long, whole)
+    first = long.start()
+    long.wait_for_step(LOSS, 5)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    result = long.folder / f"results/tiny/runs/letters/tiny/{LOSS}/seed0"
+    deadline = time.monotonic() + 120
+    while not (result / "run.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    long.run()
+    log = (result / "log.txt").read_text()
+    assert "finished under this key already" in log
+    assert "epoch" not in log
     assert np.array_equal(long.embeddings(LOSS), expected)
     assert long.planned() == {}

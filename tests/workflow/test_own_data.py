@@ -102,3 +102,17 @@ def test_wrong_rows_and_missing_images_are_said_before_any_job(own):
     assert "my/images.csv, line 32: no file 5_0.png" in output
     assert "Pack the images" not in output
     assert "Traceback" not in output
+
+
+def test_other_images_under_the_same_names_are_no_reason_to_take_the_packed_ones(own, tiny):
+    own.run("data")
+    (own.folder / "other").mkdir()
+    for file in (own.folder / "my").iterdir():
+        (own.folder / "other" / file.name).write_bytes(file.read_bytes())
+    tiny["datasets"]["shapes"]["file"] = "other/images.csv"
+    own.write(tiny)
+    output = own.run(expect=1)
+    assert f"was packed from {own.folder.resolve()}/my, which is still there, and other" in output
+    tiny["datasets"]["shapes"]["revision"] = 2
+    own.write(tiny)
+    assert own.planned()["store"] == 1

@@ -9,9 +9,10 @@ rule train:
         stores=stores_of,
         weights=weights_of,
     output:
-        run=f"{RUN}/run.json",
-        embeddings=f"{RUN}/embeddings.npz",
-        history=f"{RUN}/history.parquet",
+        # not removed before the job: the trainer of a killed call may have made them since
+        run=update(f"{RUN}/run.json"),
+        embeddings=update(f"{RUN}/embeddings.npz"),
+        history=update(f"{RUN}/history.parquet"),
     log:
         f"{RUN}/log.txt",
     benchmark:
