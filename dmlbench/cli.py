@@ -181,15 +181,18 @@ def _schema(options: argparse.Namespace) -> int:
 def _pack(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
-    pack(
-        options.type,
-        options.side,
-        options.store,
-        data_folder() / "archives",
-        options.checksums,
-        options=options.options,
-        form=options.form,
-    )
+    try:
+        pack(
+            options.type,
+            options.side,
+            options.store,
+            data_folder() / "archives",
+            options.checksums,
+            options=options.options,
+            form=options.form,
+        )
+    except KeyboardInterrupt:
+        raise DatasetError("stopped: the same command goes on from here") from None
     return 0
 
 

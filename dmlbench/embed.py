@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets import DatasetError, Row, listed
-from dmlbench.datasets.decoding import Decoded, Source, decode, from_file
-from dmlbench.datasets.metadata import is_zip, open_zip
+from dmlbench.datasets.archives import open_zip
+from dmlbench.datasets.decoding import Decoded, Source, decode, from_file, from_zip
+from dmlbench.datasets.metadata import is_zip
 from dmlbench.datasets.store import unpacked
 from dmlbench.files import MissingResult, read_result, replacing
 from dmlbench.training.batches import centre
@@ -126,8 +127,8 @@ def _inside(place: Path) -> list[str]:
     if place.is_dir():
         names = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()]
     elif is_zip(place):
-        with open_zip(place) as archive:
-            names = archive.namelist()
+        with open_zip(place) as (_, members):
+            names = [*members]
     elif place.is_file():
         return [str(place)]
     else:
@@ -147,9 +148,9 @@ def _is_image(name: Path) -> bool:
 def _sources(found: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
     for place, names in found.items():
         if is_zip(place):
-            with open_zip(place) as archive:
+            with open_zip(place) as (archive, members):
                 for name in names:
-                    yield _row(name, place), _read(archive, name)
+                    yield _row(name, place), from_zip(archive, members[name])
         else:
             for name in names:
                 inside = place.is_dir()
@@ -159,13 +160,6 @@ def _sources(found: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
 
 def _row(name: str, place: Path | None) -> Row:
     return Row(name, "", (), "test", origin=str(place or ""))
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        return archive.read(name)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return b""  # which is no image, and is named as such
 
 
 def _batches(chunks: Iterator[Decoded], channels: int, form: str) -> Iterator[Batch]:

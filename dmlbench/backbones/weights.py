@@ -41,12 +41,13 @@ def stage(kind: str) -> Path:
     """Fetch the weights of timm's model `kind` from its hub, if they are not there already.
 
     Raises:
-        MissingWeights: they cannot be had from here.
+        MissingWeights: they cannot be had from here, or not written.
     """
     path = weights_file(kind)
     if path.is_file():
         return path
     import timm
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     name = path.stem
@@ -60,6 +61,12 @@ def stage(kind: str) -> Path:
         ) from error
     # each tensor by itself, contiguous: others are refused
     state = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"model": name})
+    try:
+        with replacing(path) as temporary:
+            save_file(state, temporary, metadata={"model": name})
+    except (OSError, SafetensorError) as error:
+        raise MissingWeights(
+            f"{path} cannot be written: {error}. "
+            f"DMLBENCH_DATA=<folder> keeps data in a folder of your own."
+        ) from None
     return path

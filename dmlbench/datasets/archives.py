@@ -36,11 +36,12 @@ ALLOWANCE = 2**26
 HEADER = 2**20
 """Bytes that a tar may say of one member."""
 
-_DAMAGE = (
+DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError),
     # what the parsers of the standard library meet in odd bytes
     *(RuntimeError, NotImplementedError, ValueError, OverflowError, LookupError),
 )
+"""What reading an archive raises; an OSError with an errno is the disk's fault."""
 
 
 class _Missing(Exception):
@@ -94,7 +95,7 @@ def read_zip(path: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(path) as archive:
             for name, member in sorted(_zip_members(path, archive).items()):
                 yield name, archive.read(member)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DatasetError(f"{path}: cannot read {name or 'it'}: {error}") from error
 
 
@@ -126,9 +127,24 @@ def read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
                 if not _of_macos(name):
                     yield name, content
             stream.finish()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         after = f"it after {name}" if name else "it"
         raise DatasetError(f"{path}: cannot read {after}: {error}") from error
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, zipfile.ZipInfo]]]:
+    """A zip and its files by name, as those of `read_zip`, to be read in any order.
+
+    Raises DatasetError for what is hostile, encrypted or no zip.
+    """
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            members = _zip_members(path, archive)
+        except DAMAGE as error:
+            raise DatasetError(f"{path}: cannot read this zip: {error}.") from error
+        yield archive, members
 
 
 def read_member(path: Path, name: str) -> bytes:
@@ -144,7 +160,7 @@ def read_member(path: Path, name: str) -> bytes:
             with zipfile.ZipFile(path) as archive:
                 if member := _zip_members(path, archive).get(name):
                     return archive.read(member)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DatasetError(f"{path}: cannot read {name}: {error}") from error
     raise DatasetError(f"{path}: it holds no {name}")
 

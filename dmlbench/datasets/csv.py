@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from dmlbench import source
 from dmlbench.datasets import Archive, DatasetError, Row, listed
-from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, open_zip, read_rows
+from dmlbench.datasets.archives import open_zip
+from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, read_rows
 from dmlbench.files import read_json, write_json
 from dmlbench.installed import cache_folder
 
@@ -91,13 +92,13 @@ class Csv:
 
     def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
         """Each row and its image, in the order of the paths."""
-        from dmlbench.datasets.decoding import from_file
+        from dmlbench.datasets.decoding import from_file, from_zip
 
         self.check()
         if is_zip(self.place):  # read here: its directory would fill the memory of each process
-            with open_zip(self.place) as archive:
+            with open_zip(self.place) as (archive, members):
                 for row in self.rows:
-                    yield row, archive.read(self._root + row.path)
+                    yield row, from_zip(archive, members[self._root + row.path])
         else:
             for row in self.rows:
                 yield row, partial(from_file, self._root + row.path)
@@ -106,8 +107,8 @@ class Csv:
         """Raise DatasetError with the lines whose images are not there."""
         places = [self._root + row.path for row in self.rows]
         if is_zip(self.place):
-            with open_zip(self.place) as archive:
-                there = set(archive.namelist())
+            with open_zip(self.place) as (_, members):
+                there = members.keys()
         elif self.place.is_dir():  # a listing a folder costs less than a look at each file
             folders = {place.rpartition("/")[0] for place in places}
             there = {

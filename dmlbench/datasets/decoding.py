@@ -11,10 +11,14 @@ import contextlib
 import io
 import multiprocessing
 import os
+import signal
 import threading
+import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from dmlbench.datasets import DatasetError, Row, listed, usable_cores
+from dmlbench.datasets.archives import DAMAGE
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded file, or a function side -> image."""
@@ -39,6 +44,7 @@ CHUNK_BYTES = 2 << 20
 """Pixels of a chunk, and encoded files of one, each at most (or one image)."""
 ENOUGH = 20
 """Damaged images after which no more are looked for."""
+OUT_OF_MEMORY = (MemoryError, BrokenProcessPool)
 TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -84,17 +90,26 @@ def decode(
 
     No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
     Raises DatasetError, naming the images that cannot be decoded, or the first 20; after the first
-    of them nothing more is yielded.
+    of them nothing more is yielded. What fails on this machine, and says nothing of the images, is
+    the cause (`__cause__`) of a DatasetError: an OSError with an errno, or OUT_OF_MEMORY.
     """
     failed: list[str] = []
     workers = workers or usable_cores()
     with contextlib.closing(_chunks(images, side, channels, form, workers)) as chunks:
-        for decoded in chunks:
-            failed += decoded.failed
-            if len(failed) >= ENOUGH:
-                break
-            if not failed:
-                yield decoded
+        try:
+            for decoded in chunks:
+                failed += decoded.failed
+                if len(failed) >= ENOUGH:
+                    break
+                if not failed:
+                    yield decoded
+        except OUT_OF_MEMORY as error:
+            raise DatasetError(
+                "a decoding process ran out of memory, or was killed, probably for want of it. "
+                "Ask again, with fewer cores (snakemake --cores)."
+            ) from error
+        except OSError as error:
+            raise DatasetError(f"an image cannot be read: {error}.") from error
     if failed:
         raise DatasetError(listed("images cannot be decoded", failed))
 
@@ -102,6 +117,21 @@ def decode(
 def from_file(path: str, side: int) -> Image.Image:
     """The image of a file; `partial` of it is a Source, which another process opens."""
     return Image.open(io.BytesIO(Path(path).read_bytes()))
+
+
+def from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Source:
+    """The image of a file in a zip; a damaged file is a source that says so where it is decoded,
+    with all others that are damaged."""
+    try:
+        return archive.read(member)
+    except DAMAGE as error:
+        if getattr(error, "errno", None):
+            raise
+        return partial(_damaged, str(error))
+
+
+def _damaged(text: str, side: int) -> Image.Image:
+    raise ValueError(text)
 
 
 def _chunks(
@@ -134,7 +164,9 @@ def _grouped(images: Iterable[tuple[Row, Source]], most: int) -> Iterator[list[t
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, and they would wait for work for ever."""
+    """A killed parent cannot stop its workers, and they would wait for work for ever. Of Ctrl-C,
+    which goes to all of them, the parent takes care."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -152,6 +184,8 @@ def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int, for
             image = scaled(source, side, channels)
             content = _encoded(image, form)
         except Exception as error:  # a damaged file raises nearly anything in its decoder
+            if isinstance(error, MemoryError) or getattr(error, "errno", None):
+                raise  # this machine's fault, and not the image's
             where = f"{row.origin}: {row.path}" if row.origin else row.path
             failed.append(f"{where}: cannot decode this image: {error!r}")
         else:

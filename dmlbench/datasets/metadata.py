@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -24,6 +23,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from dmlbench.datasets import DatasetError, Row, listed
+from dmlbench.datasets.archives import open_zip, read_member
 
 SPLITS = ("train", "test")
 ROLES = ("query", "gallery", "both", "")
@@ -57,18 +57,10 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path}: cannot read this zip: {error}.") from None
-
-
 def csv_in_zip(path: Path) -> str:
     """Name of the one CSV in a zip."""
-    with open_zip(path) as archive:
-        names = [n for n in archive.namelist() if n.lower().endswith(".csv")]
-    names = [name for name in names if not name.startswith("__MACOSX/")]
+    with open_zip(path) as (_, members):
+        names = [name for name in members if name.lower().endswith(".csv")]
     if len(names) != 1:
         raise DatasetError(
             f"{path}: it holds {', '.join(names) or 'no CSV'}, and not one CSV. "
@@ -78,12 +70,7 @@ def csv_in_zip(path: Path) -> str:
 
 
 def _text(file: Path) -> str:
-    if is_zip(file):
-        name = csv_in_zip(file)
-        with open_zip(file) as archive:
-            content = archive.read(name)
-    else:
-        content = file.read_bytes()
+    content = read_member(file, csv_in_zip(file)) if is_zip(file) else file.read_bytes()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -116,6 +103,8 @@ def _columns(
         for name, column in zip(header, cells, strict=True)
         if name not in ignore
     }
+    # ./a.png is a.png
+    columns["path"] = [path and str(PurePosixPath(path)) for path in columns["path"]]
     return columns, lines
 
 

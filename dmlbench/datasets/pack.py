@@ -32,7 +32,7 @@ from tqdm import tqdm
 from dmlbench import source
 from dmlbench.datasets import FORMAT, DatasetError, Row, load, tables
 from dmlbench.datasets.archives import contents, fetch
-from dmlbench.datasets.decoding import LONGEST, Source, decode
+from dmlbench.datasets.decoding import LONGEST, OUT_OF_MEMORY, Source, decode
 from dmlbench.datasets.journal import Journal
 from dmlbench.datasets.store import Store
 from dmlbench.files import write_json
@@ -80,9 +80,10 @@ def pack(
         "checksums": dict(checksums),
     }
     asked = json.loads(json.dumps(asked))  # tuples as lists, as it is read again
+    if _is_there(out, asked):  # perhaps in a folder that others own, where nothing is to lock
+        return
     with _alone(out):
-        if _is_there(out, asked):
-            print(f"{out}: it is there already")
+        if _is_there(out, asked):  # by now: another process packed it
             return
         paths = fetch(dataset.SOURCES, archives, checksums)
         settings = {
@@ -127,8 +128,15 @@ def pack(
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One process at a time works on the folder `out`; others wait."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise DatasetError(
+            f"{out} cannot be written: {error.strerror}. "
+            f"DMLBENCH_DATA=<folder> keeps data in a folder of your own."
+        ) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -138,19 +146,27 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _is_there(out: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether the store that is asked for is in `out`, which is said then."""
     try:
         manifest = Store(out).manifest
     except DatasetError:
         return False
-    return all(manifest.get(name) == value for name, value in asked.items())
+    if any(manifest.get(name) != value for name, value in asked.items()):
+        return False
+    print(f"{out}: it is there already")
+    return True
 
 
 @contextmanager
 def _cleared_if_wrong(partial: Path, form: str) -> Iterator[None]:
-    """Nothing is kept of a data set that is not what it must be, all of one that found no room."""
+    """Nothing is kept of a data set that is not what it must be, all of one that found no room, or
+    was stopped by this machine: by a disk that cannot be read, or for want of memory."""
     try:
         yield
-    except DatasetError:
+    except DatasetError as error:
+        # what damaged images and archives raise has no errno
+        if isinstance(error.__cause__, OUT_OF_MEMORY) or getattr(error.__cause__, "errno", None):
+            raise DatasetError(f"{error} What is done is kept.") from error
         shutil.rmtree(partial, ignore_errors=True)
         raise
     except OSError as error:

@@ -87,3 +87,13 @@ def test_a_model_without_weights_is_refused(data):
     without = next(name for name in timm.list_models() if name not in weights.timm_weights())
     with pytest.raises(MissingWeights, match=f"timm has no weights of {without}"):
         stage(without)
+
+
+def test_a_folder_that_cannot_be_written_is_named(hub, data):
+    data.write_text("no folder")
+    done = call("test_resnet", hub[1])
+    assert done.returncode == 1
+    assert str(data / "weights") in done.stderr
+    assert "cannot be written" in done.stderr
+    assert "DMLBENCH_DATA" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_the_order_of_rows_and_columns_and_the_place_do_not_change_the_facts(tmp
     file = write(tmp_path / "c", swapped, "split,coarse,label,path", images=False)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n\r\n"))
     assert first == Csv(**options(file)).FACTS
+
+
+def test_a_path_means_the_same_however_it_is_spelt(tmp_path):
+    rows = twin_rows()
+    plain = Csv(**options(write(tmp_path / "a", rows)))
+    spelt = [f"./{rows[0]}", rows[1].replace("/", "//"), rows[2].replace("/", "/./"), *rows[3:]]
+    odd = Csv(**options(write(tmp_path / "b", spelt)))
+    assert odd.FACTS == plain.FACTS
+    odd.check()
+    twice = write(tmp_path / "c", [*rows, f"./{rows[0]}"], images=False)
+    with pytest.raises(DatasetError, match=r"line 14: path Apple/Gala_0\.png stands on line 2"):
+        _ = Csv(**options(twice)).FACTS
 
 
 @pytest.mark.parametrize(
@@ -343,6 +356,60 @@ def test_unreadable_images_are_all_named_by_their_lines(tmp_path):
     assert "more than 8 bits a pixel" in str(caught.value)
     assert str(caught.value).count("cannot decode this image") == 3
     assert not (tmp_path / "store/manifest.json").exists()
+
+
+def damage(file, name):
+    """Change the first byte of what the zip keeps of `name`."""
+    with zipfile.ZipFile(file) as archive:
+        start = archive.getinfo(name).header_offset + 30 + len(name)
+    content = bytearray(file.read_bytes())
+    content[start] ^= 0xFF
+    file.write_bytes(content)
+
+
+def test_damaged_images_of_a_zip_are_all_named_by_their_lines(tmp_path):
+    file = write_zip(tmp_path)
+    damage(file, "Apple/Gala_1.png")
+    damage(file, "Pear/Anjou_2.png")
+    with pytest.raises(DatasetError) as caught:
+        packed(tmp_path / "store", file)
+    for line, path in ((3, "Apple/Gala_1"), (10, "Pear/Anjou_2")):
+        where = f"{file}, line {line}: {path}.png: cannot decode this image"
+        assert re.search(f"{re.escape(where)}.*CRC-32", str(caught.value))
+    damage(file, "metadata.csv")
+    with pytest.raises(DatasetError, match=r"my\.zip: cannot read metadata\.csv: Bad CRC-32"):
+        _ = Csv(**options(file)).FACTS
+
+
+def add_link(archive):
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    archive.writestr(link, "/etc/passwd")
+
+
+def encrypt(archive):
+    archive.infolist()[3].flag_bits |= 1
+
+
+HOSTILE = {
+    "link": (add_link, "link.png is a link"),
+    "traversal": (lambda archive: archive.writestr("../x.png", b""), "leads out of the archive"),
+    "twice": (lambda archive: archive.writestr("./LICENSE", b""), "LICENSE is there twice"),
+    "encrypted": (encrypt, "is encrypted"),
+}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_or_encrypted_zip_is_refused(tmp_path, case, inside):
+    change, message = HOSTILE[case]
+    file, beside = write_zip(tmp_path, inside), tmp_path / "my.csv"
+    with zipfile.ZipFile(file, "a") as archive:
+        change(archive)
+        archive.writestr("more.txt", b"")  # so that the directory is written anew
+    given = {} if inside else {"images": str(file)}
+    with pytest.raises(DatasetError, match=rf"my\.zip: this archive is refused: .*{message}"):
+        Csv(**options(file if inside else beside, **given)).check()
 
 
 def test_channels_are_the_declared_ones_whatever_the_images_are(tmp_path):

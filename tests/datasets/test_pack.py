@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from PIL import Image
 
 from dmlbench.datasets import DatasetError, Row, decoding, journal
+from dmlbench.datasets.archives import read_zip
 from dmlbench.datasets.store import Store
 
 PROGRAM = """
@@ -107,6 +110,32 @@ def test_a_killed_packing_leaves_no_store_and_no_process_and_the_next_one_goes_o
     assert re.search(r"goes on after \d+ images", run.stdout)
     assert Store(out).read(np.arange(200))[0][:, 0, 0, 0].tolist() == list(range(200))
     assert not (out / "partial").exists()
+
+
+def test_ctrl_c_is_one_line_and_what_is_done_is_kept(tmp_path: Path):
+    program, out = tmp_path / "program.py", tmp_path / "store"
+    start, _, _ = PROGRAM.rpartition("    pack.pack(")
+    program.write_text(
+        f"{start}    from dmlbench import cli\n"
+        "    from dmlbench.datasets import decoding\n"
+        "    decoding.usable_cores = lambda: 1\n"
+        "    cli.main(['data', 'pack', 'made', '32', '{}', 'pixels', sys.argv[1]])\n"
+    )
+    command = [sys.executable, str(program), str(out), "hang"]
+    limit = time.monotonic() + 40
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        lines = out / "partial" / "journal"
+        while not (lines.exists() and lines.read_bytes().count(b"\n") > 1):
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=40)
+    assert said == "dmlbench: stopped: the same command goes on from here\n"
+    assert process.returncode == 1
+    assert lines.read_bytes().count(b"\n") > 1
 
 
 def test_two_that_begin_at_once_pack_once(tmp_path: Path):
@@ -227,6 +256,18 @@ def test_a_whole_store_is_left_alone_and_a_damaged_one_made_anew(
     with (first.path / "index.parquet").open("ab") as file:
         file.write(b"x")
     assert pack_images(some_images(), 4, first.path).manifest == first.manifest
+
+
+def test_in_a_folder_that_cannot_be_written_a_whole_store_is_found_and_else_it_is_said(
+    pack_images: Callable[..., Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = pack_images(some_images(), 4, tmp_path / "store")
+    (store.path / ".lock").unlink()
+    (store.path / ".lock").mkdir()  # cannot be opened, by root neither
+    pack_images(some_images(), 4, store.path)
+    assert "it is there already" in capsys.readouterr().out
+    with pytest.raises(DatasetError, match=r"store cannot be written: .*DMLBENCH_DATA"):
+        pack_images(some_images(), 2, store.path)
 
 
 def test_an_open_store_keeps_what_it_holds_when_the_folder_is_packed_anew(
@@ -406,6 +447,61 @@ def test_a_disk_that_fills_up_is_said_and_what_is_done_is_kept(
     asked: list[int] = []
     pack_images(stream(200, asked), 4, tmp_path / "store", splits=splits)
     assert sorted(asked) == list(range(64, 200))
+
+
+def unreadable(side: int) -> Image.Image:
+    raise OSError(errno.EIO, "Input/output error", "a.png")
+
+
+@pytest.mark.parametrize("where", ["image", "archive"])
+def test_what_is_done_is_kept_when_the_disk_cannot_be_read(
+    pack_images: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("a.png", b"")
+
+    class Failing(list):
+        def __iter__(self):
+            for number, (row, image) in enumerate(many_images()):
+                if number == 190 and where == "archive":
+                    next(read_zip(archive))
+                yield row, unreadable if number == 190 else image
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "read", lambda *_: unreadable(0))
+        with pytest.raises(DatasetError, match=r"Input/output error.* What is done is kept"):
+            pack_images(Failing([next(many_images())]), 4, tmp_path / "store")
+    asked: list[int] = []
+    pack_images(stream(200, asked), 4, tmp_path / "store")
+    assert sorted(asked) == list(range(asked[0], 200))
+    assert asked[0] > 0
+
+
+def killed(side: int) -> Image.Image:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def out_of_memory(side: int) -> Image.Image:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("source", [killed, out_of_memory])
+def test_a_process_without_memory_is_said_and_what_is_done_is_kept(
+    pack_images: Callable[..., Store],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Callable[[int], Image.Image],
+):
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", ProcessPoolExecutor)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
+    images = [*many_images()]
+    with pytest.raises(DatasetError, match=r"want of it.*fewer cores.* What is done is kept"):
+        pack_images([*images[:190], (images[190][0], source)], 4, tmp_path / "store")
+    assert (tmp_path / "store/partial/journal").is_file()
 
 
 def test_images_that_are_known_to_be_damaged_are_left_out_and_no_others(
