@@ -114,7 +114,7 @@ def _seed(study: Study, cell: str, result: Result) -> Entry:
     files = [folder / "run.json", folder / "metrics.json"]
     if study.settings.track_embeddings and result.metrics["status"] == "ok":
         files.append(folder / "embeddings.npz")
-    digest = _digest(plan.eval_key, plan.store, result.history, *files)
+    digest = _digest(plan.eval_key, plan.store, plan.tested.dataset, result.history, *files)
     return Entry(plan.path, cell, digest, partial(_seed_record, plan, result, folder, files))
 
 
@@ -135,6 +135,7 @@ def _seed_record(plan: Run, result: Result, folder: Path, files: Sequence[Path])
             "dmlbench.train_key": metrics["train_key"],
             "dmlbench.eval_key": metrics["eval_key"],
             "dmlbench.folder": folder.as_posix(),
+            **_tested_on(plan),
             **_failure(metrics),
             **_source(folder / "run.json"),
             **_commit(origin.get("git_commit")),
@@ -164,6 +165,7 @@ def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
         tags={
             "dmlbench.kind": "cell",
             "dmlbench.seeds": f"{done} of {len(seeds)}",
+            **_tested_on(plan),
             **_source(study.folder / "runs" / plan.path / "run.json"),
             **_commit(seeds[0].run["provenance"].get("git_commit")),
         },
@@ -246,6 +248,11 @@ def _page(folder: Path) -> dict[str, str]:
     lines = file.read_text("utf-8").splitlines() if file.is_file() else []
     text = "\n".join(line for line in lines if not line.startswith("!["))
     return {NOTE: text[:LONGEST]} if text else {}
+
+
+def _tested_on(run: Run) -> dict[str, str]:
+    """The data set that it is tested on, where that is another one."""
+    return {"dmlbench.tested_on": run.tested.dataset} if run.elsewhere else {}
 
 
 def _failure(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Study:
     def leaderboard_key(self) -> str:
         """Digest of all results that the leaderboard shows, and of its code."""
         return key(
-            {path: run.eval_key for path, run in self.runs.items()},
+            {path: (run.eval_key, run.tested.dataset) for path, run in self.runs.items()},
             source.digest(TABLES),
         )
 
@@ -70,6 +70,7 @@ class Study:
         return [
             {
                 "dataset": run.dataset,
+                "tested_on": run.tested.dataset,
                 "backbone": run.backbone,
                 "loss": run.loss,
                 "seed": run.seed,

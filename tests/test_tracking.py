@@ -236,6 +236,20 @@ def test_mlflow_holds_what_the_files_say(results):
     assert_told_as_written(results)
 
 
+def test_seeds_and_cells_name_the_data_set_that_was_tested_where_it_is_another_one(results):
+    results.track()
+    assert "dmlbench.tested_on" not in results.tracked()[RUN].data.tags
+    results.settings["datasets"]["part"] = {"type": "glyphs", "class_fraction": 0.2}
+    results.settings["datasets"]["letters"]["test_on"] = "part"
+    results.read()
+    for path in results.study.runs:
+        results.write(path)
+    results.track()
+    found = results.tracked()
+    assert {found[path].data.tags["dmlbench.tested_on"] for path in (RUN, CELL)} == {"part"}
+    assert {row["tested_on"] for row in results.study.rows} == {"part"}
+
+
 def test_a_second_import_changes_nothing(results):
     results.track()
     before = Path("results/mlflow.db").read_bytes()

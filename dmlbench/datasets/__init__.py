@@ -77,13 +77,20 @@ def list_datasets() -> list[str]:
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Any:
     """Module of the data set `name`, and of no other; of a type with options, the data set that
-    they describe. Raises DatasetError if there is none."""
+    they describe. Raises DatasetError if there is none, or if it has no such options."""
     if name not in (names := list_datasets()):
         close = get_close_matches(name, names, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names)}"
         raise DatasetError(f"no data set '{name}': {hint}")
     module = import_module(f"{__name__}.{name}")
-    return getattr(module, name.title())(**options) if options else module
+    if not options:
+        return module
+    if not hasattr(module, name.title()):
+        raise DatasetError(f"the data set '{name}' has no options")
+    try:
+        return getattr(module, name.title())(**options)
+    except TypeError as error:
+        raise DatasetError(f"options of '{name}': {error}") from None
 
 
 def listed(title: str, lines: Sequence[str], most: int = 20) -> str:

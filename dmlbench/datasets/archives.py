@@ -55,6 +55,8 @@ def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[
     names those of archives that differ from the official ones. Of several processes that want the
     same archive one fetches it. Raises DatasetError, and never touches a file that was there.
     """
+    if not isinstance(checksums, Mapping):
+        raise DatasetError(f'checksums: {checksums!r} is not {{"<archive>": "md5:...", ...}}')
     groups = _groups(sources)
     names = [*dict.fromkeys(name for group in groups for name in group)]
     if unknown := sorted(checksums.keys() - names):

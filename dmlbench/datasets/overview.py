@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from dmlbench import source
 from dmlbench.datasets import DatasetError, list_datasets, listed, load, tables
-from dmlbench.datasets.store import Store
+from dmlbench.datasets.store import UNREADABLE, Store
 from dmlbench.files import replacing
 from dmlbench.problems import did_you_mean
 
@@ -33,15 +34,22 @@ def listing(data: Path) -> str:
 def describe(name: str, side: int | None, sheet: Path | None, data: Path) -> str:
     """Facts of a data set or of one store; of each of its stores (of the short side `side`, where
     one is given) size, content and fingerprints, and a contact sheet: contact_sheet.png in the
-    store's folder, or the file `sheet`."""
+    store's folder, or the file `sheet`. A damaged store's error stands in its place; raises
+    DatasetError where `name` is that store."""
     folders = _named(name, data)
     lines = [] if name not in list_datasets() else _facts(name, data)
     found = False
     for folder in folders:
-        store = Store(folder)
-        if side in (None, store.manifest["side"]):
-            found = True
-            lines += ["", *_packed(store), f"  contact sheet  {_drawn(store, sheet)}"]
+        try:
+            with _reading(folder):
+                store = Store(folder)
+                if side in (None, store.manifest["side"]):
+                    lines += ["", *_packed(store), f"  contact sheet  {_drawn(store, sheet)}"]
+                    found = True
+        except DatasetError as error:
+            if name not in list_datasets():
+                raise
+            lines += ["", str(error)]
     if not found:
         size = f" with a short side of {side}" if side else ""
         lines += ["", f"not packed{size}: a study that names it packs it (`snakemake data`)"]
@@ -57,18 +65,22 @@ def verify(name: str, data: Path) -> Iterator[str]:
     problems = []
     for folder in folders:
         try:
-            manifest = Store(folder).manifest
-            if wrong := damage(folder):
-                problems.append(listed(f"{folder}: {len(wrong)} things are not as packed", wrong))
-            else:
-                yield (
-                    f"{folder}: {manifest['images']:,} images, {_size(_bytes(manifest))}, as "
-                    f"packed: content {manifest['content']}"
-                )
+            with _reading(folder):
+                manifest = Store(folder).manifest
+                wrong = damage(folder)
         except DatasetError as error:
             problems.append(str(error))
+            continue
+        if wrong:
+            title = f"{folder}: {len(wrong)} things are not as packed. Delete it and ask again"
+            problems.append(listed(title, wrong))
+        else:
+            yield (
+                f"{folder}: {manifest['images']:,} images, {_size(_bytes(manifest))}, as "
+                f"packed: content {manifest['content']}"
+            )
     if problems:
-        raise DatasetError("\n".join([*problems, "Delete such a folder, and ask again."]))
+        raise DatasetError("\n".join(problems))
 
 
 def damage(folder: Path) -> list[str]:
@@ -104,13 +116,24 @@ def fingerprints(store: Store) -> dict[str, str]:
     return {name: total.hexdigest() for name, total in totals.items()}
 
 
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """What a damaged store raises becomes a DatasetError that names its folder."""
+    try:
+        yield
+    except UNREADABLE as error:
+        what = " ".join(str(error).split()).rstrip(".")  # pyarrow's has several lines
+        message = f"{folder}: it is damaged: {what}. Delete the folder and ask again."
+        raise DatasetError(message) from error
+
+
 def _stores(data: Path) -> dict[Path, str | None]:
     """Folders of packed images, with the type of each; None where there is no manifest."""
     found: dict[Path, str | None] = {}
     for folder in sorted((data / "stores").glob("*/")):
         try:
             found[folder] = json.loads((folder / "manifest.json").read_bytes())["type"]
-        except (OSError, ValueError, KeyError):
+        except UNREADABLE:
             found[folder] = None
     return found
 
@@ -199,10 +222,10 @@ def _packed(store: Store) -> Iterable[str]:
 def _drawn(store: Store, sheet: Path | None) -> str:
     from dmlbench.datasets.contact_sheet import contact_sheet
 
-    path = sheet or store.path / "contact_sheet.png"
+    path, image = sheet or store.path / "contact_sheet.png", contact_sheet(store)
     try:
         with replacing(path) as temporary:
-            contact_sheet(store).save(temporary, "PNG")
+            image.save(temporary, "PNG")
     except OSError as error:  # stores are often read-only
         return f"cannot be written to {path} ({error.strerror}): name a file with --sheet"
     return str(path)

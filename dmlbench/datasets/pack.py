@@ -68,8 +68,12 @@ def pack(
     Raises DatasetError when an archive or image is not what it must be or the disk is too small;
     `out` is as before then.
     """
+    if side < 1:
+        raise DatasetError(f"the short side is {side}, and not 1 pixel or more")
     dataset = load(type, options)
-    facts, checksums = dataset.FACTS, checksums or {}
+    if not hasattr(dataset, "images"):
+        raise DatasetError(f"'{type}' has options, and is a data set with them only: --options")
+    facts, checksums = dataset.FACTS, {} if checksums is None else checksums
     asked = {
         "format": FORMAT,
         "type": type,
@@ -77,7 +81,7 @@ def pack(
         "store": form,
         "channels": facts["channels"],
         "facts": facts,
-        "checksums": dict(checksums),
+        "checksums": checksums,
     }
     asked = json.loads(json.dumps(asked))  # tuples as lists, as it is read again
     if _is_there(out, asked):  # perhaps in a folder that others own, where nothing is to lock

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from dmlbench.datasets import FORMAT, DatasetError, usable_cores
 
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
+"""What reading a damaged store raises, by where the damage is."""
 DECODERS = 8
 """Threads that decode the JPEG files of a batch, at most."""
 
@@ -91,10 +93,10 @@ class Store:
                 max(self._ends) != len(self._content)
             ):
                 raise ValueError("its files do not belong together")
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise DatasetError(
                 f"{self.path}: no complete store of a data set: {error}. "
-                f"Make it anew with `dmlbench data pack`, or delete the folder and ask again."
+                f"Delete the folder and ask again."
             ) from error
         self.uniform = bool((self._sizes == self._sizes[0]).all())
         """Whether all images have the same height and width."""

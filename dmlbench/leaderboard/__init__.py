@@ -11,9 +11,10 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
     """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
     `out`.
 
-    `runs` are the planned runs, in the order of the plan: {"dataset", "backbone", "loss", "seed",
-    "path", "train_key", "eval_key"} each, with the run's folder `path` under `results`. Equal
-    results give equal files. Raises MissingResult if a result is missing or has another key.
+    `runs` are the planned runs, in the order of the plan: {"dataset", "tested_on", "backbone",
+    "loss", "seed", "path", "train_key", "eval_key"} each, with the run's folder `path` under
+    `results`. Equal results give equal files. Raises MissingResult if a result is missing or has
+    another key.
     """
     from dmlbench.files import replacing
     from dmlbench.leaderboard import html, markdown, table

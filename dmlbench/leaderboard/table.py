@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = [
-    *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value"),
+    *("study", "dataset", "tested_on", "backbone", "loss", "seed", "protocol", "metric", "value"),
     *("status", "error", "train_key", "eval_key", "git_commit", "device", "driver"),
     *("train_seconds", "peak_memory_mb", "images_per_second"),
 ]
 VERSION = "version_"
 CONTROL = "control_"
 EMBEDDINGS = "embeddings_"
+NAMES = ("dataset", "tested_on", "backbone", "loss", "seed")
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,20 @@ class Result:
 
 
 class Panel(NamedTuple):
-    """One data set, backbone and protocol. Failed runs, which have no protocol, are in each."""
+    """One data set, with the one that it is tested on, backbone and protocol. Failed runs, which
+    have no protocol, are in each."""
 
     dataset: str
+    tested_on: str
     backbone: str
     protocol: str | None
     rows: pd.DataFrame
 
     @property
     def title(self) -> str:
-        return " · ".join(part for part in self[:3] if part)
+        """As "cub200 · tiny · zero_shot", or "mine → lfw · tiny · verification"."""
+        other = f" → {self.tested_on}" if self.tested_on != self.dataset else ""
+        return " · ".join(p for p in (self.dataset + other, self.backbone, self.protocol) if p)
 
 
 def is_control(loss: str) -> bool:
@@ -65,9 +70,9 @@ def label(loss: str) -> str:
 def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
     """Read run.json and metrics.json of each planned run.
 
-    `runs` holds {"dataset", "backbone", "loss", "seed", "path", "train_key", "eval_key"} each, with
-    the run's folder `path` under `results`. Raises MissingResult, naming all of them, if files are
-    missing or carry other keys than planned.
+    `runs` holds {"dataset", "tested_on", "backbone", "loss", "seed", "path", "train_key",
+    "eval_key"} each, with the run's folder `path` under `results`. Raises MissingResult, naming
+    all of them, if files are missing or carry other keys than planned.
     """
     found, problems = [], []
     for plan in runs:
@@ -102,7 +107,7 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
         origin, metrics = result.run["provenance"], result.metrics
         error = metrics.get("error") or {}
         shared = {
-            **{key: result.plan[key] for key in ("dataset", "backbone", "loss", "seed")},
+            **{key: result.plan[key] for key in NAMES},
             **{key: origin[key] for key in COLUMNS if key in origin},
             **{VERSION + name: version for name, version in origin.get("versions", {}).items()},
             "study": result.run["study"],
@@ -121,11 +126,12 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
 
 def panels(table: pd.DataFrame) -> Iterator[Panel]:
     """The parts of the long table whose scores compare."""
-    for (dataset, backbone), runs in table.groupby(["dataset", "backbone"], sort=False):
+    for names, runs in table.groupby(["dataset", "tested_on", "backbone"], sort=False):
+        dataset, tested_on, backbone = map(str, names)
         protocols = runs["protocol"].dropna().unique()
         for protocol in protocols if len(protocols) else [None]:
             rows = runs[(runs["protocol"] == protocol) | runs["protocol"].isna()]
-            yield Panel(str(dataset), str(backbone), protocol, rows)
+            yield Panel(dataset, tested_on, backbone, protocol, rows)
 
 
 def recalls(rows: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -137,6 +138,54 @@ def test_verify_finds_every_change(store: Store, data: Path):
     assert "the rows of" in damage(store.path)[0]
     with pytest.raises(DatasetError, match="no complete store"):  # its size is another
         list(verify(str(store.path), data))
+
+
+@pytest.fixture
+def damaged(store: Store, data: Path) -> Path:
+    """A store beside the whole one, whose index opens and cannot be read to its end."""
+    folder = data / "stores" / "omniglot-8-a"
+    shutil.copytree(store.path, folder)
+    content = bytearray((folder / "index.parquet").read_bytes())
+    column = pq.ParquetFile(folder / "index.parquet").metadata.row_group(0).column(1)
+    assert column.path_in_schema == "path"
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    (folder / "index.parquet").write_bytes(content)
+    return folder
+
+
+def test_verify_names_a_store_that_cannot_be_read_and_goes_on(
+    store: Store, damaged: Path, data: Path
+):
+    lines = verify("omniglot", data)
+    assert next(lines).startswith(f"{store.path}: 12 images")
+    with pytest.raises(DatasetError, match=rf"{damaged}: it is damaged: .*Delete the folder"):
+        next(lines)
+
+
+def test_show_gives_the_error_of_a_broken_store_in_its_place_and_goes_on(
+    store: Store, damaged: Path, data: Path
+):
+    old = data / "stores" / "omniglot-8-old"
+    shutil.copytree(store.path, old)
+    (old / "manifest.json").write_text(json.dumps(store.manifest | {"format": 1}))
+    text = describe("omniglot", None, None, data)
+    assert f"{damaged}: it is damaged" in text
+    assert f"{old}: no complete store of a data set: its format is 1" in text
+    assert fingerprints(store)["train"] in text
+    for folder in (damaged, old):
+        with pytest.raises(DatasetError, match=str(folder)):
+            describe(folder.name, None, None, data)
+
+
+@pytest.mark.parametrize("manifest", [[], {"format": 2, "files": []}, {"files": 1}, 7])
+def test_a_manifest_of_another_form_is_a_broken_store(store: Store, data: Path, manifest: object):
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    assert "omniglot-8-x: no complete store" in listing(data)
+    with pytest.raises(DatasetError, match="no complete store"):
+        describe("omniglot-8-x", None, None, data)
+    with pytest.raises(DatasetError, match="no complete store"):
+        list(verify("omniglot-8-x", data))
 
 
 def test_verify_of_what_is_not_there(data: Path):

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dmlbench.cli import main
 from dmlbench.datasets import DatasetError, Row, decoding, journal
 from dmlbench.datasets.archives import read_zip
 from dmlbench.datasets.store import Store
@@ -525,6 +526,29 @@ def test_how_many_strips_were_cut_is_noted(
     store = pack_images(images, 4, tmp_path / "store")
     assert store.manifest["cut"] == 2
     assert store.read(np.arange(3))[1].tolist() == [[4, 4], [4, 16], [16, 4]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["csv", "32", "{}"], "'csv' has options, .*--options"),
+        (["csv", "32", "{}", "--options", '{"fil": "a.csv"}'], "options of 'csv': .*'fil'"),
+        (["csv", "32", "{}", "--options", '["a.csv"]'], "options of 'csv': .*mapping"),
+        (["glyphs", "0", "{}"], "short side is 0"),
+        (["glyphs", "32", "{}", "--options", '{"file": "a.csv"}'], "'glyphs' has no options"),
+        (["glyphs", "32", '["md5:0"]'], "checksums: .* is not"),
+        (["glyphs", "32", "[]"], "checksums: .* is not"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_message(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    name, side, checksums, *options = arguments
+    store = str(tmp_path / "store")
+    with pytest.raises(SystemExit) as end:
+        main(["data", "pack", name, side, checksums, "pixels", store, *options])
+    assert re.match(f"dmlbench: .*{message}", str(end.value.code))
 
 
 def test_paths_and_classes_are_unicode(pack_images: Callable[..., Store], tmp_path: Path):

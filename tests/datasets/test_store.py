@@ -144,7 +144,7 @@ def test_an_impossible_share_or_split_is_refused(glyphs: Store):
 
 def test_what_is_no_whole_store_is_refused(glyphs: Store, tmp_path: Path):
     def refused(message: str) -> None:
-        with pytest.raises(DatasetError, match=f"no complete store.*{message}.*dmlbench data"):
+        with pytest.raises(DatasetError, match=f"no complete store.*{message}.*Delete the folder"):
             Store(tmp_path)
 
     refused("manifest.json")

@@ -26,6 +26,7 @@ class Results:
         metrics: dict[str, float] | None = None,
         *,
         dataset: str = "letters",
+        tested_on: str | None = None,
         backbone: str = "tiny",
         protocols: tuple[str, ...] = ("zero_shot",),
         status: str = "ok",
@@ -69,7 +70,8 @@ class Results:
         pd.DataFrame({"epoch": epochs, "loss": np.array(history or [], dtype=float)}).to_parquet(
             self.folder / path / "history.parquet"
         )
-        self.runs.append({**names, "path": path, **keys})
+        planned = {**names, "tested_on": tested_on or dataset, "path": path, **keys}
+        self.runs.append(planned)
         return self.runs[-1]
 
     def edit(self, path: str, **changes: Any) -> None:

@@ -22,7 +22,7 @@ def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
     assert same.dropna(axis=1).to_dict("records") == [
         {
             "study": "made",
-            **{key: plan[key] for key in ("dataset", "backbone", "loss", "seed")},
+            **{key: plan[key] for key in ("dataset", "tested_on", "backbone", "loss", "seed")},
             **{key: plan[key] for key in ("train_key", "eval_key")},
             "status": "ok",
             "git_commit": "c0ffee",
@@ -45,8 +45,9 @@ def test_the_columns_do_not_depend_on_what_the_runs_hold(results):
         provenance={"versions": {"timm": "1", "python": "3", "torch": "2"}},
     )
     assert list(collect(results).columns) == list(whole)
-    assert list(whole[:8]) == [
-        *("study", "dataset", "backbone", "loss", "seed", "protocol", "metric", "value")
+    assert list(whole[:9]) == [
+        *("study", "dataset", "tested_on", "backbone", "loss", "seed"),
+        *("protocol", "metric", "value"),
     ]
 
 
@@ -118,6 +119,15 @@ def test_panels_part_by_data_set_backbone_and_protocol_and_keep_failed_runs_in_e
         ("letters · tiny · large", ["htl", "rll"]),
         ("cub200 · tiny", ["rll"]),
     ]
+
+
+def test_a_title_names_the_data_set_that_was_tested_where_it_is_another_one(results):
+    results.add("htl", 0, {"map@r": 0.25})
+    results.add("htl", 0, {"map@r": 0.25}, dataset="mine", tested_on="lfw")
+    table = collect(results)
+    assert list(table["tested_on"]) == ["letters", "lfw"]
+    titles = [panel.title for panel in panels(table)]
+    assert titles == ["letters · tiny · zero_shot", "mine → lfw · tiny · zero_shot"]
 
 
 def test_recalls_are_in_the_order_of_k(results):
