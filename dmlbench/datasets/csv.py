@@ -108,7 +108,7 @@ class Csv:
         places = [self._root + row.path for row in self.rows]
         if is_zip(self.place):
             with open_zip(self.place) as (_, members):
-                there = members.keys()
+                there = {*members}
         elif self.place.is_dir():  # a listing a folder costs less than a look at each file
             folders = {place.rpartition("/")[0] for place in places}
             there = {
