@@ -449,6 +449,12 @@ def test_images_that_are_missing_are_said_before_any_job_while_they_are_to_be_pa
     look_for_images(found, tmp_path / "stores")
 
 
+def test_mlflow_s_own_experiment_is_no_study_unless_it_is_not_told():
+    with pytest.raises(StudyError, match="Default is MLflow's own experiment"):
+        study.check(STUDY | {"study": "Default"}, "my.yaml")
+    assert study.check(STUDY | {"study": "Default", "tracking": False}, "my.yaml").runs
+
+
 @pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])
 def test_a_file_that_is_no_study_is_refused_by_its_name(tmp_path, text):
     path = tmp_path / "broken.yaml"
