@@ -36,7 +36,7 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
     """Train `run`, or go on with it, and write its result; answers with the exit code."""
     out, state = study.folder / "runs" / run.path, study.folder / "state" / run.path
     with alone(state):
-        if _finished(out, run):
+        if _finished(out, run, study.settings.keep_model):
             print(f"{run.path}: finished under this key already")
             shutil.rmtree(state, ignore_errors=True)
             return 0
@@ -155,9 +155,12 @@ def _write(
     )
 
 
-def _finished(out: Path, run: Run) -> bool:
+def _finished(out: Path, run: Run, keep_model: bool) -> bool:
+    """Whether the result of `run` is there under its key, with the model where one is kept."""
     found = read_json_if_whole(out / "run.json")
     files = [out / "embeddings.npz", out / "history.parquet"]
+    if keep_model and run.trains:
+        files.append(out / "model.safetensors")
     return (
         found is not None
         and found["train_key"] == run.train_key
