@@ -48,6 +48,11 @@ class Study:
         return {run.store: run for run in both}
 
     @property
+    def trees(self) -> list[str]:
+        """Names of the pictures of trees of classes, one a cell whose loss learns one."""
+        return [*dict.fromkeys(run.tree for run in self.runs.values() if run.tree)]
+
+    @property
     def leaderboard_key(self) -> str:
         """Digest of all results that the leaderboard shows, and of its code."""
         return key(
@@ -75,6 +80,7 @@ class Study:
                 "loss": run.loss,
                 "seed": run.seed,
                 "path": path,
+                "tree": run.tree,
                 "train_key": run.train_key,
                 "eval_key": run.eval_key,
             }

@@ -9,12 +9,12 @@ from typing import Any
 
 def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out: Path) -> None:
     """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
-    `out`.
+    `out`, and plots/tree_*.{png,svg} of the losses that learn a tree; no other trees remain there.
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "tested_on", "backbone",
-    "loss", "seed", "path", "train_key", "eval_key"} each, with the run's folder `path` under
-    `results`. Equal results give equal files. Raises MissingResult if a result is missing or has
-    another key.
+    "loss", "seed", "path", "tree", "train_key", "eval_key"} each, with the run's folder `path`
+    under `results`, and the name of its cell's `tree`, or None. Equal results give equal files.
+    Raises MissingResult if a result is missing or has another key.
     """
     from dmlbench.files import replacing
     from dmlbench.leaderboard import html, markdown, table
@@ -24,16 +24,25 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
     from dmlbench.leaderboard.plots.recall_curves import recall_curves
     from dmlbench.leaderboard.plots.time import time
     from dmlbench.leaderboard.plots.training import training
+    from dmlbench.leaderboard.plots.tree import tree
 
     found = table.read(runs, results)
     rows = table.tabulate(found)
     page = compose(study_name, rows, found)
+    cells: dict[str, list[table.Result]] = {}
+    for result in found:
+        if result.plan["tree"]:
+            cells.setdefault(result.plan["tree"], []).append(result)
     figures = {
         "recall": recall(rows),
         "recall_curves": recall_curves(rows),
         "time": time(rows),
         "training": training(found),
+        **{name: tree(seeds) for name, seeds in cells.items()},
     }
+    for path in (out / "plots").glob("tree_*"):  # of losses that are no more
+        if path.stem not in figures:
+            path.unlink()
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             with replacing(out / "plots" / f"{name}.{kind}") as path:
