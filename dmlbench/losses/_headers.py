@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dmlbench import source
@@ -69,7 +70,11 @@ def header(name: str) -> Header:
         ValueError: its header has another form; the message says which it should have.
     """
     module = f"dmlbench.losses.{name}"
-    text = source.docstring(module)
+    return parse(name, module, source.docstring(module), source.imports(module))
+
+
+def parse(name: str, module: str, text: str, imports: Iterable[str] = ()) -> Header:
+    """The header `text` of a `module`, which imports `imports`; as of `header`."""
     title, *others = (" ".join(part.split()) for part in text.split("\n\n"))
     cited = CITATION.match(others[0]) if others else None
     if cited is None or not others[-1].startswith("Differs: "):
@@ -77,7 +82,7 @@ def header(name: str) -> Header:
             f"{module}: a header is a title, 'Authors; Venue; arXiv number. What it does.', and "
             "last a paragraph 'Differs: ...'"
         )
-    wrapped = [found[1] for name in source.imports(module) if (found := WRAPPED.fullmatch(name))]
+    wrapped = [found[1] for item in imports if (found := WRAPPED.fullmatch(item))]
     differs = others[-1].removeprefix("Differs: ")
     return Header(
         name=name,
