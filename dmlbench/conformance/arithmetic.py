@@ -61,8 +61,8 @@ def _gradient_error(stage: str, loss: Loss) -> float:
             raise Broken(did, saw, excusable=False)
         raise Broken(
             did,
-            f"{saw} With the values that it detaches ({len(detached.values)}) held fixed, both agree: what is "
-            "detached depends on what is learnt.",
+            f"{saw} With the values that it detaches ({len(detached.values)}) held fixed, both "
+            "agree: what is detached depends on what is learnt.",
         )
     return worst
 

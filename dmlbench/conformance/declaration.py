@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 from dmlbench import source
@@ -50,7 +51,10 @@ def options(subject: Subject) -> str:
     did = "The arguments of the constructor were read."
     cls = type(subject.create())
     try:
-        names = subject.declared.options if subject.path else own_loss(subject.title)
+        if subject.path:
+            names = list(source.declarations_in(subject.path).options)
+        else:
+            names = list(own_loss(subject.title))
     except (TypeError, UnusableLoss) as error:
         raise Broken(did, f"{error}") from None
     arguments = list(inspect.signature(cls).parameters.values())
@@ -81,8 +85,9 @@ def search_space(subject: Subject) -> str:
     declared, did = subject.declared, "The constants SEARCH_SPACE, LEAST and ABOVE were read."
     space = declared.constants.get("SEARCH_SPACE")
     if space is None:
-        text = subject.path.read_text(encoding="utf-8")
-        if "SEARCH_SPACE =" in text:
+        if hasattr(sys.modules[type(subject.create()).__module__], "SEARCH_SPACE"):
+            if not declared.constants:
+                return "not read; see the options"
             raise Broken(did, "SEARCH_SPACE is not literal: it cannot be read without an import.")
         if subject.in_zoo and declared.options:
             raise Broken(did, "there is no SEARCH_SPACE.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import sys
@@ -57,12 +58,11 @@ class Subject:
 
     @cached_property
     def declared(self) -> source.Declarations:
-        """What its file says.
-
-        Raises:
-            TypeError: an option has no literal default or no annotation.
-        """
-        return source.declarations_in(self.path) if self.path else source.Declarations({}, {})
+        """What its file says, if it can be read; that is a check of its own."""
+        with contextlib.suppress(TypeError):
+            if self.path:
+                return source.declarations_in(self.path)
+        return source.Declarations({}, {})
 
     def create(self, num_classes: int = C, embedding_dim: int = D, seed: int = 0) -> Loss:
         """A new loss; with made super-classes if it asks for some."""
@@ -85,10 +85,9 @@ class Subject:
         """The loss before its first epoch and, if epochs change it, in the midst of a training."""
         new, ready = self.create(), self.prepared()
         before, after = new.state_dict(), ready.state_dict()
-        later = f"after {EPOCHS} epochs"
         if all(same(before[key], after.get(key)) for key in before):
-            return [(later, ready)]
-        return [("before its first epoch", new), (later, ready)]
+            return [("at any epoch", ready)]
+        return [("before its first epoch", new), (f"after {EPOCHS} epochs", ready)]
 
     def batch_size(self, about: int) -> int:
         """The largest number up to `about` that the loss's own batches allow."""
@@ -161,10 +160,11 @@ def find(asked: str, given: Mapping[str, Any]) -> Subject:
 
 def _by_name(name: str, given: Mapping[str, Any]) -> Subject:
     try:
-        options = _checked(name, grid.options_model(name), given)
+        model = grid.options_model(name)
     except UnusableLoss as error:
         hint = str(error) or did_you_mean(name, list_losses())
         raise UnusableLoss(f"no loss '{name}'. {hint}") from None
+    options = _checked(name, model, given)
 
     def make(num_classes: int, embedding_dim: int, parents: Tensor | None) -> Loss:
         return create_loss(name, num_classes, embedding_dim, parents, **options)
@@ -200,13 +200,13 @@ def _in_file(asked: str, path: Path, given: Mapping[str, Any]) -> Subject:
             f"found: {names}. (Of several, check each by its import path.)"
         )
     try:
-        declared = source.declarations_in(path)
+        model = grid.model_of(path.stem, grid.bounded_options(source.declarations_in(path)))
     except TypeError as error:
         if given:
             raise UnusableLoss(str(error)) from None
         options: dict[str, Any] = {}  # its defaults; the check of the options will tell
     else:
-        options = _checked(asked, grid.model_of(path.stem, grid.bounded_options(declared)), given)
+        options = _checked(asked, model, given)
     (cls,) = losses
     return Subject(asked, lambda *sizes: cls(*sizes, **options), options, path)
 
