@@ -329,11 +329,8 @@ def test_every_check_has_a_defect_that_it_finds():
 
 def test_a_detached_part_may_be_meant_and_a_wrong_gradient_may_not(made):
     meant = "    BY_DESIGN = {'gradient': 'one side learns'}\n    def param_groups("
-    for old, new in (
-        ("unit @ unit.T", "unit @ unit.detach().T"),
-        ("+ extra", "+ _Wrong.apply(pull)"),
-    ):
-        subject = made(old, new)
+    for defect in ("a detached factor", "a wrong backward"):
+        subject = made(*BROKEN[defect][:2])
         subject.path.write_text(subject.path.read_text().replace("    def param_groups(", meant))
         (result,) = failures(find(str(subject.path), {})).values()
         if "detached" in defect:
