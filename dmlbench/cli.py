@@ -224,7 +224,7 @@ def _fetch(options: argparse.Namespace) -> int:
     from dmlbench.datasets.archives import contents, fetch
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sources, checksums = getattr(load(options.type), "SOURCES", {}), options.checksums
+    sources, checksums = load(options.type).SOURCES, options.checksums
     try:
         paths = fetch(sources, data_folder() / "archives", checksums)
     except KeyboardInterrupt:

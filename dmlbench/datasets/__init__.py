@@ -55,6 +55,10 @@ class Archive(NamedTuple):
     """How a person gets it: the page, what is to be agreed to."""
 
 
+Sources = Mapping[str, Archive] | tuple[Mapping[str, Archive], ...]
+"""{file name: Archive}; or several of these of which one is enough, the preferred first."""
+
+
 class Row(NamedTuple):
     """What is known of one image: `path` and `class_name` are unique in the data set."""
 
@@ -91,6 +95,12 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Any:
         return getattr(module, name.title())(**options)
     except TypeError as error:
         raise DatasetError(f"options of '{name}': {error}") from None
+
+
+def archive_groups(sources: Sources) -> list[Mapping[str, Archive]]:
+    """The groups of archives of which one is enough; none where nothing is fetched."""
+    groups = sources if isinstance(sources, tuple) else (sources,)
+    return [group for group in groups if group]
 
 
 def listed(title: str, lines: Sequence[str], most: int = 20) -> str:

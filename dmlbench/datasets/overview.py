@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dmlbench import source
-from dmlbench.datasets import DatasetError, list_datasets, listed, load, tables
+from dmlbench.datasets import DatasetError, archive_groups, list_datasets, listed, load, tables
 from dmlbench.datasets.store import UNREADABLE, Store
 from dmlbench.files import replacing
 from dmlbench.problems import did_you_mean
@@ -161,7 +161,7 @@ def _line(name: str, data: Path) -> str:
 
 def _archives(name: str, data: Path) -> str:
     """Which archives of a data set are there, or what is missing."""
-    groups = _groups(getattr(load(name), "SOURCES", {}))
+    groups = archive_groups(load(name).SOURCES)
     if not groups:
         return "needs no archive"
     missing = [
@@ -171,11 +171,6 @@ def _archives(name: str, data: Path) -> str:
         files = [data / "archives" / file for file in groups[missing.index([])]]
         return f"archives there: {_size(sum(file.stat().st_size for file in files))}"
     return f"missing: {' or '.join(', '.join(files) for files in missing)}"
-
-
-def _groups(sources: Any) -> Sequence[Mapping[str, Any]]:
-    """Alternative groups of archives; none where nothing is needed."""
-    return [group for group in (sources if isinstance(sources, tuple) else (sources,)) if group]
 
 
 def _store_line(folder: Path) -> str:
@@ -189,18 +184,16 @@ def _store_line(folder: Path) -> str:
 def _facts(name: str, data: Path) -> list[str]:
     module = f"dmlbench.datasets.{name}"
     facts = source.declarations(module).constants.get("FACTS", {})
-    dataset = load(name)
     lines = [f"{name}: {source.docstring(module)}", ""]
     for split, (classes, images) in facts.get("splits", {}).items():
         lines.append(f"  {split:14} {classes:,} classes, {images:,} images")
     lines.append(f"  levels         {', '.join(facts.get('levels', [])) or 'none'}")
     lines.append(f"  archives       {_archives(name, data)}")
-    for group in _groups(getattr(dataset, "SOURCES", {})):
-        for file, (where, checksum, *by_hand) in group.items():
-            urls = [where] if isinstance(where, str) else where
+    for group in archive_groups(load(name).SOURCES):
+        for file, archive in group.items():
             there = "there" if (data / "archives" / file).is_file() else "missing"
-            lines.append(f"    {file}: {there}, {checksum or 'no checksum is published'}")
-            lines += [f"      {text}" for text in (*urls, *by_hand) if text]
+            lines.append(f"    {file}: {there}, {archive.checksum or 'no checksum is published'}")
+            lines += [f"      {text}" for text in (*archive.urls, archive.by_hand) if text]
     return lines
 
 
