@@ -32,6 +32,7 @@ import ast
 import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +115,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def _has_facts(path: Path) -> bool:
     return any(
         isinstance(node, ast.Assign | ast.AnnAssign)
