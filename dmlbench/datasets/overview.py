@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from dmlbench import source
 from dmlbench.datasets import DatasetError, archive_groups, list_datasets, listed, load, tables
+from dmlbench.datasets.bar import size
 from dmlbench.datasets.store import UNREADABLE, Store
 from dmlbench.files import replacing
 from dmlbench.problems import did_you_mean
@@ -51,8 +52,8 @@ def describe(name: str, side: int | None, sheet: Path | None, data: Path) -> str
                 raise
             lines += ["", str(error)]
     if not found:
-        size = f" with a short side of {side}" if side else ""
-        lines += ["", f"not packed{size}: a study that names it packs it (`snakemake data`)"]
+        such = f" with a short side of {side}" if side else ""
+        lines += ["", f"not packed{such}: a study that names it packs it (`snakemake data`)"]
     return "\n".join(lines)
 
 
@@ -76,7 +77,7 @@ def verify(name: str, data: Path) -> Iterator[str]:
             problems.append(listed(title, wrong))
         else:
             yield (
-                f"{folder}: {manifest['images']:,} images, {_size(_bytes(manifest))}, as "
+                f"{folder}: {manifest['images']:,} images, {size(_bytes(manifest))}, as "
                 f"packed: content {manifest['content']}"
             )
     if problems:
@@ -155,8 +156,8 @@ def _line(name: str, data: Path) -> str:
     facts = source.declarations(f"dmlbench.datasets.{name}").constants.get("FACTS", {})
     splits = facts.get("splits", {})
     classes, images = (sum(counts[k] for counts in splits.values()) for k in (0, 1))
-    size = f"{classes:,} classes, {images:,} images" if splits else "as many images as it finds"
-    return f"{name:12} {size}; {_archives(name, data)}"
+    what = f"{classes:,} classes, {images:,} images" if splits else "as many images as it finds"
+    return f"{name:12} {what}; {_archives(name, data)}"
 
 
 def _archives(name: str, data: Path) -> str:
@@ -169,7 +170,7 @@ def _archives(name: str, data: Path) -> str:
     ]
     if [] in missing:
         files = [data / "archives" / file for file in groups[missing.index([])]]
-        return f"archives there: {_size(sum(file.stat().st_size for file in files))}"
+        return f"archives there: {size(sum(file.stat().st_size for file in files))}"
     return f"missing: {' or '.join(', '.join(files) for files in missing)}"
 
 
@@ -178,7 +179,7 @@ def _store_line(folder: Path) -> str:
         manifest = Store(folder).manifest
     except DatasetError as error:
         return f"  {folder.name}: {str(error).removeprefix(f'{folder}: ').splitlines()[0]}"
-    return f"  {folder.name}: {manifest['images']:,} images, {_size(_bytes(manifest))}"
+    return f"  {folder.name}: {manifest['images']:,} images, {size(_bytes(manifest))}"
 
 
 def _facts(name: str, data: Path) -> list[str]:
@@ -202,7 +203,7 @@ def _packed(store: Store) -> Iterable[str]:
     yield f"{store.path}"
     yield f"  images         {manifest['images']:,}, short side {manifest['side']}"
     kept = "JPEG files" if manifest["store"] == "jpeg" else "decoded"
-    yield f"  size           {_size(_bytes(manifest))}, {kept}"
+    yield f"  size           {size(_bytes(manifest))}, {kept}"
     for split, (classes, images) in manifest["splits"].items():
         yield f"  {split:14} {classes:,} classes, {images:,} images"
     for split, digest in fingerprints(store).items():
@@ -226,11 +227,3 @@ def _drawn(store: Store, sheet: Path | None) -> str:
 
 def _bytes(manifest: Mapping[str, Any]) -> int:
     return sum(manifest["files"].values())
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
