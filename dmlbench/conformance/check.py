@@ -13,6 +13,7 @@ from dmlbench.conformance.subject import Subject
 
 Verdict = Literal["ok", "declared", "warning", "FAILED", "-"]
 WIDTH = 100
+HERE = Path(__file__).parent
 
 
 class Broken(Exception):
@@ -99,8 +100,9 @@ def raised(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not {"site-packages", "conformance"} & set(Path(frame.filename).parts)
-        and "<" not in frame.filename
+        if "site-packages" not in (path := Path(frame.filename)).parts
+        and path.parent != HERE
+        and path.is_file()
     ]
     where = ""
     if frames:

@@ -22,7 +22,7 @@ READS = {
     getattr(torch.Tensor, name): name
     for name in ("item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__")
 }
-SECONDS, EPOCHS, GAIN = 30, 60, 0.2
+SECONDS, EPOCHS, MOST_EPOCHS, GAIN = 30, 15, 60, 0.2
 
 
 class Waits(Exception):
@@ -140,7 +140,7 @@ def learns(subject: Subject) -> str:
     before = after = recall_at_1(model(test).detach())
     done, deadline = 0, time.monotonic() + SECONDS
     optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss.param_groups(3e-3)], 3e-3)
-    for epoch in range(EPOCHS):
+    for epoch in range(MOST_EPOCHS):
         for parameter in loss.refresh(embed):
             optimizer.state.pop(parameter, None)
         rows = loss.batches(labels, steps, size, 0, epoch)
@@ -154,7 +154,8 @@ def learns(subject: Subject) -> str:
             if time.monotonic() > deadline:
                 break
         after = recall_at_1(model(test).detach())
-        if after > before + GAIN or time.monotonic() > deadline:
+        learnt = after > before + GAIN and epoch + 1 >= EPOCHS
+        if learnt or time.monotonic() > deadline:
             break
     if not after > before + GAIN:
         raise Broken(

@@ -93,6 +93,27 @@ def refresh(subject: Subject) -> str | None:
 
 
 @check(
+    "device",
+    "to(device) moves every tensor that it holds",
+    warned=frozenset({"library"}),
+    why="The trainer moves the loss to the GPU once. A tensor that stays behind meets the "
+    "embeddings there, and the first step raises - on a cluster, after the queue.",
+    fix="self.register_buffer('name', tensor, persistent=...) in place of self.name = tensor; or "
+    "make it in `compute`, on embeddings.device.",
+)
+def device(subject: Subject) -> None:
+    for stage, loss in subject.stages():
+        for prefix, module in loss.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and value.dim():  # numbers meet a GPU's tensors
+                    held = ".".join(filter(None, ["self", prefix, name]))
+                    raise Broken(
+                        f"{stage.capitalize()}, its attributes were looked at.",
+                        f"{held} is a plain tensor, neither a parameter nor a buffer.",
+                    )
+
+
+@check(
     "state",
     "a restored loss has the same values and batches, and prepares its next epoch alike",
     why="Jobs are killed, and go on from a checkpoint that holds state_dict() and nothing else of "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -144,10 +145,7 @@ def find(asked: str, given: Mapping[str, Any]) -> Subject:
         UnusableLoss: there is none, or the options `given` do not fit; the message says why.
     """
     path = Path(asked).resolve()
-    if path.suffix != ".py" or path.parent == ZOO:
-        subject = _by_name(path.stem if path.parent == ZOO else asked, given)
-    else:
-        subject = _in_file(asked, path, given)
+    subject = _in_file(asked, path, given) if path.suffix == ".py" else _by_name(asked, given)
     try:
         subject.create()
     except Exception as error:  # whatever its constructor raises
@@ -164,6 +162,8 @@ def _by_name(name: str, given: Mapping[str, Any]) -> Subject:
     except UnusableLoss as error:
         hint = str(error) or did_you_mean(name, list_losses())
         raise UnusableLoss(f"no loss '{name}'. {hint}") from None
+    except TypeError as error:  # an option of its file
+        raise UnusableLoss(str(error)) from None
     options = _checked(name, model, given)
 
     def make(num_classes: int, embedding_dim: int, parents: Tensor | None) -> Loss:
@@ -173,32 +173,9 @@ def _by_name(name: str, given: Mapping[str, Any]) -> Subject:
 
 
 def _in_file(asked: str, path: Path, given: Mapping[str, Any]) -> Subject:
-    if not path.is_file():
-        raise UnusableLoss(f"there is no file {asked}.")
-    module = f"checked_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module, path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = sys.modules[module] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(found)
-    except Exception as error:  # whatever the file raises
-        hint = " A module of a package is checked by its import path: my_package.my_module.MyLoss."
-        hint = hint if isinstance(error, ImportError) else ""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnusableLoss(f"{asked} does not import: {reason}.{hint}") from None
-    losses = [
-        value
-        for name, value in vars(found).items()
-        if isinstance(value, type) and issubclass(value, Loss)
-        if value.__module__ == module and not name.startswith("_")
-    ]
-    if len(losses) != 1:
-        names = ", ".join(cls.__name__ for cls in losses) or "none"
-        raise UnusableLoss(
-            f"{asked}: a file holds exactly one public subclass of dmlbench.losses.base.Loss; "
-            f"found: {names}. (Of several, check each by its import path.)"
-        )
+    cls = _only_loss(asked, path)
+    if path.parent == ZOO:
+        return _by_name(path.stem, given)
     try:
         model = grid.model_of(path.stem, grid.bounded_options(source.declarations_in(path)))
     except TypeError as error:
@@ -207,8 +184,43 @@ def _in_file(asked: str, path: Path, given: Mapping[str, Any]) -> Subject:
         options: dict[str, Any] = {}  # its defaults; the check of the options will tell
     else:
         options = _checked(asked, model, given)
-    (cls,) = losses
     return Subject(asked, lambda *sizes: cls(*sizes, **options), options, path)
+
+
+def _only_loss(asked: str, path: Path) -> type[Loss]:
+    if not path.is_file():
+        raise UnusableLoss(f"there is no file {asked}.")
+    try:
+        module = _imported(path)
+    except Exception as error:  # whatever the file raises
+        hint = " A module of a package is checked by its import path: my_package.my_module.MyLoss."
+        hint = hint if isinstance(error, ImportError) else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnusableLoss(f"{asked} does not import: {reason}.{hint}") from None
+    losses = [
+        value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Loss)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    if len(losses) != 1:
+        names = ", ".join(cls.__name__ for cls in losses) or "none"
+        raise UnusableLoss(
+            f"{asked}: a file holds exactly one public subclass of dmlbench.losses.base.Loss; "
+            f"found: {names}. (Of several, check each by its import path.)"
+        )
+    return losses[0]
+
+
+def _imported(path: Path) -> ModuleType:
+    if path.parent == ZOO:
+        return importlib.import_module(f"dmlbench.losses.{path.stem}")
+    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _checked(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,17 +73,17 @@ FAILED    no_positives   a batch without two images of a class
                by count.clamp(min=1), mask with torch.where or masked_fill, and give such a part 0.
 ```
 
-It ends with 1 if a check failed. Outside of `dmlbench/losses/`, a header of another form, waiting for
-the host and breaks of the compiled graph are warnings. What a loss does on purpose, as a gradient
-that stops at one side of a pair, its class declares, and the check then shows:
+It ends with 1 if a check failed. Outside of `dmlbench/losses/`, a header of another form, waiting
+for the host and breaks of the compiled graph are warnings. What a loss does on purpose, as a
+gradient that stops at one side of a pair, its class declares, and the check then shows:
 
 ```python
 class MyLoss(Loss):
     BY_DESIGN: ClassVar = {{"gradient": "only the query learns from a pair"}}
 ```
 
-So may `order`, `numbering`, `length` and `refresh` be declared. A declared gradient is still checked:
-by differences that hold fixed what the loss detaches.
+So may `order`, `numbering`, `length` and `refresh` be declared. A declared gradient is still
+checked: by differences that hold fixed what the loss detaches.
 """
 
 
