@@ -14,9 +14,7 @@ from dmlbench.conformance.subject import Subject, batch, value_and_gradient, val
 from dmlbench.losses.base import Loss
 
 STEP, DIRECTIONS, TRIES = 1e-6, 4, 12
-TOLERANCE = (
-    1e-4  # of a derivative, of the length of its gradient; errors are far above, noise below
-)
+TOLERANCE = 1e-4  # of a derivative, by its gradient's length: a mistake is more, rounding is less
 
 
 @check(

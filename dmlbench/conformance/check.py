@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dmlbench.conformance.subject import Subject
 
@@ -51,14 +51,16 @@ class Check:
         except Broken as error:
             broken = error
         except Exception as error:  # whatever the loss raises
-            broken = Broken("It was called with the made batch of this check.", raised(error))
-        if self.may_be_meant and broken.excusable and self.name in subject.by_design:
+            did = "It was called with the made batch of this check."
+            broken = Broken(did, raised(error), excusable=False)
+        excusable = self.may_be_meant and broken.excusable
+        if excusable and self.name in subject.by_design:
             return Result(self, "declared", subject.by_design[self.name])
         verdict: Verdict = "warning" if subject.kind in self.warned else "FAILED"
         parts = {"Did": broken.did, "Saw": broken.saw, "Why": self.why, "Fix": self.fix}
-        if self.may_be_meant and broken.excusable:
+        if excusable and subject.kind != "library":
             parts["Or"] = (
-                f"if the loss is meant so, declare it in its class, which this page then shows: "
+                "if the loss is meant so, declare it in its class, which the check then shows: "
                 f'BY_DESIGN = {{"{self.name}": "the reason"}}'
             )
         return Result(self, verdict, self.demand, parts)
@@ -85,14 +87,10 @@ class Result:
 
 
 def check(
-    name: str, demand: str, *, why: str, fix: str, **others: object
+    name: str, demand: str, **said: Any
 ) -> Callable[[Callable[[Subject], str | None]], Check]:
     """The function below it becomes this check."""
-
-    def made(run: Callable[[Subject], str | None]) -> Check:
-        return Check(name, demand, why, fix, run, **others)  # type: ignore[arg-type]
-
-    return made
+    return lambda run: Check(name, demand, run=run, **said)
 
 
 def raised(error: BaseException) -> str:

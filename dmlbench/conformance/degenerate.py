@@ -11,11 +11,15 @@ from dmlbench.conformance.arithmetic import faults, named
 from dmlbench.conformance.check import Broken, check
 from dmlbench.conformance.subject import C, N, Subject, batch
 
-PAIRS = "A mean over no pairs is 0 / 0, the maximum of an empty row raises or is -inf. Divide by "
-PAIRS += "count.clamp(min=1), mask with torch.where or masked_fill, and give such a part 0."
-ROOTS = "The gradient of a root at 0 is infinite, and 0 x inf is NaN even where torch.where takes "
-ROOTS += "the other branch. Guard the root's argument: torch.where(x > 0, x, 1).sqrt(), and mask "
-ROOTS += "after it; dmlbench.losses.base has distances() and unit_length()."
+PAIRS = (
+    "A mean over no pairs is 0 / 0, the maximum of an empty row raises or is -inf. Divide by "
+    "count.clamp(min=1), mask with torch.where or masked_fill, and give such a part 0."
+)
+ROOTS = (
+    "The gradient of a root at 0 is infinite, and 0 x inf is NaN even where torch.where takes "
+    "the other branch. Guard the root's argument: torch.where(x > 0, x, 1).sqrt(), and mask "
+    "after it; dmlbench.losses.base has distances() and unit_length()."
+)
 ONE_STEP = "one such batch is one step of NaN, and the training is over."
 
 
@@ -30,12 +34,10 @@ def finite(subject: Subject, did: str, made: Callable[[Tensor, Tensor], tuple]) 
             value = loss(embeddings, labels)
             if not value.isfinite():
                 raise Broken(given, f"The value is {value:g}.")
-            if value.requires_grad:
-                value.backward()
-            else:
-                raise Broken(
-                    given, "The value is a constant without gradient: backward() would raise."
-                )
+            if not value.requires_grad:
+                saw = "The value is a constant without a gradient: backward() would raise."
+                raise Broken(given, saw)
+            value.backward()
             if embeddings.grad is not None and not embeddings.grad.isfinite().all():
                 raise Broken(given, f"The value is {value:.4g}, but {faults(embeddings.grad)}.")
             for name, parameter in loss.named_parameters():

@@ -49,7 +49,7 @@ def numbering(subject: Subject) -> None:
     value = value_of(loss, embeddings.double(), labels)
     number = torch.randperm(C, generator=torch.Generator().manual_seed(3))
     state = {
-        key: _renumbered(entry, larger[key], number.argsort())
+        key: _renumbered(entry, larger[key], number.argsort()) if torch.is_tensor(entry) else entry
         for key, entry in loss.state_dict().items()
     }
     loss.load_state_dict(state)
