@@ -12,6 +12,8 @@ The last two run in a process each, for their peak memory.
 
     python benchmarks/losses.py > benchmarks/results/losses-cpu.md
     python benchmarks/losses.py --device cuda --dtype bfloat16
+
+On bfloat16 embeddings ours compute in float32, and some of the peers in bfloat16.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="of the embeddings: float32, bfloat16")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     packages = ("torch", "pytorch-metric-learning", "scipy", "numpy")
     print(

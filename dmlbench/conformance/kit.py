@@ -25,7 +25,7 @@ CHECKS = (
     *(degenerate.one_point, degenerate.zero_vectors),
     *(invariance.order, invariance.numbering, invariance.length),
     *(parameters.moves, parameters.param_groups, parameters.refresh),
-    *(parameters.device, parameters.state, parameters.batches),
+    *(parameters.device, parameters.state, parameters.statistics, parameters.batches),
     *(execution.host, execution.compiles, execution.learns),
 )
 

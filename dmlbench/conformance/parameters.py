@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -173,6 +175,28 @@ def _lost(loss: Loss, other: Loss) -> str:
 def _batches(subject: Subject, loss: Loss, epoch: int) -> Any:
     labels = np.arange(C).repeat(4)
     return loss.batches(labels, 2, subject.batch_size(16), 0, epoch)
+
+
+@check(
+    "statistics",
+    "statistics() gives numbers by name, and changes nothing",
+    why="They become columns of history.parquet at the end of each epoch; what is no number there "
+    "ends the run, after an epoch of work.",
+    fix="Return {'name': float}: .item() of tensors, and a number also before the first epoch.",
+)
+def statistics(subject: Subject) -> str:
+    found: dict[str, float] = {}
+    for stage, loss in subject.stages():
+        before = {key: copy.deepcopy(entry) for key, entry in loss.state_dict().items()}
+        found = loss.statistics()
+        did = f"{stage.capitalize()}, statistics() was called."
+        for name, value in found.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise Broken(did, f"'{name}' is {value!r}, of type {type(value).__name__}.")
+        for key, entry in loss.state_dict().items():
+            if not same(entry, before[key]):
+                raise Broken(did, f"'{key}' of its state is different since.")
+    return ", ".join(found) or "none"
 
 
 @check(
