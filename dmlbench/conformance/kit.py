@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
 from dmlbench.conformance import (
     arithmetic,
     declaration,
@@ -37,7 +35,6 @@ def check_loss(asked: str, given: Mapping[str, Any]) -> bool:
     Raises:
         UnusableLoss: there is no such loss, or the options `given` do not fit.
     """
-    torch.set_num_threads(1)  # the batches are small
     subject = find(asked, given)
     options = "".join(f", {name} {value}" for name, value in subject.options.items())
     print(f"{subject.title}: {type(subject.create()).__name__}, {subject.kind}{options}\n")

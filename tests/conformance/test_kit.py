@@ -51,7 +51,10 @@ def test_a_file_of_the_zoo_is_its_loss():
 
 
 @pytest.fixture
-def called(capsys):
+def called(capsys, monkeypatch):
+    for library in ("OMP", "OPENBLAS", "MKL"):  # the command sets them
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
+
     def call(*arguments):
         with pytest.raises(SystemExit) as ended:
             main(["check", *arguments])
