@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dmlbench.conformance import kit
+from dmlbench.conformance.declaration import MEANT
 from dmlbench.conformance.execution import NoHost, NoReading, Waits
 from dmlbench.conformance.subject import find
 
@@ -251,6 +252,7 @@ def test_a_defect_is_found_by_its_check_alone_and_explained(defect, made, failur
 def test_every_check_has_a_defect_that_it_finds():
     found = set().union(*(checks for _, _, checks, _ in BROKEN.values()))
     assert found == {check.name for check in kit.CHECKS}
+    assert set(MEANT) == {check.name for check in kit.CHECKS if check.may_be_meant}
 
 
 def test_a_detached_part_may_be_meant_and_a_wrong_gradient_may_not(made, failures):
