@@ -101,7 +101,7 @@ def _loss(
         if name.startswith(prefix):
             problems.append(f"{path}: names that begin with {prefix} are {whose} own.")
     try:
-        model = _options_model(kind)
+        model = options_model(kind)
         return kind, model.model_validate(entry).model_dump(mode="json")
     except installed.UnusableLoss as error:
         hint = str(error) or did_you_mean(kind, {*list_losses(), *entries} - {name})
@@ -241,25 +241,38 @@ def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -
 
 
 @cache
-def _options_model(kind: str) -> type[BaseModel]:
-    """The options that a loss declares, as a model that checks them."""
+def options_model(kind: str) -> type[BaseModel]:
+    """The options that a loss declares, as a model that checks them.
+
+    Raises:
+        UnusableLoss: there is no such loss.
+    """
+    return model_of(kind, _options(kind))
+
+
+def model_of(name: str, options: Mapping[str, Any]) -> type[BaseModel]:
+    """A model of `options`, name -> (type, default), that refuses others."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return create_model(kind, __config__=config, **_options(kind))
+    return create_model(name, __config__=config, **options)
+
+
+def bounded_options(declared: source.Declarations) -> dict[str, Any]:
+    """Type and default of each option of a loss's file, and the bounds in its constants LEAST (may
+    be equal) and ABOVE (may not)."""
+    least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+    return {
+        option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+        for option, (type_, default) in declared.options.items()
+    }
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """Type and default of each option of a loss, which is not imported for that; and the bounds
-    in its file's constants LEAST (may be equal) and ABOVE (may not)."""
+    """Type and default of each option of a loss, which is not imported for that."""
     package, dot, name = kind.partition(".")
     if not dot:
         if kind not in list_losses():
             raise installed.UnusableLoss
-        declared = source.declarations(f"dmlbench.losses.{kind}")
-        least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
-        return {
-            option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
-            for option, (type_, default) in declared.options.items()
-        }
+        return bounded_options(source.declarations(f"dmlbench.losses.{kind}"))
     if package == "pml":
         losses = installed.pml_losses()
         if name not in losses:

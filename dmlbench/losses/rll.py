@@ -14,7 +14,7 @@ follows their summed weights).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class RankedList(Loss):
     `alpha` None is 1 + margin/2; `la` None is the form's own, 1 or 0.5. Only the query learns
     from a pair unless `gallery_grad`; pair weights are constants unless `weight_grad`.
     """
+
+    BY_DESIGN: ClassVar = {
+        "gradient": "only the query learns from a pair, and the pairs' weights are constants"
+    }
 
     def __init__(
         self,
