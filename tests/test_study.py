@@ -171,7 +171,7 @@ WRONG = {
     "thirds": (
         "backbones.tiny.head",
         "low_mid_high",
-        r"backbones\.tiny: dim: 16 is not a multiple of 3, which head: low_mid_high needs \(1536",
+        r"backbones\.tiny: dim: 64 is not a multiple of 3, which head: low_mid_high needs \(1536",
     ),
     "no backbone": ("backbones.tiny.type", "heads", r"timm has no model 'heads'"),
     "P x K": ("recipe.images_per_class", 3, r"recipe: batch_size: 80 is not a multiple of"),
