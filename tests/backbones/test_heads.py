@@ -23,6 +23,7 @@ def model(kind="test_resnet", channels=3, size=96, dim=12, **recipe):
         ("test_vit", 96),
         ("mobilenetv2_100", 96),
         ("resnet50", 96),
+        ("hiera_tiny_224", 224),
         ("bn_inception", 160),
     ],
 )
@@ -110,7 +111,7 @@ class _Maps(nn.Module):
         super().__init__()
         self.side = side
 
-    def forward_intermediates(self, images, indices):
+    def forward_intermediates(self, images, indices, stop_early):
         return images, [torch.zeros(2, 8, self.side, self.side) for _ in indices]
 
     def forward_head(self, features):
