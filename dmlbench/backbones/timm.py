@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import textwrap
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 from torch import nn
@@ -59,11 +60,11 @@ def create_trunk(
         trunk = timm.create_model(
             kind, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **options
         )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
         if not pretrained:
             raise
         raise MissingWeights(
-            f"no weights of {kind} from {pretrained}. Give a safetensors file of this very model: "
+            f"no weights of {kind} from {pretrained}. Give a file of this very model: "
             f"backbones.<name>.pretrained: <path>. The reason: "
             f"{textwrap.shorten(str(error), 200)}"
         ) from error

@@ -203,6 +203,13 @@ def test_a_file_that_lacks_a_layer_is_refused_with_the_fix(state, tmp_path):
         embedder(str(tmp_path / "w.safetensors"))
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\3\4 torn"])
+def test_a_damaged_file_is_refused_with_the_fix(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(MissingWeights, match=r"no weights of bn_inception from .*w\.pth"):
+        embedder(str(tmp_path / "w.pth"))
+
+
 @pytest.fixture
 def public(state, tmp_path, monkeypatch):
     """Publish weights at a file's URL that has their checksum in its name, or another one."""
