@@ -40,13 +40,12 @@ def create_trunk(
     """
     try:
         import timm
-
-        importlib.import_module(backbone_module(kind))
     except (ImportError, RuntimeError) as error:  # torchvision's operators: RuntimeError
         found = versions("torch", "torchvision", "timm")
         shown = ", ".join(f"{name} {number}" for name, number in found.items())
         raise BrokenInstallation(BROKEN_TIMM.format(error=error, versions=shown)) from error
 
+    importlib.import_module(backbone_module(kind))  # registers it
     config = timm.get_pretrained_cfg(kind, allow_unregistered=False)
     options: dict[str, Any] = {}
     if pooling is not None:
