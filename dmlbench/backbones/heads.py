@@ -28,7 +28,7 @@ class Linear(nn.Linear):
 class LowMidHigh(nn.Module):
     """RLL-(L,M,H): an embedding of dim / 3 from each of three depths, concatenated in that order.
 
-    Wang et al., Ranked List Loss, TPAMI 2021, with the branches of the authors' network: averages
+    Wang et al., Ranked List Loss, CVPR 2019, with the branches of the authors' network: averages
     over 5x5 windows at stride 3, 1x1 convolution to 128 channels, a layer of 1024; the highest one
     is linear on the trunk's pooled features. Depths: `depths`.
     """
