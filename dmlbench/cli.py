@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = command("data", None, "data sets and their packed images")
     _data_commands(data.add_subparsers(required=True, metavar="command"))
-    weights = command("weights", _weights, "fetch timm's weights, for `pretrained: true`")
+    weights = command("weights", _weights, "fetch a model's weights, for `pretrained: true`")
     weights.add_argument("model", help="as `dmlbench list backbones` names it, tag or no tag")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")

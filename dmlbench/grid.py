@@ -136,12 +136,11 @@ def _backbone(
     except ValidationError as error:
         problems += describe(error, Backbone, path)
         return None
-    if installed.backbone_module(backbone.type) == "dmlbench.backbones.timm":
-        models = installed.timm_models()
-        if backbone.type not in models:
-            hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
-            problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
-            return None
+    models = installed.timm_models()
+    if backbone.type not in models:
+        hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
+        problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
+        return None
     return backbone
 
 
@@ -150,8 +149,7 @@ def _missing_weights(name: str, backbone: Backbone | None) -> list[str]:
     if isinstance(weights, str) and not Path(weights).is_file():
         return [f"{path}: there is no file {weights}. true takes timm's own."]
     if backbone and weights is True and backbone.type not in installed.timm_weights():
-        own = installed.backbone_module(backbone.type) != "dmlbench.backbones.timm"
-        return [] if own else [f"{path}: timm has no weights of {backbone.type}."]
+        return [f"{path}: timm has no weights of {backbone.type}."]
     return []
 
 
