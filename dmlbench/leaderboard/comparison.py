@@ -133,7 +133,7 @@ def _differences(says: Published, settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _remarked(dataset: str, backbone: str, loss: str, remarks: Remarks) -> Iterator[str]:
-    """The study's own remarks, as far as they concern these runs."""
+    """The study's own remarks, as far as they concern these runs and not which are planned."""
     here = {"datasets": dataset, "backbones": backbone, "losses": loss}
     kinds = {"not confirmed": remarks.unconfirmed, "departs from the paper": remarks.deviations}
     for kind, paths in kinds.items():
@@ -141,7 +141,8 @@ def _remarked(dataset: str, backbone: str, loss: str, remarks: Remarks) -> Itera
             path
             for path in paths
             for section, _, rest in [path.partition(".")]
-            if section not in here or f"{rest}.".startswith(f"{here[section]}.")
+            if section != "plan"
+            and (section not in here or f"{rest}.".startswith(f"{here[section]}."))
         ]
         if concerned:
             yield f"{kind}: {', '.join(concerned)}"

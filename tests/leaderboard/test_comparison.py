@@ -103,10 +103,9 @@ def test_unknown_settings_of_a_paper_are_said_to_be_not_recorded(add, compared):
 
 def test_remarks_concern_the_runs_of_their_entry_alone(add, compared):
     add()
-    unconfirmed = dict.fromkeys(
-        ["recipe.lr", "losses.softtriple.tau", "losses.softtriple_k1.tau", "datasets.cars.recipe"],
-        "from memory",
-    )
+    concerned = ["recipe.lr", "losses.softtriple.tau"]
+    others = ["losses.softtriple_k1.tau", "datasets.cars.recipe", "plan.datasets"]
+    unconfirmed = dict.fromkeys([*concerned, *others], "from memory")
     deviations = {"backbones.bn.image_size": "ours", "backbones.bn2": "ours"}
     remarks = SOFTTRIPLE._replace(unconfirmed=unconfirmed, deviations=deviations)
     assert compared(remarks)[0].differs == [
