@@ -8,6 +8,8 @@ from typing import Any
 
 from dmlbench.leaderboard.published import NO_REMARKS, Remarks
 
+COMPARISON = "published_comparison.csv"
+
 
 def build(
     study_name: str,
@@ -50,8 +52,10 @@ def build(
     with replacing(out / "leaderboard.csv") as path:
         table.write_csv(rows, path)
     if remarks.track == "paper":
-        with replacing(out / "published_comparison.csv") as path:
+        with replacing(out / COMPARISON) as path:
             comparison.write_csv(compared, path)
+    else:  # of a study that was of the paper track
+        (out / COMPARISON).unlink(missing_ok=True)
     with replacing(out / "leaderboard.md") as path:
         path.write_text(markdown.render(page), "utf-8")
     with replacing(out / "leaderboard.html") as path:

@@ -31,16 +31,6 @@ rule tables:
         f"{LEADERBOARD}/leaderboard.md",
         [
             report(
-                f"{LEADERBOARD}/published_comparison.csv",
-                caption="../report/published.rst",
-                category="Data",
-                labels={"study": STUDY.name, "data": "paper says, we got"},
-            )
-            for track in [STUDY.settings.track]
-            if track == "paper"
-        ],
-        [
-            report(
                 f"{LEADERBOARD}/plots/{plot}.png",
                 caption=f"../report/{plot}.rst",
                 category="Plots",
