@@ -73,6 +73,7 @@ def compare(
                     seeds=int(found["seeds"]) if found else 0,
                     differs=[
                         *_differences(says, set_),
+                        *_lost_seeds(panel.rows[panel.rows["loss"] == loss]),
                         *_remarked(panel.dataset, panel.backbone, loss, remarks),
                     ],
                 )
@@ -130,6 +131,12 @@ def _differences(says: Published, settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"{data['class_fraction']:.0%} of the data set's classes"
     if not model["pretrained"]:
         yield "random initial weights here, ImageNet's in the paper"
+
+
+def _lost_seeds(rows: pd.DataFrame) -> Iterator[str]:
+    planned, done = (found["seed"].nunique() for found in (rows, rows[rows["status"] == "ok"]))
+    if 0 < done < planned:
+        yield f"seeds: the mean of {done} of {planned}, the others failed"
 
 
 def _remarked(dataset: str, backbone: str, loss: str, remarks: Remarks) -> Iterator[str]:

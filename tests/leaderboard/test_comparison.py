@@ -126,6 +126,14 @@ def test_a_run_that_failed_has_no_number_beside_the_paper_s(add, compared):
     assert {(one.says.value, one.got, one.difference) for one in compared()} >= {(65.4, None, None)}
 
 
+def test_a_mean_without_the_seeds_that_failed_says_so(add, compared):
+    add()
+    add(seed=1, status="diverged", error="nan", metrics={})
+    one, *_ = compared()
+    assert (one.got, one.seeds) == (60, 1)
+    assert one.differs == ["seeds: the mean of 1 of 2, the others failed"]
+
+
 @pytest.fixture
 def pages(results):
     def run(remarks):
