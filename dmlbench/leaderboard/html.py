@@ -68,7 +68,7 @@ img { max-width: 100%; width: 50rem; border-radius: 4px; background: #fff; }
 """
 # A column's first click sorts the best to the top, names from a to z; holes stay below.
 SCRIPT = """\
-for (const table of document.querySelectorAll("table:not(.published)")) {
+for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, place) => head.firstChild.addEventListener("click", () => {
     const sorted = head.getAttribute("aria-sort");
