@@ -50,7 +50,8 @@ class LowMidHigh(nn.Module):
         self.high = nn.Linear(high.shape[1], dim // 3)
 
     def features(self, trunk: Any, images: Tensor) -> list[Tensor]:
-        last, levels = trunk.forward_intermediates(images, indices=self.levels)
+        # some models stop after the last of the levels if nothing is said
+        last, levels = trunk.forward_intermediates(images, indices=self.levels, stop_early=False)
         return [*levels, trunk.forward_head(last)]
 
     def forward(self, features: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import textwrap
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 from torch import nn
@@ -39,13 +40,12 @@ def create_trunk(
     """
     try:
         import timm
-
-        importlib.import_module(backbone_module(kind))
     except (ImportError, RuntimeError) as error:  # torchvision's operators: RuntimeError
         found = versions("torch", "torchvision", "timm")
         shown = ", ".join(f"{name} {number}" for name, number in found.items())
         raise BrokenInstallation(BROKEN_TIMM.format(error=error, versions=shown)) from error
 
+    importlib.import_module(backbone_module(kind))  # registers it
     config = timm.get_pretrained_cfg(kind, allow_unregistered=False)
     options: dict[str, Any] = {}
     if pooling is not None:
@@ -59,11 +59,11 @@ def create_trunk(
         trunk = timm.create_model(
             kind, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **options
         )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
         if not pretrained:
             raise
         raise MissingWeights(
-            f"no weights of {kind} from {pretrained}. Give a safetensors file of this very model: "
+            f"no weights of {kind} from {pretrained}. Give a file of this very model: "
             f"backbones.<name>.pretrained: <path>. The reason: "
             f"{textwrap.shorten(str(error), 200)}"
         ) from error
