@@ -304,7 +304,7 @@ def _leaderboard(options: argparse.Namespace) -> int:
     found = study.read(options.study)
     out = found.folder / "leaderboard"
     made_of = {"key": found.leaderboard_key, "code": source.code(TABLES)}
-    build(found.name, found.rows, found.folder / "runs", out)
+    build(found.name, found.rows, found.folder / "runs", out, found.remarks)
     write_json(out / "made.json", made_of)  # for `dmlbench plan`
     return 0
 

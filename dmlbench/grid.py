@@ -18,7 +18,7 @@ from dmlbench.datasets import DatasetError, list_datasets, load
 from dmlbench.losses import list_losses
 from dmlbench.problems import describe, did_you_mean
 from dmlbench.run import CONTROL, EMBEDDINGS, Run
-from dmlbench.settings import Backbone, Dataset, Embeddings, Recipe, Settings
+from dmlbench.settings import Backbone, Dataset, Embeddings, Plan, Recipe, Settings
 
 
 def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Iterator[Run]:
@@ -52,6 +52,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
     }
     for name in plan.backbones:
         problems += _missing_weights(name, backbones[name])
+    problems += _wrong_excludes(plan)
     for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
             EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
@@ -69,7 +70,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                 merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
             chosen = {loss: losses[loss] for loss in plan.losses}
             for loss, found in {**controls, **given, **chosen}.items():
-                if not found:
+                if not found or plan.leaves_out(dataset, backbone, loss):
                     continue
                 kind, options = found
                 problems += _misfits(
@@ -96,6 +97,20 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                         evaluation=settings.evaluation,
                         elsewhere=tests[dataset],
                     )
+
+
+def _wrong_excludes(plan: Plan) -> Iterator[str]:
+    """What is wrong with the combinations that are left out."""
+    lists = {"dataset": "datasets", "backbone": "backbones", "loss": "losses"}
+    for place, rule in enumerate(plan.exclude):
+        for axis, name in rule.names.items():
+            planned = getattr(plan, lists[axis])
+            if name not in planned:
+                hint = did_you_mean(name, planned)
+                yield f"plan.exclude.{place}.{axis}: '{name}' is not in plan.{lists[axis]}. {hint}"
+    cells = product(plan.datasets, plan.backbones, plan.losses)
+    if all(plan.leaves_out(*cell) for cell in cells):
+        yield "plan.exclude: it leaves no loss to run."
 
 
 def _loss(

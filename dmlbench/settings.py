@@ -179,6 +179,25 @@ class Evaluation(Model):
     threads: Count = 1
 
 
+class Exclude(Model):
+    """Combinations that are not run: those that have all the names given here."""
+
+    dataset: Name | None = None
+    backbone: Name | None = None
+    loss: Name | None = None
+    """null: every loss, and with them the controls and the embeddings made elsewhere."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        return self.model_dump(exclude_none=True)
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Exclude:
+        if not self.names:
+            raise ValueError("exclude needs a dataset, a backbone or a loss")
+        return self
+
+
 class Plan(Model):
     """What is run: every combination of these. Each name stands under its mapping, or is a type
     with its defaults."""
@@ -191,6 +210,12 @@ class Plan(Model):
     """Rows that need no training: random vectors, the model before its first step, the labels."""
     embeddings: tuple[Name, ...] = ()
     """Rows of embeddings that were made elsewhere: names under `embeddings`."""
+    exclude: tuple[Exclude, ...] = ()
+    """Combinations to leave out: [{dataset: sop, loss: htl}, {dataset: sop, backbone: big}, ...]"""
+
+    def leaves_out(self, dataset: str, backbone: str, loss: str) -> bool:
+        cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
+        return any(rule.names.items() <= cell for rule in self.exclude)
 
     @model_validator(mode="after")
     def _no_twice(self) -> Plan:
@@ -207,6 +232,9 @@ class Settings(Model):
 
     study: Name
     """Its results stand in results/<study>/."""
+    track: Literal["fair", "paper"] = "fair"
+    """fair: one recipe for all losses. paper: a paper's own recipe, whose results stand beside
+    what was published."""
     plan: Plan
     recipe: Recipe = Recipe()
     losses: dict[Name, dict[str, Any]] = {}
@@ -216,6 +244,15 @@ class Settings(Model):
     """name: {type: ..., and the type's own options}."""
     embeddings: dict[Name, Embeddings] = {}
     evaluation: Evaluation = Evaluation()
+    published: dict[Name, Name] = {}
+    """Of the paper track: {loss: system of dmlbench/leaderboard/published.csv} where their names
+    differ."""
+    unconfirmed: dict[str, str] = {}
+    """{key path in this study: remark} of values that no source confirms, such as `recipe.lr: from
+    memory of the paper`; the leaderboard lists them."""
+    deviations: dict[str, str] = {}
+    """{key path in this study: remark} where the study knowingly departs from the paper; the
+    leaderboard lists them."""
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""
     tracking: bool = True
