@@ -8,15 +8,23 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmlbench import __version__, source
+from dmlbench.backbones.weights import MissingWeights
 from dmlbench.datasets import DatasetError
 from dmlbench.files import MissingResult, data_folder, write_json
-from dmlbench.installed import BrokenInstallation
+from dmlbench.installed import BrokenInstallation, UnusableLoss
 from dmlbench.problems import StudyError
+
+# Errors whose text is for the person who called
+PROBLEMS = (
+    *(StudyError, BrokenInstallation, UnusableLoss),
+    *(DatasetError, MissingWeights, MissingResult),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,19 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `dmlbench plan my.yaml | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         sys.exit(0)
-    except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
+    except PROBLEMS as error:
         sys.exit(f"dmlbench: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dmlbench", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-
-    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(do=do)
-        return added
+    command = partial(_command, parser.add_subparsers(required=True, metavar="command"))
 
     def with_study(name: str, do: object, text: str) -> argparse.ArgumentParser:
         added = command(name, do, text)
@@ -68,12 +71,25 @@ def _parser() -> argparse.ArgumentParser:
     listing = command("list", _list, "what a study can name")
     listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
     listing.add_argument("--markdown", action="store_true", help="losses or datasets as docs/*.md")
+    check = command("check", _check, "run the conformance kit on a loss: does it do as it must?")
+    check.add_argument(
+        "loss",
+        help="path of a Python file with a loss in it, or a name: of `list "
+        "losses`, pml.CircleLoss, my_package.my_module.MyLoss",
+    )
+    check.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the loss, as a study has it; repeat for others",
+    )
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
     data = command("data", None, "data sets and their packed images")
-    _data_commands(data.add_subparsers(required=True, metavar="command"))
-    weights = command("weights", _weights, "fetch timm's weights, for `pretrained: true`")
+    _data_commands(partial(_command, data.add_subparsers(required=True, metavar="command")))
+    weights = command("weights", _weights, "fetch a model's weights, for `pretrained: true`")
     weights.add_argument("model", help="as `dmlbench list backbones` names it, tag or no tag")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
@@ -89,12 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data_commands(commands: Any) -> None:
-    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(do=do)
-        return added
+def _command(commands: Any, name: str, do: object, text: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(do=do)
+    return added
 
+
+def _data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     packing = command("pack", _pack, "pack the images of a data set into a store")
     packing.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
     packing.add_argument("side", type=int, help="short side of the packed images in pixels")
@@ -171,6 +188,24 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    import yaml
+
+    given = {}
+    for option in options.option:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UnusableLoss(f"--option {option}: it has the form key=value.")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UnusableLoss(f"--option {option}: the value cannot be read.") from None
+    _use_threads(1)  # the batches are small
+    from dmlbench.conformance.kit import check_loss
+
+    return 0 if check_loss(options.loss, given) else 1
+
+
 def _schema(options: argparse.Namespace) -> int:
     from dmlbench.settings import Settings
 
@@ -181,7 +216,7 @@ def _schema(options: argparse.Namespace) -> int:
 def _pack(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
-    try:
+    with _goes_on():
         pack(
             options.type,
             options.side,
@@ -191,8 +226,6 @@ def _pack(options: argparse.Namespace) -> int:
             options=options.options,
             form=options.form,
         )
-    except KeyboardInterrupt:
-        raise DatasetError("stopped: the same command goes on from here") from None
     return 0
 
 
@@ -224,22 +257,17 @@ def _fetch(options: argparse.Namespace) -> int:
     from dmlbench.datasets.archives import contents, fetch
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sources, checksums = getattr(load(options.type), "SOURCES", {}), options.checksums
-    try:
+    sources, checksums = load(options.type).SOURCES, options.checksums
+    with _goes_on():
         paths = fetch(sources, data_folder() / "archives", checksums)
-    except KeyboardInterrupt:
-        raise DatasetError("stopped: the same command goes on from here") from None
     print(json.dumps(contents(sources, paths, checksums), indent=1))
     return 0
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from dmlbench.backbones.weights import MissingWeights, stage
+    from dmlbench.backbones.weights import stage
 
-    try:
-        print(stage(options.model))
-    except MissingWeights as error:
-        sys.exit(f"dmlbench: {error}")
+    print(stage(options.model))
     return 0
 
 
@@ -276,7 +304,7 @@ def _leaderboard(options: argparse.Namespace) -> int:
     found = study.read(options.study)
     out = found.folder / "leaderboard"
     made_of = {"key": found.leaderboard_key, "code": source.code(TABLES)}
-    build(found.name, found.rows, found.folder / "runs", out)
+    build(found.name, found.rows, found.folder / "runs", out, found.remarks)
     write_json(out / "made.json", made_of)  # for `dmlbench plan`
     return 0
 
@@ -297,6 +325,15 @@ def _verdict(options: argparse.Namespace) -> int:
     from dmlbench.verdict import verdict
 
     return verdict(study.read(options.study))
+
+
+@contextlib.contextmanager
+def _goes_on() -> Iterator[None]:
+    """Of a command that loses nothing by Ctrl-C: say so, in one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise DatasetError("stopped: the same command goes on from here") from None
 
 
 def _use_threads(count: int) -> None:

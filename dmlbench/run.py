@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlbench import installed, source
-from dmlbench.datasets import FORMAT
+from dmlbench.datasets import FORMAT, load
 from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
@@ -74,10 +74,9 @@ class Run:
 
     @property
     def weights(self) -> str | None:
-        """Name of timm's weights that the model starts from, where it is one with such."""
-        timms = installed.backbone_module(self.model.type) == "dmlbench.backbones.timm"
-        is_theirs = timms and self.model.pretrained is True
-        return installed.timm_weights()[self.model.type] if is_theirs else None
+        """Name of the staged weights that the model starts from, if any."""
+        is_staged = self.model.pretrained is True
+        return installed.timm_weights()[self.model.type] if is_staged else None
 
     @property
     def store(self) -> str:
@@ -88,6 +87,11 @@ class Run:
         form = "" if self.data.store == "pixels" else f"-{self.data.store}"
         digest = key(FORMAT, self.facts, self.data.checksums)[:8]
         return f"{name}-{self.model.side}{form}-{digest}"
+
+    @property
+    def has_archives(self) -> bool:
+        """Whether `store` is made of archives, which are fetched."""
+        return bool(load(self.data.type, self.data.options).SOURCES)
 
     @cached_property
     def tested(self) -> Run:

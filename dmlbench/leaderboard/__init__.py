@@ -6,10 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmlbench.leaderboard.published import NO_REMARKS, Remarks
 
-def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out: Path) -> None:
+COMPARISON = "published_comparison.csv"
+
+
+def build(
+    study_name: str,
+    runs: Sequence[Mapping[str, Any]],
+    results: Path,
+    out: Path,
+    remarks: Remarks = NO_REMARKS,
+) -> None:
     """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
-    `out`, and plots/tree_*.{png,svg} of the losses that learn a tree; no other trees remain there.
+    `out`; of the paper track, published_comparison.csv too; and, of losses that learn a tree,
+    plots/tree_*.{png,svg}, where no others remain.
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "tested_on", "backbone",
     "loss", "seed", "path", "tree", "train_key", "eval_key"} each, with the run's folder `path`
@@ -17,7 +28,7 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
     Raises MissingResult if a result is missing or has another key.
     """
     from dmlbench.files import replacing
-    from dmlbench.leaderboard import html, markdown, table
+    from dmlbench.leaderboard import comparison, html, markdown, table
     from dmlbench.leaderboard.page import compose
     from dmlbench.leaderboard.plots.figure import save
     from dmlbench.leaderboard.plots.recall import recall
@@ -28,7 +39,8 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
 
     found = table.read(runs, results)
     rows = table.tabulate(found)
-    page = compose(study_name, rows, found)
+    compared = [*comparison.compare(rows, found, remarks)]
+    page = compose(study_name, rows, found, remarks, compared)
     cells: dict[str, list[table.Result]] = {}
     for result in found:
         if result.plan["tree"]:
@@ -49,6 +61,11 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
                 save(figure, path)
     with replacing(out / "leaderboard.csv") as path:
         table.write_csv(rows, path)
+    if remarks.track == "paper":
+        with replacing(out / COMPARISON) as path:
+            comparison.write_csv(compared, path)
+    else:  # of a study that was of the paper track
+        (out / COMPARISON).unlink(missing_ok=True)
     with replacing(out / "leaderboard.md") as path:
         path.write_text(markdown.render(page), "utf-8")
     with replacing(out / "leaderboard.html") as path:
