@@ -89,8 +89,8 @@ def test_a_checkpoint_of_other_settings_is_thrown_away(tiny, glyphs, tmp_path):
     with pytest.raises(Stopped):
         train(run_of(tiny, "proxy_anchor"), glyphs, CPU, tmp_path, stop_after(5))
     other = run_of(tiny, "proxy_anchor", lr=0.001)
-    model, _ = train(other, glyphs, CPU, tmp_path, never)
-    fresh, _ = train(other, glyphs, CPU, tmp_path / "fresh", never)
+    model, *_ = train(other, glyphs, CPU, tmp_path, never)
+    fresh, *_ = train(other, glyphs, CPU, tmp_path / "fresh", never)
     assert torch.equal(model.head.weight, fresh.head.weight)
 
 
@@ -101,8 +101,8 @@ def test_a_damaged_checkpoint_is_thrown_away(tiny, glyphs, tmp_path, capsys, con
         train(run, glyphs, CPU, tmp_path, stop_after(5))
     file = tmp_path / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-2000] if content is None else content)
-    model, _ = train(run, glyphs, CPU, tmp_path, never)
-    fresh, _ = train(run, glyphs, CPU, tmp_path / "fresh", never)
+    model, *_ = train(run, glyphs, CPU, tmp_path, never)
+    fresh, *_ = train(run, glyphs, CPU, tmp_path / "fresh", never)
     assert torch.equal(model.head.weight, fresh.head.weight)
     assert "damaged" in capsys.readouterr().out
 
