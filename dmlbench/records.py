@@ -237,8 +237,9 @@ def _curves(history: Path, start: int, end: int) -> list[Point]:
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    """The metric's name in MLflow, which has no @: zero_shot/recall_at_1, zero_shot/map_at_r."""
-    return f"{row['protocol']}/{row['metric'].replace('@', '_at_')}"
+    """The metric's name in MLflow, which has no @: zero_shot/recall_at_1, zero_shot/map_at_r,
+    zero_shot/recall_at_1_level_1."""
+    return f"{row['protocol']}/{row['metric'].replace('@', '_at_').replace(' ', '_')}"
 
 
 def _page(folder: Path) -> dict[str, str]:

@@ -58,6 +58,16 @@ class Run:
         return self.control == "untrained" or self.trains
 
     @property
+    def tree(self) -> str | None:
+        """Name of the picture of the tree of classes that its loss learns, if it learns one: of
+        the first seed that has it."""
+        if not self.trains or "." in self.loss_type:
+            return None
+        declared = source.declarations(installed.loss_module(self.loss_type)).constants
+        named = f"tree_{self.dataset}_{self.backbone}_{self.loss}"
+        return named if declared.get("GIVES_TREE") else None
+
+    @property
     def embeddings(self) -> Path | None:
         """The file of embeddings where this run only scores what was made elsewhere."""
         return Path(self.loss_options["file"]) if self.loss.startswith(EMBEDDINGS) else None

@@ -49,6 +49,11 @@ class Study:
         return {run.store: run for run in both}
 
     @cached_property
+    def trees(self) -> list[str]:
+        """Names of the pictures of trees of classes, one a cell whose loss learns one."""
+        return [*dict.fromkeys(run.tree for run in self.runs.values() if run.tree)]
+
+    @cached_property
     def leaderboard_key(self) -> str:
         """Digest of all results and remarks that the leaderboard shows, and of its code."""
         return key(
@@ -82,6 +87,7 @@ class Study:
                 "loss": run.loss,
                 "seed": run.seed,
                 "path": path,
+                "tree": run.tree,
                 "train_key": run.train_key,
                 "eval_key": run.eval_key,
             }

@@ -613,3 +613,16 @@ def test_the_ablation_varies_the_two_parameters_that_it_says_and_nothing_else():
     others = [{k: v for k, v in run.loss_options.items() if k not in varied} for run in runs]
     assert all(options == others[0] for options in others)
     assert len({run.recipe.model_dump_json() for run in runs}) == 1
+
+
+def test_a_cell_has_a_tree_where_the_loss_s_file_says_that_it_gives_one(tiny):
+    tiny["plan"] |= {"losses": ["htl", "flat", "rll", "average"], "seeds": [0, 1]}
+    tiny["losses"] = {
+        "flat": {"type": "normalized_softmax"},
+        "average": {"type": "htl", "tree_linkage": "average"},
+    }
+    found = study.check(tiny, "tiny")
+    assert found.trees == ["tree_letters_tiny_htl", "tree_letters_tiny_average"]
+    trees = {row["loss"]: row["tree"] for row in found.rows}
+    assert trees["htl"] == "tree_letters_tiny_htl"
+    assert trees["rll"] is trees["flat"] is trees["control_random"] is None

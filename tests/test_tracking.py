@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name
 
 from dmlbench import records, study, tracking
 
@@ -390,6 +392,13 @@ def test_a_failed_run_is_failed_and_says_why(results):
         "zero_shot/map_at_r": 0.3,
         "zero_shot/queries": 9.0,
     }
+
+
+@pytest.mark.parametrize("metric", ["recall@1", "map@r", "recall@1 level_1"])
+def test_the_name_of_every_metric_is_one_that_mlflow_takes(metric):
+    name = records._named({"protocol": "zero_shot", "metric": metric})
+    assert re.fullmatch(r"zero_shot/(recall_at_1|map_at_r|recall_at_1_level_1)", name)
+    _validate_metric_name(name)
 
 
 def test_a_cell_without_any_success_is_failed_until_there_is_one(results):

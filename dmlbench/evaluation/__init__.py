@@ -1,7 +1,7 @@
 """Metrics: pure functions of embeddings and labels. numpy and faiss, no torch."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from dmlbench.evaluation.retrieval import (
     mean_reciprocal_rank,
     r_precision,
     recall_at,
+    recall_at_1_of,
 )
 from dmlbench.evaluation.verification import verification_accuracy
 
@@ -35,25 +36,32 @@ def evaluate(
     settings: Mapping[str, Any],
     partial: bool = False,
     pairs: Table | None = None,
+    levels: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Score `embeddings` (N, D) of the images `ids` (N,) under every protocol.
 
-    `index` has the columns id and label; `protocols` has protocol, id, role (both, query or
-    gallery) and repetition, whose values are averaged. `settings`: recall_at (list of K),
-    kmeans_seed, kmeans_iterations, kmeans_restarts, threads. `partial`: score the images that
-    have an embedding, where a part of the classes was embedded. `pairs`: first and second (ids),
-    same (whether they are of one class) and fold, to be verified.
+    `index` has the columns id and label, and `levels` names those of super-classes, if it has any;
+    `protocols` has protocol, id, role (both, query or gallery) and repetition, whose values are
+    averaged. `settings`: recall_at (list of K), kmeans_seed, kmeans_iterations, kmeans_restarts,
+    threads. `partial`: score the images that have an embedding, where a part of the classes was
+    embedded. `pairs`: first and second (ids), same (whether they are of one class) and fold, to be
+    verified.
 
-    Returns rows {"protocol", "metric", "value"} with the metrics recall@K, map@r, r_precision,
-    map, mrr, nmi and ami (over all images of the protocol, as many clusters as classes), queries
-    and lone_queries (numbers of queries). Of pairs, the protocol is "verification", with
-    verification_accuracy, verification_error (its standard error) and pairs (their number). Raises
-    UnusableEmbeddings, or ValueError if an image of a protocol has no embedding or no label, or if
-    no query has an image of its class in the gallery.
+    Returns rows {"protocol", "metric", "value"} with the metrics recall@K, "recall@1 <level>",
+    map@r, r_precision, map, mrr, nmi and ami (over all images of the protocol, as many clusters as
+    classes), queries and lone_queries (numbers of queries). Of pairs, the protocol is
+    "verification", with verification_accuracy, verification_error (its standard error) and pairs
+    (their number). Raises UnusableEmbeddings, or ValueError if an image of a protocol has no
+    embedding or no label, or if no query has an image of its class in the gallery.
     """
     order = np.argsort(ids)  # so that no score depends on the order of the embeddings
     ids, vectors = np.asarray(ids)[order], unit(embeddings)[order]
-    labels = np.asarray(index["label"])[_rows(index["id"], ids, "label")]
+    indexed = _rows(index["id"], ids, "label")
+    labels = np.asarray(index["label"])[indexed]
+    groups = {
+        level: np.unique(np.asarray(index[level])[indexed], return_inverse=True)[1]
+        for level in levels
+    }
     name, image, role, repetition = (
         np.asarray(protocols[column]) for column in ("protocol", "id", "role", "repetition")
     )
@@ -64,7 +72,7 @@ def evaluate(
 
     def score(queries: NDArray[np.integer], gallery: NDArray[np.integer]) -> dict[str, float]:
         """All metrics of one repetition, from one ranking and one clustering."""
-        ranking = rank(vectors, labels, queries, gallery, settings["threads"])
+        ranking = rank(vectors, labels, queries, gallery, settings["threads"], bool(groups))
         if not len(ranking.ranks):
             raise ValueError("no query has an image of its class in the gallery")
         images = np.union1d(queries, gallery)
@@ -83,6 +91,10 @@ def evaluate(
             }
         return {
             **{f"recall@{k}": recall_at(k, ranking) for k in settings["recall_at"]},
+            **{
+                f"recall@1 {level}": recall_at_1_of(of_image, queries, gallery, ranking)
+                for level, of_image in groups.items()
+            },
             "map@r": map_at_r(ranking),
             "r_precision": r_precision(ranking),
             "map": mean_average_precision(ranking),

@@ -46,4 +46,5 @@ def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
     store = Store(stores / run.tested.store)
     partial = run.tested.data.class_fraction < 1
     tables = store.index, store.protocols
-    return evaluate(embeddings, ids, *tables, run.metric_settings, partial, store.pairs)
+    levels = [name for name in store.index if name.startswith("level_")]
+    return evaluate(embeddings, ids, *tables, run.metric_settings, partial, store.pairs, levels)

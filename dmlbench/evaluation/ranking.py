@@ -25,10 +25,12 @@ class Ranking:
     An image is relevant to a query if it shares its class and is not the query itself. `counts`
     (Q,): R, how many relevant images the gallery has for each query. `ranks` (sum of R,): where
     they stand in the ranking of all other images, from 1, rising; one query after another.
+    `nearest` (Q,): the first of each query's ranking, as a row; (0,) where nobody asked.
     """
 
     ranks: NDArray[np.int64]
     counts: NDArray[np.int64]
+    nearest: NDArray[np.int64]
 
 
 def unit(embeddings: ArrayLike) -> NDArray[np.float32]:
@@ -59,22 +61,25 @@ def rank(
     queries: NDArray[np.integer],
     gallery: NDArray[np.integer],
     threads: int = 1,
+    nearest: bool = False,
 ) -> Ranking:
     """Rank the gallery for each query by falling float32 similarity, then rising row.
 
     `vectors` (N, D) are unit vectors, `labels` (N,) their classes; `queries` (Q,) and `gallery`
-    (G,) are rows of them, each unique and rising. A query is no part of its own ranking.
+    (G,) are rows of them, each unique and rising. A query is no part of its own ranking. `nearest`:
+    tell each query's nearest image too, which takes 3 % longer.
     """
     import faiss
 
     images, classes = vectors[gallery], labels[gallery]
     by_class = np.argsort(classes, kind="stable")
-    first = np.searchsorted(classes, labels[queries], "left", sorter=by_class)
-    last = np.searchsorted(classes, labels[queries], "right", sorter=by_class)
+    lowest = np.searchsorted(classes, labels[queries], "left", sorter=by_class)
+    highest = np.searchsorted(classes, labels[queries], "right", sorter=by_class)
     own, inside = np.searchsorted(gallery, queries), np.isin(queries, gallery)
-    counts = last - first - inside
+    counts = highest - lowest - inside
     if not counts.any():
-        return Ranking(np.empty(0, dtype=np.int64), counts)
+        none = np.empty(0, dtype=np.int64)
+        return Ranking(none, counts, none)
 
     # Rounding differs with an image's place in the matrix, even between equal images: errors of up
     # to 4e-7 were seen in 512 dimensions. What is no further apart than `tie` is computed exactly.
@@ -84,24 +89,34 @@ def rank(
     faiss.copy_array_to_vector(images.ravel(), product.A)
     product.is_trained = True
 
-    def block(start: int) -> list[NDArray[np.int64]]:
+    def block(start: int) -> tuple[list[NDArray[np.int64]], list[np.int64]]:
         rows = np.arange(start, min(start + size, len(queries)))
         similarities = product.apply(vectors[queries[rows]])
         similarities[rows[inside[rows]] - start, own[rows[inside[rows]]]] = -np.inf
-        return [ranks(row, similarities[row - start]) for row in rows[counts[rows] > 0]]
+        found = [ranks(row, similarities[row - start]) for row in rows[counts[rows] > 0]]
+        each = zip(rows.tolist(), similarities, strict=True) if nearest else ()
+        return found, [first_of(row, similarity) for row, similarity in each]
+
+    def rising(row: int, tied: NDArray[np.int64]) -> NDArray[np.int64]:
+        exact = _inner_products(vectors[queries[row]], images, tied)
+        return tied[np.lexsort((-tied, exact))]
+
+    def first_of(row: int, similarity: NDArray[np.float32]) -> np.int64:
+        near = np.flatnonzero(similarity >= similarity.max() - tie)
+        return near[0] if len(near) == 1 else rising(row, near)[-1]
 
     def ranks(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
         def settle(tied: NDArray[np.int64]) -> NDArray[np.bool_]:
-            exact = _inner_products(vectors[queries[row]], images, tied)
-            return classes[tied[np.lexsort((-tied, exact))]] == labels[queries[row]]
+            return classes[rising(row, tied)] == labels[queries[row]]
 
-        relevant = np.sort(similarity[by_class[first[row] : last[row]]])
+        relevant = np.sort(similarity[by_class[lowest[row] : highest[row]]])
         return _ranks(similarity, relevant[len(relevant) - counts[row] :], tie, settle)
 
     size = max(1, BLOCK // len(images))
     with ThreadPoolExecutor(threads, "rank", faiss.omp_set_num_threads, (1,)) as pool:
-        blocks = pool.map(block, range(0, len(queries), size))
-        return Ranking(np.concatenate(list(chain.from_iterable(blocks))), counts)
+        found, firsts = zip(*pool.map(block, range(0, len(queries), size)), strict=True)
+        ranked, first = np.concatenate([*chain(*found)]), np.array([*chain(*firsts)], np.int64)
+        return Ranking(ranked, counts, gallery[first].astype(np.int64))
 
 
 def _ranks(

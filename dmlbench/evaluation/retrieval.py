@@ -1,6 +1,6 @@
 """Retrieval metrics: functions of the ranks of each query's relevant images.
 
-Beside Recall@K, all are means over queries of a number that the query's R relevant images give.
+Beside the recalls, all are means over queries of a number that the query's R relevant images give.
 A query with R = 0 has no right answer ("lone"): those are undefined there and leave it out, as
 pytorch-metric-learning does; Recall@K counts it as a miss, as the papers' codes do (they divide by
 the number of all queries). That library's precision_at_1 is therefore recall@1 x queries / (queries
@@ -17,6 +17,23 @@ def recall_at(k: int, ranking: Ranking) -> float:
     """Fraction of all queries with a relevant image among the `k` nearest."""
     nearest = ranking.ranks[_starts(ranking)]
     return float(np.count_nonzero(nearest <= k) / len(ranking.counts))
+
+
+def recall_at_1_of(
+    groups: NDArray[np.integer],
+    queries: NDArray[np.integer],
+    gallery: NDArray[np.integer],
+    ranking: Ranking,
+) -> float:
+    """Fraction of queries whose nearest image is of their super-class.
+
+    `groups` (N,) is the super-class of each image; `queries` and `gallery` are rows of it, as the
+    `ranking` has its nearest images. Queries that have no other image of theirs in the gallery are
+    left out.
+    """
+    own, sizes = groups[queries], np.bincount(groups[gallery], minlength=groups.max() + 1)
+    others = sizes[own] - np.isin(queries, gallery)
+    return float((groups[ranking.nearest] == own)[others > 0].mean())
 
 
 def r_precision(ranking: Ranking) -> float:

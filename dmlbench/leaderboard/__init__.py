@@ -19,12 +19,13 @@ def build(
     remarks: Remarks = NO_REMARKS,
 ) -> None:
     """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
-    `out`; of the paper track, published_comparison.csv too.
+    `out`; of the paper track, published_comparison.csv too; and, of losses that learn a tree,
+    plots/tree_*.{png,svg}, where no others remain.
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "tested_on", "backbone",
-    "loss", "seed", "path", "train_key", "eval_key"} each, with the run's folder `path` under
-    `results`. Equal results give equal files. Raises MissingResult if a result is missing or has
-    another key.
+    "loss", "seed", "path", "tree", "train_key", "eval_key"} each, with the run's folder `path`
+    under `results`, and the name of its cell's `tree`, or None. Equal results give equal files.
+    Raises MissingResult if a result is missing or has another key.
     """
     from dmlbench.files import replacing
     from dmlbench.leaderboard import comparison, html, markdown, table
@@ -34,17 +35,26 @@ def build(
     from dmlbench.leaderboard.plots.recall_curves import recall_curves
     from dmlbench.leaderboard.plots.time import time
     from dmlbench.leaderboard.plots.training import training
+    from dmlbench.leaderboard.plots.tree import tree
 
     found = table.read(runs, results)
     rows = table.tabulate(found)
     compared = [*comparison.compare(rows, found, remarks)]
     page = compose(study_name, rows, found, remarks, compared)
+    cells: dict[str, list[table.Result]] = {}
+    for result in found:
+        if result.plan["tree"]:
+            cells.setdefault(result.plan["tree"], []).append(result)
     figures = {
         "recall": recall(rows),
         "recall_curves": recall_curves(rows),
         "time": time(rows),
         "training": training(found),
+        **{name: tree(seeds) for name, seeds in cells.items()},
     }
+    for path in (out / "plots").glob("tree_*"):  # of losses that are no more
+        if path.stem not in figures:
+            path.unlink()
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             with replacing(out / "plots" / f"{name}.{kind}") as path:

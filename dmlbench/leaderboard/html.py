@@ -28,6 +28,7 @@ CAPTIONS = {
     "recall_curves": "Recall@K against K: mean over seeds, and the seeds; on log K and log odds",
     "time": "Recall against training time: mean over seeds, and the score's 95 % interval",
     "training": "Loss against epoch: a line a seed; scales differ",
+    "tree": "The tree of the training classes that a loss has learnt: where they were united",
 }
 STYLE = """\
 :root { color-scheme: light dark; --ink: #222; --faded: #666; --line: #ddd; --paper: #fff;
@@ -171,7 +172,8 @@ def _remarks(title: str, remarks: Mapping[str, str]) -> str:
 
 def _plot(name: str, path: Path) -> str:
     image = b64encode(path.read_bytes()).decode()
+    caption = CAPTIONS["tree" if name.startswith("tree_") else name]
     return (
-        f'<figure><figcaption>{CAPTIONS[name]}</figcaption><img alt="{CAPTIONS[name]}"'
+        f'<figure><figcaption>{caption}</figcaption><img alt="{caption}"'
         f' src="data:image/svg+xml;base64,{image}"></figure>'
     )

@@ -14,6 +14,7 @@ from dmlbench.leaderboard.published import NO_REMARKS, Remarks
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.table import (
     VERSION,
+    Panel,
     Result,
     is_control,
     is_trained,
@@ -32,6 +33,8 @@ NAMES = {
     "ami": "AMI",
 }
 ALWAYS = ("map@r", "r_precision", "nmi")
+HISTORY = ["epoch", "step", "loss", "lr", "images_per_second", "seconds"]
+"""Columns of every history; the others are what a loss says of itself."""
 VERIFICATION = {"verification_accuracy": "Verification accuracy"}
 """In the place of NAMES where pairs are verified. The first of either sorts the table."""
 NOTES = """\
@@ -40,12 +43,14 @@ Scores are percent: the mean over seeds ± half the width of its 95 % interval
 "2 of 3" seeds: the mean is of the runs that did not fail, and may flatter the loss. All test images
 are of classes never seen in training. Each run is scored once, after its last epoch: no epoch,
 setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out queries
-without another image of their class; Recall@K counts them as misses. MAP and MRR are over the whole
-ranking of the gallery. NMI is of k-means with as many clusters as classes; AMI is NMI corrected for
-chance. Verification accuracy is of pairs, those of a fold judged by the threshold that is best for
-the other folds. Train time and images/s are means over seeds, without the evaluation. Controls need
-no training: random vectors, the model before its first step, and the labels themselves. Rows with
-"(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
+without another image of their class; Recall@K counts them as misses. "Recall@1 alphabet", say, asks
+for the super-class of that name: it is the share of queries whose nearest image has theirs, of all
+that could. MAP and MRR are over the whole ranking of the gallery. NMI is of k-means with as many
+clusters as classes; AMI is NMI corrected for chance. Verification accuracy is of pairs, those of a
+fold judged by the threshold that is best for the other folds. Train time and images/s are means
+over seeds, without the evaluation. Controls need no training: random vectors, the model before its
+first step, and the labels themselves. Rows with "(embeddings)" were made elsewhere and only scored
+here: no recipe holds for them.
 """
 TRACKS = {
     "fair": "fair: one recipe for all losses",
@@ -153,8 +158,9 @@ def compose(
         names = VERIFICATION if VERIFICATION.keys() & found else NAMES
         sorted_by = next(iter(names))
         shown = [m for m in names if m in found or m in ALWAYS]
-        metrics = recalls(panel.rows) + shown
-        columns = [names.get(metric, metric.capitalize()) for metric in metrics]
+        levels = _levels(panel, results)
+        metrics = recalls(panel.rows) + [m for m in levels if m in found] + shown
+        columns = [(names | levels).get(metric, metric.capitalize()) for metric in metrics]
         summary = summarise(panel.rows)
         control = panel.rows["loss"].map(is_control)
         sections.append(
@@ -171,7 +177,7 @@ def compose(
     return Page(
         title=f"{study}: leaderboard",
         head=head,
-        sections=sections,
+        sections=sections + _learnt(results),
         published=_beside(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in noted.items() if paths},
     )
@@ -227,6 +233,49 @@ def _scores(
         ]
         table.append(Row(loss, cells))
     return table
+
+
+def _levels(panel: Panel, results: Sequence[Result]) -> dict[str, str]:
+    """The metrics of recall by level, as people read them."""
+    settings = next(
+        result.run["settings"]
+        for result in results
+        if (result.plan["dataset"], result.plan["backbone"]) == (panel.dataset, panel.backbone)
+    )
+    names = settings.get("test", settings["dataset"])["facts"]["levels"]
+    return {f"recall@1 level_{number}": f"Recall@1 {name}" for number, name in enumerate(names, 1)}
+
+
+def _learnt(results: Sequence[Result]) -> list[Section]:
+    """What the losses say of themselves after the last epoch: a section a data set and backbone in
+    which one does."""
+    rows = []
+    for result in results:
+        if result.metrics["status"] == "ok" and is_trained(result.plan["loss"]):
+            last = pd.read_parquet(result.history).tail(1).drop(columns=HISTORY, errors="ignore")
+            names = {name: result.plan[name] for name in ("dataset", "backbone", "loss")}
+            rows += [names | row for row in last.to_dict("records")]
+    sections = []
+    found = pd.DataFrame(rows, columns=[*dict.fromkeys(name for row in rows for name in row)])
+    for cell, runs in found.groupby(["dataset", "backbone"], sort=False) if rows else ():
+        means = runs.drop(columns=["dataset", "backbone"]).groupby("loss", sort=False).mean()
+        means = means.dropna(how="all").dropna(how="all", axis=1)
+        if len(means):
+            sections.append(
+                Section(
+                    title=f"What the losses learnt: {' · '.join(map(str, cell))}",
+                    facts="Of the training, after its last epoch: mean over the seeds.",
+                    columns=[str(column).replace("_", " ") for column in means],
+                    losses=[Row(str(loss), [*map(_number, row)]) for loss, row in means.iterrows()],
+                    controls=[],
+                    failures=[],
+                )
+            )
+    return sections
+
+
+def _number(value: float) -> Cell:
+    return Cell(HOLE) if pd.isna(value) else Cell(f"{value:.4g}", float(value))
 
 
 def _failures(rows: pd.DataFrame) -> list[Failure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ COLUMNS = [
     *("train_seconds", "peak_memory_mb", "images_per_second"),
 ]
 VERSION = "version_"
+RECALL = re.compile(r"recall@\d+")
 CONTROL = "control_"
 EMBEDDINGS = "embeddings_"
 NAMES = ("dataset", "tested_on", "backbone", "loss", "seed")
@@ -30,7 +32,11 @@ class Result:
     plan: Mapping[str, Any]
     run: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    history: Path
+    folder: Path
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "history.parquet"
 
 
 class Panel(NamedTuple):
@@ -82,7 +88,7 @@ def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
         except MissingResult as error:
             problems.append(str(error))
             continue
-        found.append(Result(plan, run, metrics, folder / "history.parquet"))
+        found.append(Result(plan, run, metrics, folder))
         problems += [
             f"{folder / name}: {key} is {content.get(key)}, the study expects {plan[key]}"
             for name, content, key in [
@@ -137,7 +143,7 @@ def panels(table: pd.DataFrame) -> Iterator[Panel]:
 def recalls(rows: pd.DataFrame) -> list[str]:
     """The metrics recall@K among `rows`, by K."""
     found = rows["metric"].dropna().unique()
-    return sorted((m for m in found if m.startswith("recall@")), key=lambda m: int(m[7:]))
+    return sorted((m for m in found if RECALL.fullmatch(m)), key=lambda m: int(m[7:]))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -57,6 +57,12 @@ class Loss(nn.Module):
         """What is worth a look after an epoch."""
         return {}
 
+    def artefact(self) -> dict[str, Any]:
+        """What it has learnt beside its parameters, after the last step: kept with the run, as
+        JSON. `merges`, the rows of scipy's linkage of the C classes, are drawn as a tree where the
+        file says GIVES_TREE = True, over the lines of `thresholds`."""
+        return {}
+
 
 def unit_length(vectors: Tensor) -> Tensor:
     """Vectors (..., D) at Euclidean length 1; one below 1e-12 becomes 0, with gradient 0."""

@@ -9,8 +9,9 @@ Defaults: the paper's levels (16), beta (0.1), margin before the first tree (0.2
 
 Differs: the paper leaves open, and we chose: single linkage; squared distances in the loss;
 1/(2 Z) over all triplets of a batch, active or not; one epoch of plain triplet loss before the
-first tree; neighbourhoods of 4 classes x 4 images, drawn without repeating a class in a batch; a
-class of one image has spread 0 and no part in d_0.
+first tree; neighbourhoods of 4 classes x 4 images, which fill the usual batches (32, 80, 112, 128)
+whole, drawn without repeating a class in a batch; a class of one image has spread 0 and no part in
+d_0.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dmlbench.losses.base import (
     unit_length,
 )
 
+GIVES_TREE = True
 BATCH_DIVISORS = ("neighbours", "images_per_class")
 LEAST = {
     "levels": 1,
@@ -142,6 +144,19 @@ class HTL(Loss):
         least, median, largest = values[order][places].tolist()
         return {"alpha_min": least, "alpha_median": median, "alpha_max": largest}
 
+    def artefact(self) -> dict[str, Any]:
+        """The last tree: its merges as scipy's linkage has them (two nodes, their distance, their
+        classes), the thresholds d_0 .. d_L, and the spread of each class."""
+        if not self.built:
+            return {}
+        distance = class_distances(self.means.cpu().double().numpy())
+        return {
+            "linkage": self.tree_linkage,
+            "merges": linkage(distance, self.tree_linkage).tolist() if len(distance) else [],
+            "thresholds": self.thresholds.tolist(),
+            "spread": self.spread.tolist(),
+        }
+
     def batches(
         self, labels: NDArray[Any], steps: int, batch_size: int, seed: int, epoch: int
     ) -> NDArray[np.int64]:
@@ -226,6 +241,7 @@ def class_distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
     end = 0
     for first in range(0, count, 1024):
         block = 2 - 2 * means[first : first + 1024] @ means[first:].T
+        np.maximum(block, 0, out=block)  # rounding, where images coincide
         for row, values in enumerate(block):
             begin, end = end, end + count - first - row - 1
             result[begin:end] = values[row + 1 :]

@@ -21,6 +21,9 @@ from dmlbench.losses.base import Loss, class_mask, unit_length
 
 LEAST = {"centers_per_class": 1, "tau": 0, "centers_lr_factor": 0}
 ABOVE = {"la": 0, "gamma": 0}
+MERGED = 0.1
+"""Distance of unit vectors below which two centres are one: no embedding's similarities to them
+differ by more, which at the paper's gamma moves the weight between them by a factor e at most."""
 SEARCH_SPACE = {
     "la": {"low": 5.0, "high": 100.0, "log": True},
     "gamma": {"low": 0.01, "high": 1.0, "log": True},
@@ -60,6 +63,13 @@ class SoftTriple(Loss):
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         return [{"params": [self.centers], "lr": lr * self.centers_lr_factor}]
+
+    def statistics(self) -> dict[str, float]:
+        """Centres of a class that are distinct: mean over the classes."""
+        return {"distinct_centers": distinct_centers(self.centers).double().mean().item()}
+
+    def artefact(self) -> dict[str, Any]:
+        return {"distinct_centers": distinct_centers(self.centers).tolist(), "merged": MERGED}
 
 
 def initial_centers(num_classes: int, centers_per_class: int, embedding_dim: int) -> Tensor:
@@ -104,3 +114,16 @@ def mean_center_distance(centers: Tensor) -> Tensor:
     num_classes, per_class, _ = centers.shape
     distance = (2 + 1e-5 - 2 * (centers @ centers.mT)).sqrt()
     return distance.triu(diagonal=1).sum() / (num_classes * per_class * (per_class - 1))
+
+
+@torch.no_grad()
+def distinct_centers(centers: Tensor) -> Tensor:
+    """How many of the `centers` (C, K, D) of each class remain distinct, (C,) int64: those nearer
+    than MERGED are one, and so are those that a chain of such leads to."""
+    unit = unit_length(centers)
+    together = 2 - 2 * (unit @ unit.mT) < MERGED**2
+    for _ in range(centers.shape[1].bit_length()):  # each time, chains twice as long
+        together = (together.float() @ together.float()) > 0
+    # the first of those that are one counts
+    first = together.int().argmax(dim=2)
+    return (first == torch.arange(centers.shape[1], device=first.device)).sum(dim=1)

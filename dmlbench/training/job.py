@@ -40,6 +40,7 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
             print(f"{run.path}: finished under this key already")
             shutil.rmtree(state, ignore_errors=True)
             return 0
+        shutil.rmtree(out / "artefacts", ignore_errors=True)  # of what it now replaces
         attempts = Attempts(state, run.train_key)
         started = time.monotonic()
         origin = provenance()
@@ -92,18 +93,37 @@ def _produce(
         return [], read_embeddings(run.embeddings, test, rows), rows.astype(np.int32)
     if run.control:
         return [], *control_embeddings(run.tested, test, device)
-    model, history = train(run, _open(stores, run), device, state, stop)
+    store = _open(stores, run)
+    model, loss, history = train(run, store, device, state, stop)
     embeddings, ids = embed_test(model, test, device, run.tested)
     if not np.isfinite(embeddings).all():
         raise Diverged("the embeddings are no numbers after the last step", history)
+    out = study.folder / "runs" / run.path
+    if learnt := loss.artefact():
+        write_json(out / "artefacts" / "loss.json", _of_classes(learnt, run, store))
     if study.settings.keep_model:
         from safetensors.torch import save_file
 
-        with replacing(study.folder / "runs" / run.path / "model.safetensors") as temporary:
+        with replacing(out / "model.safetensors") as temporary:
             # channels-last tensors are refused
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             save_file(weights, temporary)
     return history, embeddings, ids
+
+
+def _of_classes(learnt: dict[str, Any], run: Run, store: Store) -> dict[str, Any]:
+    """What the loss has learnt, with the names of the classes and super-classes that it knows by
+    their numbers."""
+    split = store.split("train", run.data.class_fraction)
+    example = split.rows[np.unique(split.labels, return_index=True)[1]]
+    levels = [name for name in store.index if name.startswith("level_")]
+    return {
+        "train_key": run.train_key,
+        "loss": run.loss_type,
+        "classes": split.class_names,
+        "super_classes": {name: store.index[name][example].tolist() for name in levels},
+        "learnt": learnt,
+    }
 
 
 def _open(stores: Path, run: Run) -> Store:
@@ -148,6 +168,7 @@ def _write(
             "seed": run.seed,
             "train_key": run.train_key,
             **result,
+            "artefacts": sorted(file.name for file in (out / "artefacts").glob("[!.]*")),
             "settings": run.settings,
             "code": source.code(*run.modules),
             "provenance": origin,
@@ -156,17 +177,16 @@ def _write(
 
 
 def _finished(out: Path, run: Run, keep_model: bool) -> bool:
-    """Whether the result of `run` is there under its key, with the model where one is kept."""
+    """Whether the result of `run` is there under its key, with the artefacts that it had, and with
+    the model where one is kept."""
     found = read_json_if_whole(out / "run.json")
+    if found is None or found["train_key"] != run.train_key or found["status"] != "ok":
+        return False
     files = [out / "embeddings.npz", out / "history.parquet"]
+    files += [out / "artefacts" / name for name in found.get("artefacts", [])]
     if keep_model and run.trains:
         files.append(out / "model.safetensors")
-    return (
-        found is not None
-        and found["train_key"] == run.train_key
-        and found["status"] == "ok"
-        and all(path.is_file() for path in files)
-    )
+    return all(path.is_file() for path in files)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

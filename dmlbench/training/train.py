@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dmlbench.datasets.store import Store
+    from dmlbench.losses.base import Loss
     from dmlbench.settings import Recipe
     from dmlbench.study import Run
 
@@ -49,9 +50,9 @@ def train(
     device: torch.device,
     state: Path,
     stop: Callable[[], str | None],
-) -> tuple[EmbeddingModel, list[dict[str, Any]]]:
-    """Train the model of `run` on the training classes of `store`, from its checkpoint in the
-    folder `state` if there is one.
+) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
+    """Train the model and the loss of `run` on the training classes of `store`, from their
+    checkpoint in the folder `state` if there is one; with them comes the history.
 
     `stop` is asked once a step, and answers with the reason to stop, or None.
 
@@ -198,7 +199,7 @@ def train(
         loss_sum.zero_()
         seconds = 0.0
     progress.close()
-    return model, history
+    return model, loss, history
 
 
 def embed_test(

@@ -27,7 +27,11 @@ def scores(metric_settings: dict[str, Any]) -> Evaluate:
     """`evaluate` on labels by id, as {metric: value}; by default plain zero-shot on all images."""
 
     def run(
-        embeddings: NDArray, labels: Sequence[int], rows: Rows | None = None, **settings: object
+        embeddings: NDArray,
+        labels: Sequence[int],
+        rows: Rows | None = None,
+        levels: dict[str, Sequence[Any]] | None = None,
+        **settings: object,
     ) -> dict[str, float]:
         ids = np.arange(len(labels))
         rows = rows or [("zero_shot", i, "both", 0) for i in ids]
@@ -37,9 +41,10 @@ def scores(metric_settings: dict[str, Any]) -> Evaluate:
         found = evaluate(
             embeddings,
             ids,
-            {"id": ids, "label": np.asarray(labels)},
+            {"id": ids, "label": np.asarray(labels), **(levels or {})},
             {name: np.asarray(column) for name, column in columns},
             metric_settings | settings,
+            levels=[*(levels or {})],
         )
         assert len({row["protocol"] for row in found}) == 1
         return {row["metric"]: row["value"] for row in found}

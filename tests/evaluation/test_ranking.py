@@ -18,11 +18,13 @@ def slow_ranks(vectors, labels, queries, gallery):
         others = gallery[gallery != query]
         similarity = np.einsum("nd,d->n", vectors[others], vectors[query]).astype(np.float32)
         ranked = others[np.lexsort((others, -similarity))]
-        yield (1 + np.flatnonzero(labels[ranked] == labels[query])).tolist()
+        nearest = ranked[0] if len(ranked) else query
+        yield (1 + np.flatnonzero(labels[ranked] == labels[query])).tolist(), nearest
 
 
 def by_query(found):
-    return [part.tolist() for part in np.split(found.ranks, found.counts.cumsum())[:-1]]
+    ranks = [part.tolist() for part in np.split(found.ranks, found.counts.cumsum())[:-1]]
+    return [*zip(ranks, found.nearest.tolist(), strict=True)]
 
 
 def test_unit_scales_rows_to_length_one_whatever_their_size():
@@ -75,8 +77,12 @@ def test_equals_the_slow_ranking_with_duplicates_and_any_overlap_of_query_and_ga
     rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
     queries, gallery = data.draw(rows), data.draw(rows)
     with mock.patch.multiple(ranking, MANY=many, BLOCK=40, BUCKETS=8):
-        found = rank(vectors, labels, queries, gallery)
-    assert by_query(found) == list(slow_ranks(vectors, labels, queries, gallery))
+        found = rank(vectors, labels, queries, gallery, nearest=True)
+        assert rank(vectors, labels, queries, gallery).ranks.tolist() == found.ranks.tolist()
+    if found.counts.any():
+        assert by_query(found) == list(slow_ranks(vectors, labels, queries, gallery))
+    else:
+        assert not len(found.ranks)
 
 
 @pytest.mark.parametrize("reach", [3, 300, 3e5], ids=["near ties only", "few", "no near ties"])
@@ -100,14 +106,14 @@ def test_equals_the_slow_ranking_on_many_images(clusters, spread):
         embeddings = 1 + 0.002 * embeddings  # all similarities within a few rounding errors
     embeddings[::7] = embeddings[700]
     vectors, queries = unit(embeddings), np.arange(0, 4000, 50)
-    found = rank(vectors, labels, queries, np.arange(4000))
+    found = rank(vectors, labels, queries, np.arange(4000), nearest=True)
     assert by_query(found) == list(slow_ranks(vectors, labels, queries, range(4000)))
 
 
 def test_the_query_is_excluded_by_identity_among_its_own_duplicates():
     vectors = unit(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
-    found = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
-    assert by_query(found) == [[2], [3], [1], [2]]
+    found = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4), nearest=True)
+    assert by_query(found) == [([2], 1), ([3], 0), ([1], 0), ([2], 0)]
 
 
 def test_r_counts_the_query_out_only_where_it_stands_in_the_gallery():
@@ -122,11 +128,11 @@ def test_the_ranking_is_the_same_for_any_number_of_threads_and_size_of_block(clu
     embeddings[1::2] = embeddings[::2]  # of different classes
     rows, vectors = np.arange(2400), unit(embeddings)
     before = faiss.omp_get_max_threads()
-    one = rank(vectors, labels, rows, rows)
+    one = rank(vectors, labels, rows, rows, nearest=True)
     with mock.patch.object(ranking, "BLOCK", block):
-        other = rank(vectors, labels, rows, rows, threads=2)
-    np.testing.assert_array_equal(one.ranks, other.ranks)
-    np.testing.assert_array_equal(one.counts, other.counts)
+        other = rank(vectors, labels, rows, rows, threads=2, nearest=True)
+    for field in ("ranks", "counts", "nearest"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
     assert faiss.omp_get_max_threads() == before
 
 

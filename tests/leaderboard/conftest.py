@@ -33,6 +33,9 @@ class Results:
         error: str | None = None,
         history: list[float] | None = None,
         recipe: dict[str, Any] | None = None,
+        learnt: dict[str, float] | None = None,
+        levels: tuple[str, ...] = (),
+        tree: str | None = None,
         **provenance: Any,
     ) -> Plan:
         path = f"runs/{dataset}/{backbone}/{loss}/seed{seed}"
@@ -59,7 +62,11 @@ class Results:
             f"{path}/run.json",
             {
                 **{"study": "made", **names, "train_key": keys["train_key"]},
-                **{"status": status, "error": failure, "settings": {"recipe": recipe or RECIPE}},
+                **{"status": status, "error": failure},
+                "settings": {
+                    "recipe": recipe or RECIPE,
+                    "dataset": {"facts": {"levels": [*levels]}},
+                },
                 "provenance": {**origin, **provenance},
             },
         )
@@ -67,10 +74,10 @@ class Results:
             f"{path}/metrics.json", {**keys, "status": status, "error": failure, "metrics": rows}
         )
         epochs = np.arange(1, len(history or []) + 1)
-        pd.DataFrame({"epoch": epochs, "loss": np.array(history or [], dtype=float)}).to_parquet(
-            self.folder / path / "history.parquet"
-        )
-        planned = {**names, "tested_on": tested_on or dataset, "path": path, **keys}
+        columns = {"epoch": epochs, "loss": np.array(history or [], dtype=float)}
+        columns |= {name: np.full(len(epochs), value) for name, value in (learnt or {}).items()}
+        pd.DataFrame(columns).to_parquet(self.folder / path / "history.parquet")
+        planned = {**names, "tested_on": tested_on or dataset, "path": path, "tree": tree, **keys}
         self.runs.append(planned)
         return self.runs[-1]
 

@@ -182,3 +182,47 @@ def test_thirty_losses_are_thirty_rows(study, page):
     scores = [float(row["MAP@R"]) for row in rows]
     assert len(rows) == 30
     assert scores == sorted(scores, reverse=True)
+
+
+def test_recall_by_level_has_the_names_of_the_levels(results, page):
+    scores = {"recall@1": 0.5, "recall@2": 0.6, "map@r": 0.2}
+    by_level = {"recall@1 level_1": 0.75, "recall@1 level_2": 0.875}
+    results.add("htl", 0, scores | by_level, levels=("genus", "family"))
+    results.add("htl", 0, scores, dataset="flat", levels=())
+    deep, flat = tables(page())
+    assert [*deep[0]][:6] == [
+        "loss",
+        "Recall@1",
+        "Recall@2",
+        "Recall@1 genus",
+        "Recall@1 family",
+        "MAP@R",
+    ]
+    assert (deep[0]["Recall@1 genus"], deep[0]["Recall@1 family"]) == ("75.00", "87.50")
+    assert [*flat[0]][:4] == ["loss", "Recall@1", "Recall@2", "MAP@R"]
+
+
+def test_the_levels_are_those_of_the_data_set_that_was_tested(results, page):
+    plan = results.add("htl", 0, {"recall@1 level_1": 0.75}, levels=("kind",))
+    settings = {name: {"facts": {"levels": [name]}} for name in ("dataset", "test")}
+    results.edit(f"{plan['path']}/run.json", settings={"recipe": {}, **settings})
+    assert "Recall@1 test" in tables(page())[0][0]
+
+
+def test_what_the_losses_say_of_themselves_stands_below_the_scores(results, page):
+    scores = {"recall@1": 0.5}
+    for seed, median in enumerate((0.5, 1.5)):
+        learnt = {"alpha_median": median, "alpha_max": 2.0}
+        results.add("htl", seed, scores, history=[2.0, 1.0], learnt=learnt)
+    results.add("htl", 2, status="diverged", error="nan", history=[9.0], learnt={"alpha_max": 99})
+    results.add("softtriple", 0, scores, history=[1.0], learnt={"distinct_centers": 7.25})
+    results.add("triplet", 0, scores, history=[1.0])
+    results.add("triplet", 0, scores, dataset="flat", history=[1.0])
+    results.add("control_random", 0, scores)
+    text = page()
+    assert text.count("What the losses learnt") == 1
+    assert "## What the losses learnt: letters · tiny" in text
+    assert tables(text)[-1] == [
+        {"loss": "htl", "alpha median": "1", "alpha max": "2", "distinct centers": "–"},
+        {"loss": "softtriple", "alpha median": "–", "alpha max": "–", "distinct centers": "7.25"},
+    ]

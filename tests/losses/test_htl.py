@@ -1,3 +1,4 @@
+import json
 from itertools import product
 
 import numpy as np
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.reducers import MeanReducer
+from scipy.cluster.hierarchy import cophenet
+from scipy.spatial.distance import squareform
 from torch.nn import functional
 
 from dmlbench.losses import create_loss
@@ -139,8 +142,24 @@ def test_H3_statistics_from_means_are_those_of_all_pairs(seed, sizes):
     assert d_0 == pytest.approx(spread[several].mean() if several.any() else 0, abs=1e-12)
 
 
+def test_H3_counts_of_triplets(six):
+    """Of 24 triplets (3 x 2 pairs of classes, 2 of images, 2 negatives) those that violate."""
+    x, labels = six
+    loss, (positive, negative) = with_tree(x, labels), pair_masks(labels)
+    triplets = positive[:, :, None] & negative[:, None, :]
+    assert triplets.sum() == 24
+    squared = torch.cdist(x, x) ** 2
+    for distance, margin, active in (
+        (squared, loss.margins(labels), 12),
+        (squared.sqrt(), loss.margins(labels), 22),
+        (squared, torch.tensor(0.2), 2),
+    ):
+        violation = distance[:, :, None] - (distance - margin)[:, None, :]
+        assert (violation[triplets] > 1e-9).sum() == active
+
+
 def test_many_classes_are_handled_in_blocks():
-    means = np.random.default_rng(0).normal(size=(2100, 3))
+    means = np.random.default_rng(0).uniform(-0.5, 0.5, size=(2100, 3))
     full = 2 - 2 * means @ means.T
     np.testing.assert_allclose(class_distances(means), full[np.triu_indices(2100, 1)], atol=1e-12)
     anchors, others = np.arange(0, 2100, 2), np.arange(2100)[5:]
@@ -375,12 +394,41 @@ def test_statistics_are_of_all_ordered_pairs_of_classes():
     assert set(htl(9).statistics().values()) == {0.2}
 
 
+@pytest.mark.parametrize("method", ["single", "average"])
+def test_the_artefact_is_the_tree_of_the_last_epoch(method):
+    loss = htl(9, 3, tree_linkage=method)
+    assert loss.artefact() == {}
+    loss.refresh(lambda: random_classes(5, classes=9))
+    learnt = json.loads(json.dumps(loss.artefact()))
+    assert learnt["linkage"] == method
+    assert learnt["thresholds"] == loss.thresholds.tolist()
+    assert learnt["spread"] == loss.spread.tolist()
+    merges = np.array(learnt["merges"])
+    assert merges.shape == (8, 4)
+    height = squareform(cophenet(merges))
+    thresholds = loss.thresholds.numpy()
+    np.testing.assert_array_equal(  # the level that unites two classes is the first above
+        np.searchsorted(thresholds[:-1], height, side="right")[~np.eye(9, dtype=bool)],
+        merge_levels(loss.nodes.numpy())[~np.eye(9, dtype=bool)],
+    )
+
+
+def test_images_that_coincide_give_a_tree():
+    """A collapsed network: unit vectors in float32 are a little longer than 1."""
+    x = functional.normalize(torch.randn(1, 64)).expand(40, -1) * (1 + 1e-7)
+    loss = create_loss("htl", 10, 64, warmup_epochs=0)
+    loss.refresh(lambda: (x, torch.arange(40) // 4))
+    assert loss.margins(torch.arange(10)).isfinite().all()
+    assert np.array(loss.artefact()["merges"])[:, 2].max() < 1e-6
+
+
 @pytest.mark.parametrize("classes", [1, 2])
 def test_one_or_two_classes(classes):
     x, labels = random_classes(1, classes)
     loss = with_tree(x, labels, neighbours=classes)
     assert loss(x, labels).isfinite()
     assert loss.statistics().keys() == {"alpha_min", "alpha_median", "alpha_max"}
+    assert len(loss.artefact()["merges"]) == classes - 1
     assert loss.batches(labels.numpy(), 2, 4 * classes, 0, 0).shape == (2, 4 * classes)
 
 

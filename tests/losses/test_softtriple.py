@@ -9,7 +9,7 @@ from pytorch_metric_learning.regularizers import SparseCentersRegularizer
 from torch.nn import functional
 
 from dmlbench.losses import create_loss
-from dmlbench.losses.softtriple import mean_center_distance
+from dmlbench.losses.softtriple import MERGED, distinct_centers, mean_center_distance
 
 
 @pytest.fixture
@@ -163,6 +163,52 @@ def test_S9_gradient_is_finite_at_merged_centres():
     slope = -(1e-5**-0.5) / 2
     assert slope * 2 == pytest.approx(-316.2, abs=0.05)
     torch.testing.assert_close(unit.grad[0, 0], torch.tensor([slope, 0], dtype=torch.float64))
+
+
+def components(centers):
+    """Distinct centres of one class, by walking from centre to centre."""
+    left, count = list(range(len(centers))), 0
+    while left:
+        count, walk = count + 1, [left.pop()]
+        while walk:
+            here = centers[walk.pop()]
+            near = [k for k in left if math.dist(centers[k], here) < MERGED]
+            left = [k for k in left if k not in near]
+            walk += near
+    return count
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 12), st.floats(0.01, 1.0), st.integers(0, 2**31))
+def test_distinct_centres_are_those_that_no_chain_of_near_ones_joins(classes, count, spread, seed):
+    torch.manual_seed(seed)
+    start = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    centers = start + spread * torch.randn(classes, count, 3, dtype=torch.float64)
+    expected = [components(functional.normalize(own, dim=1).tolist()) for own in centers]
+    assert distinct_centers(centers * 7).tolist() == expected
+
+
+def test_a_chain_of_all_centres_is_one(at):
+    chain = at(*(5 * k for k in range(10)))  # 5 degrees are 0.087
+    order = torch.randperm(10)
+    assert distinct_centers(
+        torch.stack([chain[order], at(*(6 * k for k in range(10)))])
+    ).tolist() == [1, 10]
+
+
+def test_the_regulariser_merges_centres_and_the_statistic_says_so():
+    loss = create_loss("softtriple", 3, 8, centers_per_class=4, tau=50.0)
+    assert loss.statistics() == {"distinct_centers": 4}
+    optimizer = torch.optim.Adam(loss.param_groups(1e-4))
+    x, labels = torch.randn(30, 8), torch.arange(30) % 3
+    for step in range(600):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * (1 - step / 600)
+        optimizer.zero_grad()
+        loss(x, labels).backward()
+        optimizer.step()
+    assert loss.statistics() == {"distinct_centers": 1}
+    assert loss.artefact() == {"distinct_centers": [1, 1, 1], "merged": 0.1}
 
 
 def test_centres_start_as_in_the_authors_code_and_learn_100_times_faster():

@@ -61,6 +61,7 @@ def test_a_training_leaves_its_embeddings_history_settings_and_origin(made, data
     assert "dmlbench.losses.normalized_softmax" in result["code"]
     assert result["provenance"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert result["provenance"]["images_per_second"] > 0
+    assert result["artefacts"] == []
     assert not state.exists()
 
 
@@ -78,6 +79,46 @@ def test_a_model_that_is_kept_is_the_one_that_embedded(tiny, made, data_folder, 
     (out / "run.json").unlink()
     go(made, data_folder)  # of a study that does not keep it
     assert not (out / "model.safetensors").exists()
+
+
+def test_what_a_loss_has_learnt_stands_beside_the_names_of_its_classes(tiny, made, data_folder):
+    tiny["plan"]["losses"] = ["htl"]
+    tiny["losses"] = {"htl": {"warmup_epochs": 0, "neighbours": 2}}
+    made, path = study.check(tiny, "tiny"), "letters/tiny/htl/seed0"
+    _, result, out, _ = go(made, data_folder, path)
+    assert (result["status"], result["error"]) == ("ok", None)
+    assert result["artefacts"] == ["loss.json"]
+    artefact = json.loads((out / "artefacts/loss.json").read_text())
+    assert artefact["train_key"] == made.runs[path].train_key
+    scripts = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN"}
+    named = [name.split()[1] for name in artefact["classes"]]  # "U+0061 LATIN SMALL LETTER A"
+    assert [name.upper() for name in artefact["super_classes"]["level_1"]] == named
+    assert {*named} == scripts
+    learnt = artefact["learnt"]
+    assert len(learnt["spread"]) == len(named)
+    assert [merge[3] for merge in learnt["merges"]][-1] == len(named) == len(learnt["merges"]) + 1
+
+
+def test_a_result_without_its_artefact_is_made_again_and_one_without_any_has_none(
+    tiny, made, data_folder, monkeypatch
+):
+    tiny["plan"]["losses"] = ["softtriple"]
+    made, path = study.check(tiny, "tiny"), "letters/tiny/softtriple/seed0"
+    _, first, out, _ = go(made, data_folder, path)
+    artefact = out / "artefacts/loss.json"
+    written = artefact.read_text()
+    artefact.unlink()
+    _, second, *_ = go(made, data_folder, path)
+    assert artefact.read_text() == written
+    assert second["provenance"] != first["provenance"]
+
+    # a failure that takes the place of a result
+    tiny["recipe"]["lr"] = 0.001
+    failing = study.check(tiny, "tiny")
+    monkeypatch.setattr(job, "_produce", lambda *_: 1 / 0)
+    _, failed, *_ = go(failing, data_folder, path)
+    assert (failed["status"], failed["artefacts"]) == ("error", [])
+    assert not artefact.exists()
 
 
 @pytest.mark.parametrize("control", ["random", "untrained", "oracle"])

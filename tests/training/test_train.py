@@ -39,7 +39,7 @@ def embeddings_of(model, run, store):
 @pytest.mark.parametrize("loss", list_losses())
 def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path, loss):
     run = run_of(tiny, loss, epochs=3, warmup_steps=5, schedule="cosine", clip_norm=1.0)
-    model, history = train(run, glyphs, CPU, tmp_path / "whole", never)
+    model, learnt, history = train(run, glyphs, CPU, tmp_path / "whole", never)
     expected = embeddings_of(model, run, glyphs)
     steps = history[0]["step"]
 
@@ -47,8 +47,9 @@ def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path,
     for stop in (3, steps - 3, 0, steps + 4):
         with pytest.raises(Stopped):
             train(run, glyphs, CPU, tmp_path / "parts", stop_after(stop))
-    resumed, parts = train(run, glyphs, CPU, tmp_path / "parts", never)
+    resumed, also, parts = train(run, glyphs, CPU, tmp_path / "parts", never)
     assert np.array_equal(embeddings_of(resumed, run, glyphs), expected)
+    assert also.artefact() == learnt.artefact()
     assert [row["loss"] for row in parts] == [row["loss"] for row in history]
     assert [row["step"] for row in parts] == [steps, 2 * steps, 3 * steps]
 
@@ -88,8 +89,8 @@ def test_a_checkpoint_of_other_settings_is_thrown_away(tiny, glyphs, tmp_path):
     with pytest.raises(Stopped):
         train(run_of(tiny, "proxy_anchor"), glyphs, CPU, tmp_path, stop_after(5))
     other = run_of(tiny, "proxy_anchor", lr=0.001)
-    model, _ = train(other, glyphs, CPU, tmp_path, never)
-    fresh, _ = train(other, glyphs, CPU, tmp_path / "fresh", never)
+    model, *_ = train(other, glyphs, CPU, tmp_path, never)
+    fresh, *_ = train(other, glyphs, CPU, tmp_path / "fresh", never)
     assert torch.equal(model.head.weight, fresh.head.weight)
 
 
@@ -100,8 +101,8 @@ def test_a_damaged_checkpoint_is_thrown_away(tiny, glyphs, tmp_path, capsys, con
         train(run, glyphs, CPU, tmp_path, stop_after(5))
     file = tmp_path / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-2000] if content is None else content)
-    model, _ = train(run, glyphs, CPU, tmp_path, never)
-    fresh, _ = train(run, glyphs, CPU, tmp_path / "fresh", never)
+    model, *_ = train(run, glyphs, CPU, tmp_path, never)
+    fresh, *_ = train(run, glyphs, CPU, tmp_path / "fresh", never)
     assert torch.equal(model.head.weight, fresh.head.weight)
     assert "damaged" in capsys.readouterr().out
 

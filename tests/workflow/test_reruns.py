@@ -108,6 +108,27 @@ def test_changed_metrics_are_in_the_table_after_the_next_call(finished, tiny):
     assert "recall@1," not in table
 
 
+def test_a_tree_is_drawn_of_what_the_loss_has_learnt_and_leaves_with_it(finished, tiny):
+    tiny["plan"]["losses"] = ["htl"]
+    tiny["losses"] = {"htl": {"warmup_epochs": 0, "neighbours": 2}}
+    finished.write(tiny)
+    assert finished.diff({"train": 1, "evaluate": 1, **REST})
+    finished.run()
+    artefact = finished.json("results/tiny/runs/letters/tiny/htl/seed0/artefacts/loss.json")
+    plots = finished.folder / "results/tiny/leaderboard/plots"
+    drawn = (plots / "tree_letters_tiny_htl.svg").read_text()
+    assert [name for name in artefact["classes"] if name[:36] not in drawn] == []
+    page = (plots.parent / "leaderboard.md").read_text()
+    assert "Recall@1 script" in page
+    assert "alpha median" in page
+    assert finished.planned() == {}
+
+    tiny["plan"]["losses"] = ["proxy_anchor"]
+    finished.write(tiny)
+    finished.run()
+    assert not list(plots.glob("tree_*"))
+
+
 def test_one_core_and_two_give_the_same_metrics(finished, project):
     project.run(cores=1)
     assert project.metrics() == finished.metrics()

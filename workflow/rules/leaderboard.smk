@@ -38,7 +38,16 @@ rule tables:
             )
             for plot, title in PLOTS.items()
         ],
-        expand(f"{LEADERBOARD}/plots/{{plot}}.svg", plot=PLOTS),
+        [
+            report(
+                f"{LEADERBOARD}/plots/{tree}.png",
+                caption="../report/tree.rst",
+                category="Plots",
+                labels={"study": STUDY.name, "plot": tree.replace("_", " of ", 1)},
+            )
+            for tree in STUDY.trees
+        ],
+        expand(f"{LEADERBOARD}/plots/{{plot}}.svg", plot=[*PLOTS, *STUDY.trees]),
     log:
         f"{STUDY.folder}/logs/leaderboard.log",
     benchmark:
