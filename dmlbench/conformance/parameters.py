@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import math
 from typing import Any
 
@@ -179,10 +180,11 @@ def _batches(subject: Subject, loss: Loss, epoch: int) -> Any:
 
 @check(
     "statistics",
-    "statistics() gives numbers by name, and changes nothing",
-    why="They become columns of history.parquet at the end of each epoch; what is no number there "
-    "ends the run, after an epoch of work.",
-    fix="Return {'name': float}: .item() of tensors, and a number also before the first epoch.",
+    "statistics() gives numbers by name, artefact() JSON, and both change nothing",
+    why="Numbers become columns of history.parquet at the end of each epoch, the artefact a file "
+    "after the last step; what cannot be written ends the run, after all that work.",
+    fix="Return {'name': float}: .item() of tensors, and a number also before the first epoch; of "
+    "an artefact's tensors .tolist().",
 )
 def statistics(subject: Subject) -> str:
     found: dict[str, float] = {}
@@ -193,6 +195,10 @@ def statistics(subject: Subject) -> str:
         for name, value in found.items():
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise Broken(did, f"'{name}' is {value!r}, of type {type(value).__name__}.")
+        try:
+            json.dumps(loss.artefact())
+        except (TypeError, ValueError) as error:
+            raise Broken(f"{stage.capitalize()}, artefact() was called.", f"{error}.") from error
         for key, entry in loss.state_dict().items():
             if not same(entry, before[key]):
                 raise Broken(did, f"'{key}' of its state is different since.")

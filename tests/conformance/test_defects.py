@@ -185,6 +185,12 @@ BROKEN = {
         {"statistics"},
         r"'n' is tensor\(0\), of type Tensor",
     ),
+    "an artefact that is a tensor": (
+        "    def param_groups(",
+        "    def artefact(self):\n        return {'n': self.epoch}\n\n    def param_groups(",
+        {"statistics"},
+        "Object of type Tensor is not JSON serializable",
+    ),
     "statistics that count": (
         "    def param_groups(",
         "    def statistics(self):\n        self.epoch += 1\n        return {}\n\n"
