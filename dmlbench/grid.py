@@ -72,7 +72,15 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                 if not found:
                     continue
                 kind, options = found
-                problems += _misfits(f"losses.{loss}", kind, options, merged)
+                problems += _misfits(
+                    f"losses.{loss}",
+                    kind,
+                    options,
+                    {
+                        "BATCH_DIVISORS": ("the recipe's batch_size", merged.batch_size),
+                        "DIM_DIVISORS": (f"the dim of backbones.{backbone}", model.dim),
+                    },
+                )
                 for seed in plan.seeds if loss in losses else plan.seeds[:1]:
                     yield Run(
                         dataset=dataset,
@@ -228,16 +236,22 @@ def _recipe(
         return describe(error, Recipe, path)
 
 
-def _misfits(path: str, kind: str, options: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """What the loss needs of the recipe and does not find there."""
+def _misfits(
+    path: str, kind: str, options: Mapping[str, Any], sizes: Mapping[str, tuple[str, int]]
+) -> list[str]:
+    """What the loss needs of the recipe or the backbone and does not find there: the options that
+    its file's constants name must, multiplied, divide the sizes of the same names."""
     if kind.startswith((CONTROL, EMBEDDINGS)) or "." in kind:
         return []
-    divisors = source.declarations(f"dmlbench.losses.{kind}").constants.get("BATCH_DIVISORS", ())
-    whole = math.prod(options[name] for name in divisors)
-    if not whole or recipe.batch_size % whole:
-        terms = " x ".join(f"{name} {options[name]}" for name in divisors)
-        return [f"{path}: {terms} does not divide the recipe's batch_size {recipe.batch_size}."]
-    return []
+    constants = source.declarations(f"dmlbench.losses.{kind}").constants
+    problems = []
+    for constant, (what, size) in sizes.items():
+        divisors = constants.get(constant, ())
+        whole = math.prod(options[name] for name in divisors)
+        if not whole or size % whole:
+            terms = " x ".join(f"{name} {options[name]}" for name in divisors)
+            problems.append(f"{path}: {terms} does not divide {what} {size}.")
+    return problems
 
 
 @cache

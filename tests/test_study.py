@@ -211,6 +211,14 @@ def test_a_batch_that_htl_cannot_fill_is_refused():
         study.check(wrong, "my.yaml")
 
 
+def test_an_embedding_that_is_no_whole_number_of_blocks_is_refused():
+    wrong = changed("losses.rll3", {"type": "rll", "blocks": 3})
+    wrong["plan"]["losses"] = ["rll3"]
+    message = r"losses\.rll3: blocks 3 does not divide the dim of backbones\.\w+ \d+\."
+    with pytest.raises(StudyError, match=message):
+        study.check(wrong, "my.yaml")
+
+
 def test_all_that_is_wrong_is_said_at_once():
     wrong = changed("losses.st1.gama", 1, changed("datasets.letters.type", "glyph"))
     with pytest.raises(StudyError) as caught:

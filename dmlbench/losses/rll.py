@@ -4,12 +4,17 @@ Wang, Hua, Kodirov, Hu, Garnier, Robertson; CVPR 2019, and TPAMI 2021 (Wang, Hua
 Robertson); arXiv 1903.03238. Each embedding is a query: positives beyond the radius alpha - m are
 pulled in, negatives within the radius alpha are pushed out, the nearest most.
 
-Defaults: the paper's SOP setting (m = 0.4, T = 10, lambda = 1), with alpha = 1 + m/2 as in
-RLL-Simpler of the TPAMI paper, which is the CVPR paper's 1.2.
+Its forms: "cvpr", L_P + lambda L_N; "tpami", (1 - lambda) L_P + lambda L_N; "simpler", the TPAMI
+paper's RLL-Simpler, which has m and T_n left: alpha is 1 + m/2, positives weigh alike. RLL-(L,M,H)
+is `blocks: 3` on a backbone whose embedding is three in a row; RLL-H is one block.
 
-Differs: the arithmetic is the papers', where the authors' code departs from them: pair gradients
-of unit length (not of the length of the distance), and a plain mean over queries (not one that
-follows their summed weights).
+Defaults: the paper's SOP setting (m = 0.4, T = 10, lambda = 1), with alpha = 1 + m/2 as in
+RLL-Simpler, which is the CVPR paper's 1.2.
+
+Differs: nothing by default, which is the papers' arithmetic, where the authors' code departs from
+them: that is form "tpami" with `anchor_weighting: official` (queries weigh as the sum of their
+pairs' raw weights), in 2019 with `pair_gradient: distance` (the gradient of a pair is as long as
+its distance, not 1).
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ from torch import Tensor
 
 from dmlbench.losses.base import Loss, distances, pair_masks, unit_length
 
-LEAST = {"margin": 0, "negative_temperature": 0, "positive_temperature": 0}
+LEAST = {"margin": 0, "negative_temperature": 0, "positive_temperature": 0, "la": 0, "blocks": 1}
+ABOVE = {"alpha": 0}
+DIM_DIVISORS = ("blocks",)
 SEARCH_SPACE = {
     "margin": {"low": 0.1, "high": 1.0},
     "negative_temperature": {"low": 1.0, "high": 20.0},
@@ -29,10 +36,23 @@ SEARCH_SPACE = {
 
 
 class RankedList(Loss):
-    """Ranked list loss: form "cvpr" is L_P + la L_N, "tpami" is (1 - la) L_P + la L_N.
+    """Ranked list loss in the forms of its papers.
 
-    `alpha` None is 1 + margin/2; `la` None is the form's own, 1 or 0.5. Only the query learns
-    from a pair unless `gallery_grad`; pair weights are constants unless `weight_grad`.
+    `alpha` None is 1 + margin/2; `la` is lambda, None the form's own: 1 in "cvpr", else 0.5. Only
+    the query learns from a pair unless `gallery_grad`; weights are constants unless `weight_grad`.
+
+    `pair_gradient` "unit" is the hinge on the distance d, as in the papers; "distance" that on
+    d^2 / 2, whose gradient is the difference of the two embeddings. `anchor_weighting` "uniform"
+    is a mean over queries; "official" weighs a query by its active pairs' exp(T violation),
+    summed, as a share of that of all queries.
+
+    The embedding is `blocks` equal parts, each of unit length and with a loss of its own; these
+    are added.
+
+    Raises:
+        ValueError: the dimension is no multiple of `blocks`; the margin is above alpha; form
+            "simpler" with an alpha, lambda or positive temperature; form "tpami" with a lambda
+            above 1.
     """
 
     def __init__(
@@ -45,35 +65,61 @@ class RankedList(Loss):
         alpha: float | None = None,
         negative_temperature: float = 10.0,
         positive_temperature: float = 0.0,
-        form: Literal["cvpr", "tpami"] = "cvpr",
+        form: Literal["cvpr", "tpami", "simpler"] = "cvpr",
         la: float | None = None,
+        pair_gradient: Literal["unit", "distance"] = "unit",
+        anchor_weighting: Literal["uniform", "official"] = "uniform",
         gallery_grad: bool = False,
         weight_grad: bool = False,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
+        if form == "simpler" and (alpha, la, positive_temperature) != (None, None, 0):
+            raise ValueError("form 'simpler' has no alpha, la and positive_temperature to set")
+        if form == "tpami" and la is not None and la > 1:
+            raise ValueError(f"la {la} is above 1: form 'tpami' weighs positives by 1 - la")
+        if embedding_dim % blocks:
+            raise ValueError(f"blocks {blocks} does not divide the dimension {embedding_dim}")
         self.outer = 1 + margin / 2 if alpha is None else alpha
         self.inner = self.outer - margin
+        if self.inner < 0:
+            raise ValueError(f"margin {margin} is above alpha {self.outer}")
         self.negative_temperature = negative_temperature
         self.positive_temperature = positive_temperature
         own = 1.0 if form == "cvpr" else 0.5
         self.negative_share = own if la is None else la
         self.positive_share = 1.0 if form == "cvpr" else 1 - self.negative_share
+        self.pair_gradient = pair_gradient
+        self.anchor_weighting = anchor_weighting
         self.gallery_grad = gallery_grad
         self.weight_grad = weight_grad
+        self.blocks = blocks
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        query = unit_length(embeddings)
-        distance = distances(query, query if self.gallery_grad else query.detach())
         positive, negative = pair_masks(labels)
-        pull = self._part(distance - self.inner, positive, self.positive_temperature)
-        push = self._part(self.outer - distance, negative, self.negative_temperature)
-        return (self.positive_share * pull + self.negative_share * push).mean()
+        parts = unit_length(embeddings.unflatten(1, (self.blocks, -1))).unbind(1)
+        return torch.stack([self._block(part, positive, negative) for part in parts]).sum()
 
-    def _part(self, violation: Tensor, pairs: Tensor, temperature: float) -> Tensor:
-        """Weighted mean (N,) of each query's violations above 0 among `pairs`; 0 without any."""
+    def _block(self, query: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        distance = distances(query, query if self.gallery_grad else query.detach())
+        pull, pulled = self._part(distance, positive, 1, self.inner, self.positive_temperature)
+        push, pushed = self._part(distance, negative, -1, self.outer, self.negative_temperature)
+        value = self.positive_share * pull + self.negative_share * push
+        if self.anchor_weighting == "uniform":
+            return value.mean()
+        return (torch.logaddexp(pulled, pushed).softmax(dim=0) * value).sum()
+
+    def _part(
+        self, distance: Tensor, pairs: Tensor, sign: int, radius: float, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Of each query, the weighted mean (N,) of the violations above 0 among `pairs`, 0 without
+        any; and the logarithm (N,) of the sum of their raw weights."""
+        violation = sign * (distance - radius)
         active = pairs & (violation > 0)
         exponents = temperature * (violation if self.weight_grad else violation.detach())
         # a softmax, as exp(T x) overflows; its finite floor keeps an empty row free of NaN
-        floor = torch.finfo(exponents.dtype).min
-        weights = exponents.masked_fill(~active, floor).softmax(dim=1)
-        return (weights * active * violation).sum(dim=1)
+        exponents = exponents.masked_fill(~active, torch.finfo(exponents.dtype).min)
+        if self.pair_gradient == "distance":
+            violation = sign * (distance.square() - radius**2) / 2
+        mean = (exponents.softmax(dim=1) * active * violation).sum(dim=1)
+        return mean, exponents.logsumexp(dim=1)

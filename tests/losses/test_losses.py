@@ -46,7 +46,8 @@ def test_search_space_is_literal_and_holds_the_defaults_of_real_options(name):
     for option, space in found.constants["SEARCH_SPACE"].items():
         assert set(space) <= {"low", "high", "log"}
         assert space["low"] <= found.options[option][1] <= space["high"]
-    assert set(found.constants.get("BATCH_DIVISORS", ())) <= set(found.options)
+    for divisors in ("BATCH_DIVISORS", "DIM_DIVISORS"):
+        assert set(found.constants.get(divisors, ())) <= set(found.options)
 
 
 def test_listing_imports_no_torch():

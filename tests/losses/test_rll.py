@@ -9,8 +9,8 @@ from torch.nn import functional
 from dmlbench.losses import create_loss
 
 
-def rll(**options):
-    return create_loss("rll", 5, 2, **options)
+def rll(dim=2, **options):
+    return create_loss("rll", 5, dim, **options)
 
 
 def gradient(loss, embeddings, labels):
@@ -24,24 +24,34 @@ def tangential(vectors, points):
     return vectors - (vectors * points).sum(dim=1, keepdim=True) * points
 
 
-def reference(x, labels, alpha, margin, t_n, t_p, weight_grad, gallery_grad, shares):
+def reference(x, labels, alpha, margin, t_n, t_p, shares, options):
     """The papers' sums, query by query; a tensor with a gradient."""
     unit = functional.normalize(x)
-    total = torch.zeros((), dtype=x.dtype)
+    values, totals = [], []
     for i, query in enumerate(unit):
-        parts = {"p": [], "n": []}
+        pairs = {"p": [], "n": []}
         for j, other in enumerate(unit):
-            other = other if gallery_grad else other.detach()
-            distance = torch.linalg.vector_norm(query - other)
-            if j != i and labels[j] == labels[i] and distance > alpha - margin:
-                parts["p"].append((distance - (alpha - margin), t_p))
-            elif labels[j] != labels[i] and distance < alpha:
-                parts["n"].append((alpha - distance, t_n))
-        for pairs, share in zip(parts.values(), shares, strict=True):
-            weights = [torch.exp(t * (v if weight_grad else v.detach())) for v, t in pairs]
-            for (violation, _), weight in zip(pairs, weights, strict=True):
-                total = total + share * violation * weight / sum(weights)
-    return total / len(x)
+            other = other if options["gallery_grad"] else other.detach()
+            d = torch.linalg.vector_norm(query - other)
+            radius = alpha - margin if labels[j] == labels[i] else alpha
+            hinge = d - radius
+            if options["pair_gradient"] == "distance":
+                hinge = (d**2 - radius**2) / 2
+            at = d if options["weight_grad"] else d.detach()
+            if j != i and labels[j] == labels[i] and d > radius:
+                pairs["p"].append((hinge, torch.exp(t_p * (at - radius))))
+            elif labels[j] != labels[i] and d < radius:
+                pairs["n"].append((-hinge, torch.exp(t_n * (radius - at))))
+        value = torch.zeros((), dtype=x.dtype)
+        for part, share in zip(pairs.values(), shares, strict=True):
+            for hinge, weight in part:
+                value = value + share * hinge * weight / sum(w for _, w in part)
+        values.append(value)
+        totals.append(sum((w for _, w in (*pairs["p"], *pairs["n"])), torch.zeros_like(value)))
+    if options["anchor_weighting"] == "uniform":
+        return sum(values) / len(x)
+    weighted = sum(v * t for v, t in zip(values, totals, strict=True))
+    return weighted / sum(totals) if sum(totals) > 0 else sum(values)
 
 
 def test_R1_oracle_value_and_gradient(batch):
@@ -68,6 +78,42 @@ def test_R1_positive_and_negative_parts_of_each_query(batch):
     assert positive == pytest.approx((0.2 + 0.2 + 2 * 0.6142135624) / 4, abs=1e-9)
     negative = rll(form="tpami", la=1.0)(*batch).item()
     assert negative == pytest.approx(2 * 0.6823619098 / 4, abs=1e-9)
+
+
+def test_R1_official_update_of_2020(batch):
+    """Queries weigh as their pairs' raw weights: .00054, .49946, .49946, .00054."""
+    x, _ = batch
+    expected = tangential(
+        [
+            (1.3568e-4, -2.3500e-4),
+            (-0.3660830797, 0.2809055380),
+            (0.4178035753, 0.1119502876),
+            (-1.9188e-4, -1.9188e-4),
+        ],
+        x,
+    )
+    found = gradient(rll(form="tpami", anchor_weighting="official"), *batch)
+    # the authors divide by d + 1e-6, which changes the seventh digit
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=3e-6, atol=1e-8)
+
+
+def test_R1_pairs_in_the_code_of_2019_pull_as_hard_as_they_are_far(batch):
+    """Query 1 has one active pair of each kind, at distances 1 and .5176; queries 0 and 3 one."""
+    x, _ = batch
+    options = {"form": "tpami", "anchor_weighting": "official", "pair_gradient": "distance"}
+    found = gradient(rll(**options), *batch)
+    weight = torch.tensor([1, 1 + math.exp(10 * (1.2 - 2 * math.sin(math.radians(15))))])
+    weight = (weight / weight.sum() / 2 / 2).double()  # two queries of each; half of each part
+    expected = torch.stack(
+        [
+            weight[0] * (x[0] - x[1]),
+            weight[1] * ((x[1] - x[0]) - (x[1] - x[2])),
+            weight[1] * ((x[2] - x[3]) - (x[2] - x[1])),
+            weight[0] * (x[3] - x[2]),
+        ]
+    )
+    torch.testing.assert_close(found, tangential(expected, x), rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +154,9 @@ def test_R3_nothing_to_rank_is_zero_with_zero_gradient(at):
     assert not gradient(rll(), x, labels).any()
 
 
-def test_R4_default_alpha_is_rll_simplers(batch):
+def test_R4_rll_simpler_has_the_margin_set_alpha(batch):
+    simpler = rll(form="simpler", margin=0.4)
+    assert torch.equal(simpler(*batch), rll(form="tpami", alpha=1.2, margin=0.4)(*batch))
     assert torch.equal(rll(margin=0.4)(*batch), rll(alpha=1.2, margin=0.4)(*batch))
     assert torch.equal(rll(margin=0.6)(*batch), rll(alpha=1.3, margin=0.6)(*batch))
 
@@ -159,11 +207,17 @@ def test_no_gradient_at_the_kinks():
     seed=st.integers(0, 2**31),
     t_n=st.sampled_from([0.0, 3.0, 10.0]),
     t_p=st.sampled_from([0.0, 2.0]),
-    weight_grad=st.booleans(),
-    gallery_grad=st.booleans(),
     tpami=st.booleans(),
+    options=st.fixed_dictionaries(
+        {
+            "weight_grad": st.booleans(),
+            "gallery_grad": st.booleans(),
+            "pair_gradient": st.sampled_from(["unit", "distance"]),
+            "anchor_weighting": st.sampled_from(["uniform", "official"]),
+        }
+    ),
 )
-def test_agrees_with_a_loop(n, classes, seed, t_n, t_p, weight_grad, gallery_grad, tpami):
+def test_agrees_with_a_loop(n, classes, seed, t_n, t_p, tpami, options):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 3, dtype=torch.float64, generator=generator).requires_grad_()
     labels = torch.randint(classes, (n,), generator=generator)
@@ -174,11 +228,10 @@ def test_agrees_with_a_loop(n, classes, seed, t_n, t_p, weight_grad, gallery_gra
         positive_temperature=t_p,
         form="tpami" if tpami else "cvpr",
         la=0.3,
-        weight_grad=weight_grad,
-        gallery_grad=gallery_grad,
+        **options,
     )
     shares = (0.7, 0.3) if tpami else (1.0, 0.3)
-    expected = reference(x, labels, 1.3, 0.5, t_n, t_p, weight_grad, gallery_grad, shares)
+    expected = reference(x, labels, 1.3, 0.5, t_n, t_p, shares, options)
     torch.testing.assert_close(loss(x, labels), expected, rtol=1e-10, atol=1e-12)
     if expected.requires_grad:
         torch.testing.assert_close(
@@ -187,3 +240,38 @@ def test_agrees_with_a_loop(n, classes, seed, t_n, t_p, weight_grad, gallery_gra
             atol=1e-9,
             rtol=1e-7,
         )
+
+
+def test_official_weights_do_not_overflow(batch):
+    loss = rll(anchor_weighting="official", negative_temperature=1e4)
+    for dtype in (torch.float32, torch.float64):
+        x = batch[0].to(dtype)
+        assert loss(x, batch[1]).isfinite()
+        assert gradient(loss, x, batch[1]).isfinite().all()
+
+
+def test_blocks_are_losses_of_their_own_that_are_added():
+    x, labels = torch.randn(12, 6, dtype=torch.float64), torch.arange(12) % 4
+    one = rll(dim=2)
+    expected = sum(one(part, labels) for part in x.split(2, dim=1))
+    loss = rll(dim=6, blocks=3)
+    torch.testing.assert_close(loss(x, labels), expected)
+    # of unit length each: it does not matter how long a block is beside the others
+    longer = x * torch.tensor([1.0, 1, 7, 7, 0.2, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(loss(longer, labels), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 8, "blocks": 3}, "blocks 3 does not divide the dimension 8"),
+        ({"margin": 0.5, "alpha": 0.4}, "margin 0.5 is above alpha 0.4"),
+        ({"form": "simpler", "alpha": 1.2}, "form 'simpler' has no alpha, la and positive"),
+        ({"form": "simpler", "la": 0.5}, "form 'simpler' has no alpha, la and positive"),
+        ({"form": "simpler", "positive_temperature": 1.0}, "form 'simpler' has no alpha"),
+        ({"form": "tpami", "la": 1.5}, "la 1.5 is above 1: form 'tpami' weighs positives by 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        rll(**options)
