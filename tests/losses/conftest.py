@@ -1,3 +1,6 @@
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -42,3 +45,13 @@ def ready():
         return loss
 
     return build
+
+
+@pytest.fixture(scope="session")
+def references():
+    """The module of loop-written losses, references.py beside this file."""
+    path = Path(__file__).with_name("references.py")
+    spec = importlib.util.spec_from_file_location("references", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
