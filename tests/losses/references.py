@@ -251,6 +251,35 @@ def proxynca_pp(embeddings, labels, *, proxies, temperature):
     return total / len(embeddings)
 
 
+def hpl(embeddings, labels, *, proxies, parents, weights, base, **learned):
+    """Fine loss + weight x loss on the groups' proxies, of each coarse level.
+
+    `parents` holds the group of each class at each of them; `learned` their proxies, by names that
+    sort; without, they are the normalised means of the normalised proxies of the level below.
+    """
+    total, below = base(embeddings, labels, proxies=proxies), list(range(len(proxies)))
+    for level, (group, weight) in enumerate(zip(parents, weights, strict=True)):
+        if learned:
+            proxies = learned[sorted(learned)[level]]
+        else:
+            one_each = [unit(p) if not isinstance(p[0], list) else hpl_mean(p) for p in proxies]
+            members = [{b for b, g in zip(below, group, strict=True) if g == k} for k in set(group)]
+            proxies = [hpl_mean([one_each[b] for b in of_group]) for of_group in members]
+        total += weight * base(embeddings, [group[y] for y in labels], proxies=proxies)
+        below = group
+    return total
+
+
+def hpl_mean(vectors):
+    return unit(mean_vector([unit(v) for v in vectors]))
+
+
+def hpl_softtriple(embeddings, labels, *, proxies, **options):
+    """A group has one centre, a class several."""
+    centers = [p if isinstance(p[0], list) else [p] for p in proxies]
+    return softtriple(embeddings, labels, centers=centers, **options)
+
+
 # Losses on ranks
 
 

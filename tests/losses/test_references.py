@@ -1,7 +1,7 @@
 """Every native loss against the sums of its paper, in value and gradient."""
 
+import math
 from functools import partial
-from math import prod
 
 import numpy as np
 import pytest
@@ -49,6 +49,19 @@ OPTIONS = {
     "proxy_anchor": {"alpha": [32.0, 8.0, 1.0], "delta": [0.1, 0.4, 0.0]},
     "normalized_softmax": {"temperature": [0.05, 0.01, 0.3, 1.0]},
     "proxynca_pp": {"temperature": [1 / 9, 0.01, 0.3, 1.0]},
+    "hpl": {
+        "base": ["proxy_anchor", "proxynca_pp", "normalized_softmax", "softtriple"],
+        "levels": [2, 3, 1],
+        "coarse": ["learned", "centroid"],
+        "hierarchy": ["given", "kmeans"],
+        "omega": [0.1, 2.0],
+        "omega_ratio": [1.0, 0.5],
+        "warmup_epochs": [0, 0, 1],
+        "alpha": [32.0, 8.0],
+        "temperature": [None, 0.3],
+        "centers_per_class": [2, 1],
+        "tau": [0.2, 0.7],
+    },
     "smooth_ap": {"temperature": [0.01, 0.05, 0.3, 1.0]},
 }
 
@@ -127,7 +140,25 @@ def rll(references, loss, options, random, classes):
     return partial(references.rll, **options, positive_share=positive, negative_share=negative)
 
 
-SPECIAL = {"htl": htl, "softtriple": softtriple, "rll": rll}
+def hpl(references, loss, options, random, classes):
+    """On the groups that the loss says it has; no levels but the fine one before there are any."""
+    loss.refresh(pytest.fail)
+    parents = loss.artefact().get("parents", [])
+    bases = {
+        "proxy_anchor": partial(references.proxy_anchor, alpha=options["alpha"], delta=0.1),
+        "proxynca_pp": partial(references.proxynca_pp, temperature=options["temperature"] or 1 / 9),
+        "normalized_softmax": partial(
+            references.normalized_softmax, temperature=options["temperature"] or 0.05
+        ),
+        "softtriple": partial(
+            references.hpl_softtriple, la=20.0, gamma=0.1, tau=options["tau"], margin=0.01
+        ),
+    }
+    weights = [options["omega"] * options["omega_ratio"] ** level for level in range(len(parents))]
+    return partial(references.hpl, parents=parents, weights=weights, base=bases[options["base"]])
+
+
+SPECIAL = {"htl": htl, "softtriple": softtriple, "rll": rll, "hpl": hpl}
 
 
 def arguments(numbers, shapes):
@@ -140,6 +171,27 @@ def arguments(numbers, shapes):
     return {name: fill(shape) for name, shape in shapes.items()}
 
 
+def test_derivatives_are_exact_to_rounding(references):
+    def function(numbers):
+        x, y = numbers
+        return references.sigmoid(x / y) * references.distance([x, y], [y, x])
+
+    x, y = 0.3, 0.7
+    logistic, apart = 1 / (1 + math.exp(-x / y)), math.sqrt(2) * (y - x)
+    slope = logistic * (1 - logistic) * apart
+    expected = [slope / y - math.sqrt(2) * logistic, -slope * x / y**2 + math.sqrt(2) * logistic]
+    assert references.derivatives(function, [x, y]) == pytest.approx(expected, rel=1e-14)
+
+
+def test_a_hinge_has_no_derivative_at_its_kink_only(references):
+    hinge = references.positive_part
+    for x, slope in ((-0.1, 0), (0.1, 1)):
+        assert references.derivatives(lambda numbers: hinge(*numbers), [x]) == [slope]
+    with pytest.raises(references.AtKink):
+        references.derivatives(lambda numbers: hinge(*numbers), [1e-9])
+    assert hinge(1e-9) == 1e-9
+
+
 @pytest.mark.parametrize("name", NATIVE)
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), batch=batches())
@@ -147,16 +199,19 @@ def test_value_and_gradient_are_those_of_the_papers_sums(name, references, data,
     embeddings, labels, classes, random = batch
     options = {key: data.draw(st.sampled_from(values)) for key, values in OPTIONS[name].items()}
     options = consistent(name, options, embeddings.shape[1])
-    loss = create_loss(name, classes, embeddings.shape[1], **options).double()
-    given = {"embeddings": torch.tensor(embeddings)}
-    for key, parameter in loss.named_parameters():
-        parameter.data = given[key] = torch.tensor(random.normal(size=parameter.shape))
+    parents = random.integers(2, size=(1, classes)) * [[7], [0]] + [[3], [5]]  # one above all
+    loss = create_loss(
+        name, classes, embeddings.shape[1], torch.tensor(parents), **options
+    ).double()
     special = SPECIAL.get(name)
     reference = (
         special(references, loss, options, random, classes)
         if special
         else partial(getattr(references, name), **options)
     )
+    given = {"embeddings": torch.tensor(embeddings)}
+    for key, parameter in loss.named_parameters():
+        parameter.data = given[key] = torch.tensor(random.normal(size=parameter.shape))
 
     x = given["embeddings"].clone().requires_grad_()
     value = loss(x, torch.tensor(labels))
@@ -166,7 +221,7 @@ def test_value_and_gradient_are_those_of_the_papers_sums(name, references, data,
 
     shapes = {key: tensor.shape for key, tensor in given.items()}
     numbers = [number for tensor in given.values() for number in tensor.flatten().tolist()]
-    assert len(numbers) == sum(map(prod, shapes.values()))
+    assert len(numbers) == sum(map(math.prod, shapes.values()))
 
     def evaluate(numbers):
         return reference(labels=labels, **arguments(numbers, shapes))
