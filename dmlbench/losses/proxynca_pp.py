@@ -4,7 +4,8 @@ Teh, DeVries, Taylor; ECCV 2020; arXiv 2004.01113. Softmax cross-entropy on squa
 one proxy a class; unlike in ProxyNCA, the own proxy is in the denominator, and a temperature
 sharpens.
 
-Defaults: the paper's temperature (1/9), the authors' code's initial proxies. Its proxies learn at
+Defaults: the paper's temperature of 1/9, which is the authors' code's length of 3 for embeddings
+and proxies; its initial proxies. Its proxies learn at
 100,000 times the rate of the backbone, with Adam's eps at 1.0; with an ordinary eps that would
 tear them apart, and the default here is Proxy Anchor's 100.
 
@@ -45,12 +46,24 @@ class ProxyNCAPP(Loss):
         super().__init__()
         self.temperature = temperature
         self.proxies_lr_factor = proxies_lr_factor
-        self.proxies = nn.Parameter(torch.randn(num_classes, embedding_dim) / 8)
+        self.proxies = nn.Parameter(initial_proxies(num_classes, embedding_dim))
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        proxies = unit_length(self.proxies.to(embeddings.dtype))
-        distance = squared_distances(unit_length(embeddings), proxies)
-        return functional.cross_entropy(-distance / self.temperature, labels)
+        return proxynca_pp(embeddings, labels, self.proxies, temperature=self.temperature)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         return [{"params": [self.proxies], "lr": lr * self.proxies_lr_factor}]
+
+
+def initial_proxies(num_classes: int, embedding_dim: int) -> Tensor:
+    """Random proxies (C, D) as in the authors' code."""
+    return torch.randn(num_classes, embedding_dim) / 8
+
+
+def proxynca_pp(
+    embeddings: Tensor, labels: Tensor, proxies: Tensor, *, temperature: float
+) -> Tensor:
+    """Loss of `embeddings` (N, D) with `labels` (N,) on `proxies` (C, D), all of any length."""
+    proxies = unit_length(proxies.to(embeddings.dtype))
+    distance = squared_distances(unit_length(embeddings), proxies)
+    return functional.cross_entropy(-distance / temperature, labels)

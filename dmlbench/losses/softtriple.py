@@ -52,28 +52,47 @@ class SoftTriple(Loss):
         self.tau = tau
         self.margin = margin
         self.centers_lr_factor = centers_lr_factor
-        # kaiming_uniform_(a=sqrt(5)) of the authors' (D, C K) matrix
-        bound = (num_classes * centers_per_class) ** -0.5
-        centers = torch.empty(num_classes, centers_per_class, embedding_dim)
-        self.centers = nn.Parameter(nn.init.uniform_(centers, -bound, bound))
+        self.centers = nn.Parameter(initial_centers(num_classes, centers_per_class, embedding_dim))
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        centers = unit_length(self.centers.to(embeddings.dtype))
-        num_classes, per_class, _ = centers.shape
-        # (N, K, C) and not (N, C, K): a softmax over the last, short dimension is twice as slow
-        similarity = (unit_length(embeddings) @ centers.transpose(0, 1).flatten(0, 1).T).unflatten(
-            1, (per_class, num_classes)
-        )
-        relaxed = ((similarity / self.gamma).softmax(dim=1) * similarity).sum(dim=1)
-        own = class_mask(labels, num_classes)
-        logits = self.la * torch.where(own, relaxed - self.margin, relaxed)
-        loss = functional.cross_entropy(logits, labels)
-        if self.tau == 0 or per_class == 1:
-            return loss
-        return loss + self.tau * mean_center_distance(centers)
+        settings = {"la": self.la, "gamma": self.gamma, "tau": self.tau, "margin": self.margin}
+        return softtriple(embeddings, labels, self.centers, **settings)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         return [{"params": [self.centers], "lr": lr * self.centers_lr_factor}]
+
+
+def initial_centers(num_classes: int, centers_per_class: int, embedding_dim: int) -> Tensor:
+    """Random centres (C, K, D): kaiming_uniform_(a=sqrt(5)) of the authors' (D, C K) matrix."""
+    bound = (num_classes * centers_per_class) ** -0.5
+    centers = torch.empty(num_classes, centers_per_class, embedding_dim)
+    return nn.init.uniform_(centers, -bound, bound)
+
+
+def softtriple(
+    embeddings: Tensor,
+    labels: Tensor,
+    centers: Tensor,
+    *,
+    la: float,
+    gamma: float,
+    tau: float,
+    margin: float,
+) -> Tensor:
+    """Loss of `embeddings` (N, D) with `labels` (N,) on `centers` (C, K, D), all of any length."""
+    centers = unit_length(centers.to(embeddings.dtype))
+    num_classes, per_class, _ = centers.shape
+    # (N, K, C) and not (N, C, K): a softmax over the last, short dimension is twice as slow
+    similarity = (unit_length(embeddings) @ centers.transpose(0, 1).flatten(0, 1).T).unflatten(
+        1, (per_class, num_classes)
+    )
+    relaxed = ((similarity / gamma).softmax(dim=1) * similarity).sum(dim=1)
+    own = class_mask(labels, num_classes)
+    logits = la * torch.where(own, relaxed - margin, relaxed)
+    loss = functional.cross_entropy(logits, labels)
+    if tau == 0 or per_class == 1:
+        return loss
+    return loss + tau * mean_center_distance(centers)
 
 
 def mean_center_distance(centers: Tensor) -> Tensor:

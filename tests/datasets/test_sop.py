@@ -1,8 +1,10 @@
 """Stanford Online Products from an archive in its true layout."""
 
 import pytest
+import torch
 
 from dmlbench.datasets import DatasetError, sop
+from dmlbench.losses import create_loss
 
 ZIP, ROOT = "Stanford_Online_Products.zip", "Stanford_Online_Products"
 HEAD = "image_id class_id super_class_id path\n"
@@ -33,6 +35,13 @@ def test_the_authors_lists_split_and_the_folders_are_super_classes(pack_made, me
     assert test.class_names == ["00005", "00006", "00007", "00008"]
     assert train.parents.tolist() == [[1, 0, 1, 0]]
     assert set(store.index["level_1"]) == {"bicycle", "chair"}
+
+
+def test_P8_its_kinds_of_product_are_groups_of_the_hierarchical_proxy_loss(pack_made, members):
+    parents = torch.from_numpy(pack_made("sop", {ZIP: members}).split("train").parents)
+    loss = create_loss("hpl", 4, 2, parents, hierarchy="given", warmup_epochs=0)
+    loss.refresh(pytest.fail)
+    assert loss.artefact() == {"parents": [[1, 0, 1, 0]]}
 
 
 @pytest.mark.parametrize(
