@@ -10,8 +10,8 @@ from dmlbench.losses import create_loss, list_losses
 from dmlbench.losses._headers import header
 
 NATIVE = [name for name in list_losses() if not header(name).wraps]
-ANY_LENGTH = {"npair", "snr"}  # as in their papers
-BY_PLACE = {"npair", "margin"}  # a class's first pair; draws, class by class
+ANY_LENGTH = {"npair", "snr", "group_loss"}  # as in their papers
+BY_PLACE = {"npair", "margin", "group_loss"}  # a class's first ones; draws, class by class
 every_loss = pytest.mark.parametrize("name", list_losses())
 
 

@@ -1,0 +1,85 @@
+"""The Group Loss for Deep Metric Learning.
+
+Elezi, Vascon, Torcinovich, Pelillo, Leal-Taixé; ECCV 2020; arXiv 1912.00385. A linear classifier's
+beliefs about each image of the batch are refined by those about images like it, of which some, the
+anchors, have their true class; cross-entropy of the refined beliefs and of the classifier's own.
+
+Defaults: the authors' code (dvl-tum/group_loss) for CUB: temperature 24, 2 anchors a class, one
+step; Cars has 79 and 3, SOP 54 and 2. Batches are 6 classes x 9 images, 5 x 7 and 10 x 6: with no
+more images of a class than anchors, the refined beliefs teach nothing.
+
+Differs: the authors first fine-tune the network as a classifier of the training classes, a stage
+before this loss that the recipe does not have; their classifier is then trained already, and reads
+the pooled features that are also the embedding, here the embedding of the backbone's head. As in
+their code an image is similar to itself, and the first images of a class in the batch are its
+anchors. An image that is like no other and is no anchor keeps its beliefs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dmlbench.losses.base import Loss, class_mask, unit_length
+
+LEAST = {"anchors": 0, "steps": 0, "classifier_lr_factor": 0}
+ABOVE = {"temperature": 0}
+SEARCH_SPACE = {
+    "temperature": {"low": 1.0, "high": 100.0, "log": True},
+    "classifier_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},
+}
+
+
+class GroupLoss(Loss):
+    """-log of the refined belief in the true class + cross-entropy of the classifier, both means.
+
+    Beliefs X (N, C) start as softmax(logits / `temperature`), those of the first `anchors` images
+    of each class as one-hot; each of the `steps` of replicator dynamics is X <- X * (W X), set to
+    sum 1 a row. Similarity W (N, N) is Pearson's correlation of two embeddings, or 0 where that is
+    negative. The classifier sees embeddings at their own length.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        parents: Tensor | None = None,
+        *,
+        temperature: float = 24.0,
+        anchors: int = 2,
+        steps: int = 1,
+        classifier_lr_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.anchors = anchors
+        self.steps = steps
+        self.classifier_lr_factor = classifier_lr_factor
+        self.classifier = nn.Linear(embedding_dim, num_classes)
+
+    def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        dtype = embeddings.dtype
+        classifier = self.classifier
+        logits = embeddings @ classifier.weight.to(dtype).T + classifier.bias.to(dtype)
+        beliefs = (logits / self.temperature).softmax(dim=1)
+        # how many of its class are there so far, itself included
+        nth = (labels[:, None] == labels).tril().sum(dim=1, keepdim=True)
+        truth = class_mask(labels, logits.shape[1]).to(dtype)
+        beliefs = torch.where(nth <= self.anchors, truth, beliefs)
+        centred = unit_length(embeddings - embeddings.mean(dim=1, keepdim=True))
+        similarity = (centred @ centred.T).relu()
+        for _ in range(self.steps):
+            support = beliefs * (similarity @ beliefs)
+            total = support.sum(dim=1, keepdim=True)
+            alone = total == 0
+            beliefs = torch.where(alone, beliefs, support / torch.where(alone, 1, total))
+        refined = beliefs.gather(1, labels[:, None])
+        # the authors' 1e-12 keeps the gradient finite where nothing is left of a belief
+        return -(refined + 1e-12).log().mean() + functional.cross_entropy(logits, labels)
+
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        parameters = list(self.classifier.parameters())
+        return [{"params": parameters, "lr": lr * self.classifier_lr_factor}]
