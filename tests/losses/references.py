@@ -23,10 +23,14 @@ def derivatives(function, numbers):
     ]
 
 
-def positive_part(x):
-    """[x]_+, 0 with slope 0 at 0."""
+def refuse_kink(x):
     if abs(x.real) < KINK and x.imag:
         raise AtKink
+
+
+def positive_part(x):
+    """[x]_+"""
+    refuse_kink(x)
     return x if x.real > 0 else 0.0
 
 
@@ -295,3 +299,58 @@ def smooth_ap(embeddings, labels, *, temperature):
             precision += (1 + sum(ahead[k] for k in positives)) / (1 + sum(ahead))
         total += 1 - precision / len(positives)
     return total / len(f)
+
+
+def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k, positives):
+    """1 - mean over queries with positives, and over k = 1, 2, 4 ..., of smooth recall."""
+    f, losses = [unit(x) for x in embeddings], []
+    for q, query in enumerate(f):
+        s = [dot(query, x) for x in f]
+        mine = [x for x in range(len(f)) if labels[x] == labels[q] and x != q]
+        mine.sort(key=lambda x: -s[x].real)
+        count, mine, further = len(mine), mine[:positives], mine[positives:]
+        if further:  # of two that tie, it is anyone's choice which is ranked
+            refuse_kink(s[mine[-1]] - s[further[0]])
+        ranks = []
+        for x in mine:
+            others = [z for z in range(len(f)) if z not in (q, x)]
+            ranks.append(1 + sum(sigmoid((s[z] - s[x]) / temperature) for z in others))
+        lists = [2**e for e in range(5) if 2**e <= largest_k]
+        if mine:
+            recall = 0.0
+            for k in lists:
+                listed = sum(sigmoid((k - rank) / list_temperature) for rank in ranks)
+                recall += listed / min(k, count) / len(lists)
+            losses.append(1 - recall)
+    return sum(losses) / max(len(losses), 1)
+
+
+# Group Loss
+
+
+def group_loss(embeddings, labels, *, weight, bias, temperature, anchors, steps):
+    """-log of the beliefs after the replicator's steps + cross-entropy of the classifier."""
+    classes, beliefs, own = range(len(bias)), [], 0.0
+    for i, (x, y) in enumerate(zip(embeddings, labels, strict=True)):
+        logits = [dot(x, w) + b for w, b in zip(weight, bias, strict=True)]
+        own += cross_entropy(logits, y) / len(labels)
+        is_anchor = labels[:i].count(y) < anchors
+        certain = [float(c == y) for c in classes]
+        beliefs.append(certain if is_anchor else softmax([z / temperature for z in logits]))
+    centred = [[v - sum(x) / len(x) for v in x] for x in embeddings]
+    similarity = [
+        [positive_part(dot(a, b) / cmath.sqrt(dot(a, a) * dot(b, b))) for b in centred]
+        for a in centred
+    ]
+    for _ in range(steps):
+        refined = []
+        for i, belief in enumerate(beliefs):
+            support = [
+                belief[c] * sum(similarity[i][j] * other[c] for j, other in enumerate(beliefs))
+                for c in classes
+            ]
+            refined.append([s / sum(support) for s in support])
+        beliefs = refined
+    for belief, y in zip(beliefs, labels, strict=True):
+        own -= cmath.log(belief[y] + 1e-12) / len(labels)
+    return own

@@ -63,6 +63,13 @@ OPTIONS = {
         "tau": [0.2, 0.7],
     },
     "smooth_ap": {"temperature": [0.01, 0.05, 0.3, 1.0]},
+    "recall_at_k": {
+        "temperature": [0.01, 0.05, 0.3],
+        "list_temperature": [1.0, 0.3],
+        "largest_k": [16, 4, 1],
+        "positives": [16, 2, 1],
+    },
+    "group_loss": {"temperature": [24.0, 1.0, 79.0], "anchors": [2, 1, 0], "steps": [1, 2, 0]},
 }
 
 
@@ -158,7 +165,21 @@ def hpl(references, loss, options, random, classes):
     return partial(references.hpl, parents=parents, weights=weights, base=bases[options["base"]])
 
 
-SPECIAL = {"htl": htl, "softtriple": softtriple, "rll": rll, "hpl": hpl}
+def group_loss(references, loss, options, random, classes):
+    def reference(**given):
+        linear = {key: given.pop(f"classifier.{key}") for key in ("weight", "bias")}
+        return references.group_loss(**given, **linear, **options)
+
+    return reference
+
+
+SPECIAL = {
+    "htl": htl,
+    "softtriple": softtriple,
+    "rll": rll,
+    "hpl": hpl,
+    "group_loss": group_loss,
+}
 
 
 def arguments(numbers, shapes):
