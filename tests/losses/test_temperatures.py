@@ -23,19 +23,25 @@ PAPERS = {
     ],
     "hpl": [
         {"base": base, "coarse": coarse}
-        for base in ("proxy_anchor", "normalized_softmax")
+        for base in ("proxy_anchor", "proxynca_pp", "normalized_softmax", "softtriple")
         for coarse in ("learned", "centroid")
     ],
     "rll": [
         {"alpha": alpha, "margin": margin, "negative_temperature": temperature, **more}
         for alpha, margin in ((1.2, 0.4), (1.4, 0.2))
         for temperature in (0.0, 5.0, 10.0, 15.0, 20.0, 1000.0)
-        for more in ({}, {"weight_grad": True, "gallery_grad": True})
+        for more in (
+            {},
+            {"weight_grad": True, "gallery_grad": True},
+            {"anchor_weighting": "official", "pair_gradient": "distance", "blocks": 3},
+        )
     ],
     "proxy_anchor": [{"alpha": alpha, "delta": 0.1} for alpha in (32.0, 64.0)],
     "normalized_softmax": [{"temperature": t} for t in (0.01, 0.05, 0.1)],
     "proxynca_pp": [{"temperature": 1 / scale} for scale in (1.0, 9.0, 32.0)],
     "smooth_ap": [{"temperature": t} for t in (0.001, 0.01, 0.1)],
+    "recall_at_k": [{"temperature": t} for t in (0.001, 0.01, 0.1)],
+    "group_loss": [{"temperature": t, "anchors": n} for t, n in ((24.0, 2), (79.0, 3), (54.0, 2))],
 }
 
 
