@@ -15,7 +15,6 @@ from dmlbench.losses._headers import header
 
 NATIVE = [name for name in list_losses() if not header(name).wraps]
 
-
 # Values, and not ranges, of which hypothesis would choose the ends most; defaults come first.
 OPTIONS = {
     "htl": {
@@ -71,8 +70,6 @@ OPTIONS = {
     },
     "group_loss": {"temperature": [24.0, 1.0, 79.0], "anchors": [2, 1, 0], "steps": [1, 2, 0]},
 }
-
-
 KINDS = ["mixed", "mixed", "mixed", "copies", "copies", "few", "one_class", "no_positives"]
 
 
@@ -108,8 +105,9 @@ def consistent(name, options, dim):
     return options
 
 
-def htl(references, loss, options, random, classes):
+def htl(references, loss, options, random, parents):
     """Margins of a tree of other images, of classes of one to four; the plain one before a tree."""
+    classes = parents.shape[1]
     labels = np.repeat(np.arange(classes), random.integers(1, 5, size=classes))
     images = random.normal(size=(classes, len(loss.means[0])))[labels]
     images += 0.5 * random.normal(size=images.shape)
@@ -128,12 +126,12 @@ def htl(references, loss, options, random, classes):
     return partial(references.htl, margins=margins, squared=options["squared"])
 
 
-def softtriple(references, loss, options, random, classes):
+def softtriple(references, loss, options, random, parents):
     options = {key: value for key, value in options.items() if key != "centers_per_class"}
     return partial(references.softtriple, **options)
 
 
-def rll(references, loss, options, random, classes):
+def rll(references, loss, options, random, parents):
     """With the papers' alpha and shares in place of the defaults that depend on each other."""
     options = dict(options)
     form, la = options.pop("form"), options.pop("la")
@@ -147,10 +145,14 @@ def rll(references, loss, options, random, classes):
     return partial(references.rll, **options, positive_share=positive, negative_share=negative)
 
 
-def hpl(references, loss, options, random, classes):
-    """On the groups that the loss says it has; no levels but the fine one before there are any."""
+def hpl(references, loss, options, random, parents):
+    """On groups that are given or that the loss has found; on none before it groups."""
     loss.refresh(pytest.fail)
-    parents = loss.artefact().get("parents", [])
+    if options["hierarchy"] == "given":
+        rows = parents[: options["levels"] - 1] if options["warmup_epochs"] == 0 else []
+        groups = [np.unique(row, return_inverse=True)[1].tolist() for row in rows]
+    else:
+        groups = loss.artefact().get("parents", [])
     bases = {
         "proxy_anchor": partial(references.proxy_anchor, alpha=options["alpha"], delta=0.1),
         "proxynca_pp": partial(references.proxynca_pp, temperature=options["temperature"] or 1 / 9),
@@ -161,14 +163,14 @@ def hpl(references, loss, options, random, classes):
             references.hpl_softtriple, la=20.0, gamma=0.1, tau=options["tau"], margin=0.01
         ),
     }
-    weights = [options["omega"] * options["omega_ratio"] ** level for level in range(len(parents))]
-    return partial(references.hpl, parents=parents, weights=weights, base=bases[options["base"]])
+    weights = [options["omega"] * options["omega_ratio"] ** level for level in range(len(groups))]
+    return partial(references.hpl, parents=groups, weights=weights, base=bases[options["base"]])
 
 
-def group_loss(references, loss, options, random, classes):
-    def reference(**given):
-        linear = {key: given.pop(f"classifier.{key}") for key in ("weight", "bias")}
-        return references.group_loss(**given, **linear, **options)
+def group_loss(references, loss, options, random, parents):
+    def reference(**inputs):
+        linear = {key: inputs.pop(f"classifier.{key}") for key in ("weight", "bias")}
+        return references.group_loss(**inputs, **linear, **options)
 
     return reference
 
@@ -226,22 +228,22 @@ def test_value_and_gradient_are_those_of_the_papers_sums(name, references, data,
     ).double()
     special = SPECIAL.get(name)
     reference = (
-        special(references, loss, options, random, classes)
+        special(references, loss, options, random, parents)
         if special
         else partial(getattr(references, name), **options)
     )
-    given = {"embeddings": torch.tensor(embeddings)}
+    inputs = {"embeddings": torch.tensor(embeddings)}
     for key, parameter in loss.named_parameters():
-        parameter.data = given[key] = torch.tensor(random.normal(size=parameter.shape))
+        parameter.data = inputs[key] = torch.tensor(random.normal(size=parameter.shape))
 
-    x = given["embeddings"].clone().requires_grad_()
+    x = inputs["embeddings"].clone().requires_grad_()
     value = loss(x, torch.tensor(labels))
     gradients = torch.autograd.grad(value, [x, *loss.parameters()], materialize_grads=True)
     found = torch.cat([g.flatten() for g in gradients]).numpy()
     assert np.isfinite(found).all()
 
-    shapes = {key: tensor.shape for key, tensor in given.items()}
-    numbers = [number for tensor in given.values() for number in tensor.flatten().tolist()]
+    shapes = {key: tensor.shape for key, tensor in inputs.items()}
+    numbers = [number for tensor in inputs.values() for number in tensor.flatten().tolist()]
     assert len(numbers) == sum(map(math.prod, shapes.values()))
 
     def evaluate(numbers):
