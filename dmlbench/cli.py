@@ -8,11 +8,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmlbench import __version__, source
+from dmlbench.backbones.weights import MissingWeights
 from dmlbench.datasets import DatasetError
 from dmlbench.files import MissingResult, data_folder, write_json
 from dmlbench.installed import BrokenInstallation
@@ -29,19 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `dmlbench plan my.yaml | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         sys.exit(0)
-    except (StudyError, BrokenInstallation, DatasetError, MissingResult) as error:
+    except (StudyError, BrokenInstallation, DatasetError, MissingWeights, MissingResult) as error:
         sys.exit(f"dmlbench: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dmlbench", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-
-    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(do=do)
-        return added
+    command = partial(_command, parser.add_subparsers(required=True, metavar="command"))
 
     def with_study(name: str, do: object, text: str) -> argparse.ArgumentParser:
         added = command(name, do, text)
@@ -72,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
     data = command("data", None, "data sets and their packed images")
-    _data_commands(data.add_subparsers(required=True, metavar="command"))
+    _data_commands(partial(_command, data.add_subparsers(required=True, metavar="command")))
     weights = command("weights", _weights, "fetch timm's weights, for `pretrained: true`")
     weights.add_argument("model", help="as `dmlbench list backbones` names it, tag or no tag")
     train = with_study("train", _train, "train one run, or go on with it")
@@ -89,12 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data_commands(commands: Any) -> None:
-    def command(name: str, do: object, text: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(do=do)
-        return added
+def _command(commands: Any, name: str, do: object, text: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(do=do)
+    return added
 
+
+def _data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     packing = command("pack", _pack, "pack the images of a data set into a store")
     packing.add_argument("type", help="the data set, as `dmlbench list datasets` names it")
     packing.add_argument("side", type=int, help="short side of the packed images in pixels")
@@ -181,7 +179,7 @@ def _schema(options: argparse.Namespace) -> int:
 def _pack(options: argparse.Namespace) -> int:
     from dmlbench.datasets.pack import pack
 
-    try:
+    with _goes_on():
         pack(
             options.type,
             options.side,
@@ -191,8 +189,6 @@ def _pack(options: argparse.Namespace) -> int:
             options=options.options,
             form=options.form,
         )
-    except KeyboardInterrupt:
-        raise DatasetError("stopped: the same command goes on from here") from None
     return 0
 
 
@@ -224,22 +220,17 @@ def _fetch(options: argparse.Namespace) -> int:
     from dmlbench.datasets.archives import contents, fetch
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sources, checksums = getattr(load(options.type), "SOURCES", {}), options.checksums
-    try:
+    sources, checksums = load(options.type).SOURCES, options.checksums
+    with _goes_on():
         paths = fetch(sources, data_folder() / "archives", checksums)
-    except KeyboardInterrupt:
-        raise DatasetError("stopped: the same command goes on from here") from None
     print(json.dumps(contents(sources, paths, checksums), indent=1))
     return 0
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from dmlbench.backbones.weights import MissingWeights, stage
+    from dmlbench.backbones.weights import stage
 
-    try:
-        print(stage(options.model))
-    except MissingWeights as error:
-        sys.exit(f"dmlbench: {error}")
+    print(stage(options.model))
     return 0
 
 
@@ -297,6 +288,15 @@ def _verdict(options: argparse.Namespace) -> int:
     from dmlbench.verdict import verdict
 
     return verdict(study.read(options.study))
+
+
+@contextlib.contextmanager
+def _goes_on() -> Iterator[None]:
+    """Of a command that loses nothing by Ctrl-C: say so, in one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise DatasetError("stopped: the same command goes on from here") from None
 
 
 def _use_threads(count: int) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmlbench import source
-from dmlbench.datasets import load
 from dmlbench.files import read_json_if_whole
 from dmlbench.run import METRICS, Run
 from dmlbench.study import TABLES, Study
@@ -165,7 +164,7 @@ def due(study: Study, stores: Path) -> Due:
     found.archives = [
         name
         for name in found.store
-        if not (stores / name / "archives.json").is_file() and _has_archives(study.stores[name])
+        if not (stores / name / "archives.json").is_file() and study.stores[name].has_archives
     ]
     starts = {study.runs[path].weights for path in found.train if study.runs[path].uses_model}
     folder = stores.parent / "weights"
@@ -173,10 +172,6 @@ def due(study: Study, stores: Path) -> Due:
         name for name in starts if name and not (folder / f"{name}.safetensors").is_file()
     ]
     return found
-
-
-def _has_archives(run: Run) -> bool:
-    return bool(load(run.data.type, run.data.options).SOURCES)
 
 
 def _after(due: Any) -> Why | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlbench import installed, source
-from dmlbench.datasets import FORMAT
+from dmlbench.datasets import FORMAT, load
 from dmlbench.settings import Backbone, Dataset, Evaluation, Recipe
 
 CONTROL = "control_"
@@ -78,6 +78,11 @@ class Run:
         form = "" if self.data.store == "pixels" else f"-{self.data.store}"
         digest = key(FORMAT, self.facts, self.data.checksums)[:8]
         return f"{name}-{self.model.side}{form}-{digest}"
+
+    @property
+    def has_archives(self) -> bool:
+        """Whether `store` is made of archives, which are fetched."""
+        return bool(load(self.data.type, self.data.options).SOURCES)
 
     @cached_property
     def tested(self) -> Run:

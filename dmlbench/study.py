@@ -47,7 +47,7 @@ class Study:
         both = (each for run in self.runs.values() for each in (run, run.tested))
         return {run.store: run for run in both}
 
-    @property
+    @cached_property
     def leaderboard_key(self) -> str:
         """Digest of all results that the leaderboard shows, and of its code."""
         return key(

@@ -32,6 +32,7 @@ import ast
 import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,10 @@ class Archive(NamedTuple):
     """"md5:..." or "sha256:..."; None where none is published."""
     by_hand: str = ""
     """How a person gets it: the page, what is to be agreed to."""
+
+
+Sources = Mapping[str, Archive] | tuple[Mapping[str, Archive], ...]
+"""{file name: Archive}; or several of these of which one is enough, the preferred first."""
 
 
 class Row(NamedTuple):
@@ -93,6 +98,12 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Any:
         raise DatasetError(f"options of '{name}': {error}") from None
 
 
+def archive_groups(sources: Sources) -> list[Mapping[str, Archive]]:
+    """The groups of archives of which one is enough; none where nothing is fetched."""
+    groups = sources if isinstance(sources, tuple) else (sources,)
+    return [group for group in groups if group]
+
+
 def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
     """`title` and the first of `lines`, each on one of its own, and how many more there are."""
     more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
@@ -104,6 +115,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
 def _has_facts(path: Path) -> bool:
     return any(
         isinstance(node, ast.Assign | ast.AnnAssign)

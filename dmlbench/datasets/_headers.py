@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dmlbench import source
-from dmlbench.datasets import Archive, list_datasets, load
+from dmlbench.datasets import archive_groups, list_datasets, load
 
 PARTS = ("Access", "Split", "Traps")
 WITHOUT_ARCHIVE = ("csv",)
@@ -107,7 +106,7 @@ def _row(of: Header) -> str:
     facts = dataset.FACTS
     splits = facts.get("splits", {})
     counts = [" / ".join(f"{n:,}" for n in splits.get(split, [])) for split in ("train", "test")]
-    groups = _groups(dataset)
+    groups = archive_groups(dataset.SOURCES)
     by_hand = all(any(not archive.urls for archive in group.values()) for group in groups)
     access = ("by hand" if by_hand else "downloaded") if groups else "none"
     verified = ["verification of pairs"] if "pairs" in facts else []
@@ -131,15 +130,10 @@ def _section(of: Header) -> str:
     lines += [
         f"- `{file}`: {archive.checksum or 'no published checksum'}"
         + ("" if archive.urls else ", by hand")
-        for group in _groups(load(of.name))
+        for group in archive_groups(load(of.name).SOURCES)
         for file, archive in group.items()
     ]
     return "\n".join(lines)
-
-
-def _groups(dataset: Any) -> list[Mapping[str, Archive]]:
-    sources = dataset.SOURCES
-    return [group for group in (sources if isinstance(sources, tuple) else (sources,)) if group]
 
 
 def _linked(text: str) -> str:

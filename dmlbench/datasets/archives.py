@@ -16,17 +16,14 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn, cast
 
-from dmlbench.datasets import Archive, DatasetError
+from dmlbench.datasets import Archive, DatasetError, Sources, archive_groups
 from dmlbench.datasets.bar import size
 from dmlbench.datasets.checksums import checksum, remember
-
-Sources = Mapping[str, Archive] | tuple[Mapping[str, Archive], ...]
-"""{file name: Archive}; or several of these of which one is enough, the preferred first."""
 
 LARGEST = 2**29
 """Bytes of a member, which is read as a whole."""
@@ -57,11 +54,13 @@ def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[
     """
     if not isinstance(checksums, Mapping):
         raise DatasetError(f'checksums: {checksums!r} is not {{"<archive>": "md5:...", ...}}')
-    groups = _groups(sources)
+    groups = archive_groups(sources)
     names = [*dict.fromkeys(name for group in groups for name in group)]
     if unknown := sorted(checksums.keys() - names):
         known = ", ".join(names) or "none"
         raise DatasetError(f"checksum of an unknown archive: {', '.join(unknown)} (known: {known})")
+    if not groups:
+        return {}
     there = [group for group in groups if all((folder / name).is_file() for name in group)]
     missing = []
     for group in there[:1] or groups:
@@ -76,7 +75,8 @@ def contents(
     sources: Sources, paths: Mapping[str, Path], checksums: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Checksum and size of each archive that `fetch` found, for a manifest."""
-    official = {name: archive for group in _groups(sources) for name, archive in group.items()}
+    groups = archive_groups(sources)
+    official = {name: archive for group in groups for name, archive in group.items()}
     return {
         name: {
             "checksum": checksum(path, _algorithm(checksums.get(name, official[name].checksum))),
@@ -165,10 +165,6 @@ def read_member(path: Path, name: str) -> bytes:
         except DAMAGE as error:
             raise DatasetError(f"{path}: cannot read {name}: {error}") from error
     raise DatasetError(f"{path}: it holds no {name}")
-
-
-def _groups(sources: Sources) -> Sequence[Mapping[str, Archive]]:
-    return [sources] if isinstance(sources, Mapping) else sources or [{}]
 
 
 def _fetch_group(

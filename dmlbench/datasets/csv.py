@@ -26,6 +26,7 @@ from dmlbench.installed import cache_folder
 
 FACTS = {"version": 1, "channels": 3, "levels": [], "recall_at": [1, 2, 4, 8]}
 """Where the options say nothing else."""
+SOURCES: Mapping[str, Archive] = {}
 
 FRESH = 2.0
 """Seconds within which a file may change once more and show the same time of change."""
@@ -47,7 +48,7 @@ class Csv:
     Raises DatasetError, naming the lines of the CSV, as soon as it is asked for something.
     """
 
-    SOURCES: Mapping[str, Archive] = {}
+    SOURCES = SOURCES
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dmlbench import source
-from dmlbench.datasets import DatasetError, list_datasets, listed, load, tables
+from dmlbench.datasets import DatasetError, archive_groups, list_datasets, listed, load, tables
+from dmlbench.datasets.bar import size
 from dmlbench.datasets.store import UNREADABLE, Store
 from dmlbench.files import replacing
 from dmlbench.problems import did_you_mean
@@ -51,8 +52,8 @@ def describe(name: str, side: int | None, sheet: Path | None, data: Path) -> str
                 raise
             lines += ["", str(error)]
     if not found:
-        size = f" with a short side of {side}" if side else ""
-        lines += ["", f"not packed{size}: a study that names it packs it (`snakemake data`)"]
+        such = f" with a short side of {side}" if side else ""
+        lines += ["", f"not packed{such}: a study that names it packs it (`snakemake data`)"]
     return "\n".join(lines)
 
 
@@ -76,7 +77,7 @@ def verify(name: str, data: Path) -> Iterator[str]:
             problems.append(listed(title, wrong))
         else:
             yield (
-                f"{folder}: {manifest['images']:,} images, {_size(_bytes(manifest))}, as "
+                f"{folder}: {manifest['images']:,} images, {size(_bytes(manifest))}, as "
                 f"packed: content {manifest['content']}"
             )
     if problems:
@@ -155,13 +156,13 @@ def _line(name: str, data: Path) -> str:
     facts = source.declarations(f"dmlbench.datasets.{name}").constants.get("FACTS", {})
     splits = facts.get("splits", {})
     classes, images = (sum(counts[k] for counts in splits.values()) for k in (0, 1))
-    size = f"{classes:,} classes, {images:,} images" if splits else "as many images as it finds"
-    return f"{name:12} {size}; {_archives(name, data)}"
+    what = f"{classes:,} classes, {images:,} images" if splits else "as many images as it finds"
+    return f"{name:12} {what}; {_archives(name, data)}"
 
 
 def _archives(name: str, data: Path) -> str:
     """Which archives of a data set are there, or what is missing."""
-    groups = _groups(getattr(load(name), "SOURCES", {}))
+    groups = archive_groups(load(name).SOURCES)
     if not groups:
         return "needs no archive"
     missing = [
@@ -169,13 +170,8 @@ def _archives(name: str, data: Path) -> str:
     ]
     if [] in missing:
         files = [data / "archives" / file for file in groups[missing.index([])]]
-        return f"archives there: {_size(sum(file.stat().st_size for file in files))}"
+        return f"archives there: {size(sum(file.stat().st_size for file in files))}"
     return f"missing: {' or '.join(', '.join(files) for files in missing)}"
-
-
-def _groups(sources: Any) -> Sequence[Mapping[str, Any]]:
-    """Alternative groups of archives; none where nothing is needed."""
-    return [group for group in (sources if isinstance(sources, tuple) else (sources,)) if group]
 
 
 def _store_line(folder: Path) -> str:
@@ -183,24 +179,22 @@ def _store_line(folder: Path) -> str:
         manifest = Store(folder).manifest
     except DatasetError as error:
         return f"  {folder.name}: {str(error).removeprefix(f'{folder}: ').splitlines()[0]}"
-    return f"  {folder.name}: {manifest['images']:,} images, {_size(_bytes(manifest))}"
+    return f"  {folder.name}: {manifest['images']:,} images, {size(_bytes(manifest))}"
 
 
 def _facts(name: str, data: Path) -> list[str]:
     module = f"dmlbench.datasets.{name}"
     facts = source.declarations(module).constants.get("FACTS", {})
-    dataset = load(name)
     lines = [f"{name}: {source.docstring(module)}", ""]
     for split, (classes, images) in facts.get("splits", {}).items():
         lines.append(f"  {split:14} {classes:,} classes, {images:,} images")
     lines.append(f"  levels         {', '.join(facts.get('levels', [])) or 'none'}")
     lines.append(f"  archives       {_archives(name, data)}")
-    for group in _groups(getattr(dataset, "SOURCES", {})):
-        for file, (where, checksum, *by_hand) in group.items():
-            urls = [where] if isinstance(where, str) else where
+    for group in archive_groups(load(name).SOURCES):
+        for file, archive in group.items():
             there = "there" if (data / "archives" / file).is_file() else "missing"
-            lines.append(f"    {file}: {there}, {checksum or 'no checksum is published'}")
-            lines += [f"      {text}" for text in (*urls, *by_hand) if text]
+            lines.append(f"    {file}: {there}, {archive.checksum or 'no checksum is published'}")
+            lines += [f"      {text}" for text in (*archive.urls, archive.by_hand) if text]
     return lines
 
 
@@ -209,7 +203,7 @@ def _packed(store: Store) -> Iterable[str]:
     yield f"{store.path}"
     yield f"  images         {manifest['images']:,}, short side {manifest['side']}"
     kept = "JPEG files" if manifest["store"] == "jpeg" else "decoded"
-    yield f"  size           {_size(_bytes(manifest))}, {kept}"
+    yield f"  size           {size(_bytes(manifest))}, {kept}"
     for split, (classes, images) in manifest["splits"].items():
         yield f"  {split:14} {classes:,} classes, {images:,} images"
     for split, digest in fingerprints(store).items():
@@ -233,11 +227,3 @@ def _drawn(store: Store, sheet: Path | None) -> str:
 
 def _bytes(manifest: Mapping[str, Any]) -> int:
     return sum(manifest["files"].values())
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

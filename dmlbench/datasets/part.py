@@ -105,9 +105,7 @@ class Part:
                 try:
                     count = os.pwrite(self._file, view, piece[0])
                 except OSError as error:
-                    raise DatasetError(
-                        f"{self.path}: cannot be written: {error.strerror}"
-                    ) from None
+                    raise self._unwritable(error) from None
                 piece[0] += count
                 self.done += count
                 view = view[count:]

@@ -17,7 +17,7 @@ anchors. An image that is like no other and is no anchor keeps its beliefs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,11 @@ class GroupLoss(Loss):
     sum 1 a row. Similarity W (N, N) is Pearson's correlation of two embeddings, or 0 where that is
     negative. The classifier sees embeddings at their own length.
     """
+
+    BY_DESIGN: ClassVar = {
+        "order": "the first images of a class are its anchors",
+        "length": "the classifier reads embeddings at their own length, as the paper's does",
+    }
 
     def __init__(
         self,

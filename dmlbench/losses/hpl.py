@@ -26,8 +26,15 @@ from dmlbench.losses._grouping import matched, spherical_kmeans
 from dmlbench.losses.base import Embed, Loss, unit_length
 
 LEAST = {
-    **{"levels": 1, "coarse_proxies": 1, "centers_per_class": 1, "warmup_epochs": 0},
-    **{"recluster_every": 1, "omega": 0, "omega_ratio": 0, "tau": 0, "proxies_lr_factor": 0},
+    "levels": 1,
+    "coarse_proxies": 1,
+    "centers_per_class": 1,
+    "omega": 0,
+    "omega_ratio": 0,
+    "tau": 0,
+    "warmup_epochs": 0,
+    "recluster_every": 1,
+    "proxies_lr_factor": 0,
 }
 ABOVE = {"alpha": 0, "temperature": 0, "la": 0, "gamma": 0}
 SEARCH_SPACE = {

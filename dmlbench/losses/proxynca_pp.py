@@ -4,10 +4,10 @@ Teh, DeVries, Taylor; ECCV 2020; arXiv 2004.01113. Softmax cross-entropy on squa
 one proxy a class; unlike in ProxyNCA, the own proxy is in the denominator, and a temperature
 sharpens.
 
-Defaults: the paper's temperature of 1/9, which is the authors' code's length of 3 for embeddings
-and proxies; its initial proxies. Its proxies learn at
-100,000 times the rate of the backbone, with Adam's eps at 1.0; with an ordinary eps that would
-tear them apart, and the default here is Proxy Anchor's 100.
+Defaults: the paper's temperature of 1/9, which is the length of 3 that the authors' code gives to
+embeddings and proxies; that code's initial proxies. Its proxies learn at 100,000 times the rate of
+the backbone, with Adam's eps at 1.0; with an ordinary eps that would tear them apart, and the
+default here is Proxy Anchor's 100.
 
 Differs: the paper's global max pooling, layer norm, class-balanced batches and fast proxies by
 Adam's eps of 1.0 are the recipe's.

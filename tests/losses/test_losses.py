@@ -1,5 +1,6 @@
 """Finding and creating losses by name."""
 
+import importlib
 import subprocess
 import sys
 
@@ -48,6 +49,15 @@ def test_search_space_is_literal_and_holds_the_defaults_of_real_options(name):
         assert space["low"] <= found.options[option][1] <= space["high"]
     for divisors in ("BATCH_DIVISORS", "DIM_DIVISORS"):
         assert set(found.constants.get(divisors, ())) <= set(found.options)
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_bounds_are_literal_and_of_real_options(name):
+    module = importlib.import_module(f"dmlbench.losses.{name}")
+    found = declarations(module.__name__)
+    for bounds in ("LEAST", "ABOVE"):
+        assert found.constants.get(bounds) == getattr(module, bounds, None)
+        assert set(found.constants.get(bounds, ())) <= set(found.options)
 
 
 def test_listing_imports_no_torch():

@@ -23,6 +23,16 @@ def test_a_temperature_of_a_ninth_is_the_default(batch, at):
     assert with_proxies(at(0, 90))(*batch).item() == pytest.approx(1.64745813, abs=1e-8)
 
 
+def test_a_temperature_of_a_ninth_is_the_authors_length_of_three():
+    """Their arithmetic: embeddings and proxies of length 3, squared distances, log-softmax."""
+    x, proxies = torch.randn(8, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    labels = torch.randint(3, (8,))
+    points, anchors = (3 * v / v.norm(dim=1, keepdim=True) for v in (x, proxies))
+    squared = ((points[:, None] - anchors) ** 2).sum(dim=2)
+    expected = -(-squared).log_softmax(dim=1)[torch.arange(8), labels].mean()
+    torch.testing.assert_close(with_proxies(proxies)(x, labels), expected)
+
+
 def test_agrees_with_a_loop_and_with_pytorch_metric_learning():
     x = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
     proxies = torch.randn(3, 5, dtype=torch.float64)

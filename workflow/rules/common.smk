@@ -11,7 +11,6 @@ ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dmlbench import study
-from dmlbench.datasets import load
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 from dmlbench.tracking import tracking_uri
@@ -92,9 +91,8 @@ def test_store_of(wildcards):
 
 def archives_of(wildcards):
     """Note of the archives of a store, if it is made of some; never a reason to pack again."""
-    data = STUDY.stores[wildcards.store].data
     note = f"{STORES}/{wildcards.store}/archives.json"
-    return ancient(note) if load(data.type, data.options).SOURCES else []
+    return ancient(note) if STUDY.stores[wildcards.store].has_archives else []
 
 
 def archive_source(wildcards):

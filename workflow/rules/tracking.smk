@@ -9,7 +9,8 @@ rule track:
         runs=results("run.json"),
         metrics=results("metrics.json"),
         histories=results("history.parquet"),
-        leaderboard=rules.tables.output,
+        # as plain names: beside files of a rule, Snakemake hashes all `runs` once for each of them
+        leaderboard=list(map(str, rules.tables.output)),
     output:
         TRACKED,
     log:
