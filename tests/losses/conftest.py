@@ -47,11 +47,21 @@ def ready():
     return build
 
 
-@pytest.fixture(scope="session")
-def references():
-    """The module of loop-written losses, references.py beside this file."""
-    path = Path(__file__).with_name("references.py")
-    spec = importlib.util.spec_from_file_location("references", path)
+def module_beside(name):
+    """A module of this folder, by its file: the folder of the tests is not on the path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def references():
+    """The losses written as loops."""
+    return module_beside("references")
+
+
+@pytest.fixture(scope="session")
+def mutate():
+    """What puts bugs into losses, and runs their tests."""
+    return module_beside("mutate")

@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 MUTANTS = tomllib.loads((HERE / "mutants.toml").read_text())
 DEADLINE = 300  # seconds a mutant
+OUTCOMES = {0: "NOT noticed", 1: "noticed", None: "NO result: killed, or out of time"}
 
 
 def source_of(name):
@@ -43,7 +44,7 @@ def run_tests(name, source):
     if not child:
         try:
             os._exit(_run_tests(name, source))
-        finally:
+        finally:  # a bug that does not even import
             os._exit(70)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else None
@@ -68,13 +69,10 @@ def _run_tests(name, source):
     sys.modules[spec.name] = module
     exec(compile(source, spec.origin, "exec"), vars(module))
 
-    own, reference = HERE / f"test_{name}.py", f"{HERE / 'test_references.py'}"
-    reference += "" if name == "base" else f"::{REFERENCE_TEST}[{name}]"
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", str(own), reference]))
-
-
-REFERENCE_TEST = "test_value_and_gradient_are_those_of_the_papers_sums"
-OUTCOMES = {0: "NOT noticed", 1: "noticed", None: "NO result: killed, or out of time"}
+    tests = [f"{HERE}/test_{name}.py", f"{HERE}/test_references.py"]
+    if name != "base":
+        tests[1] += f"::test_value_and_gradient_are_those_of_the_papers_sums[{name}]"
+    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
 
 
 def main(names):
