@@ -17,8 +17,14 @@ from dmlbench import __version__, source
 from dmlbench.backbones.weights import MissingWeights
 from dmlbench.datasets import DatasetError
 from dmlbench.files import MissingResult, data_folder, write_json
-from dmlbench.installed import BrokenInstallation
+from dmlbench.installed import BrokenInstallation, UnusableLoss
 from dmlbench.problems import StudyError
+
+# Errors whose text is for the person who called
+PROBLEMS = (
+    *(StudyError, BrokenInstallation, UnusableLoss),
+    *(DatasetError, MissingWeights, MissingResult),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `dmlbench plan my.yaml | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         sys.exit(0)
-    except (StudyError, BrokenInstallation, DatasetError, MissingWeights, MissingResult) as error:
+    except PROBLEMS as error:
         sys.exit(f"dmlbench: {error}")
 
 
@@ -65,12 +71,25 @@ def _parser() -> argparse.ArgumentParser:
     listing = command("list", _list, "what a study can name")
     listing.add_argument("noun", choices=("losses", "datasets", "backbones"))
     listing.add_argument("--markdown", action="store_true", help="losses or datasets as docs/*.md")
+    check = command("check", _check, "run the conformance kit on a loss: does it do as it must?")
+    check.add_argument(
+        "loss",
+        help="path of a Python file with a loss in it, or a name: of `list "
+        "losses`, pml.CircleLoss, my_package.my_module.MyLoss",
+    )
+    check.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the loss, as a study has it; repeat for others",
+    )
     schema = command("schema", _schema, "write the JSON schema of study files, for editors")
     schema.add_argument("--output", type=Path, default=Path("config/schema.json"))
 
     data = command("data", None, "data sets and their packed images")
     _data_commands(partial(_command, data.add_subparsers(required=True, metavar="command")))
-    weights = command("weights", _weights, "fetch timm's weights, for `pretrained: true`")
+    weights = command("weights", _weights, "fetch a model's weights, for `pretrained: true`")
     weights.add_argument("model", help="as `dmlbench list backbones` names it, tag or no tag")
     train = with_study("train", _train, "train one run, or go on with it")
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
@@ -167,6 +186,24 @@ def _list(options: argparse.Namespace) -> int:
     }
     print("\n".join(nouns[options.noun]()))
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    import yaml
+
+    given = {}
+    for option in options.option:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UnusableLoss(f"--option {option}: it has the form key=value.")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UnusableLoss(f"--option {option}: the value cannot be read.") from None
+    _use_threads(1)  # the batches are small
+    from dmlbench.conformance.kit import check_loss
+
+    return 0 if check_loss(options.loss, given) else 1
 
 
 def _schema(options: argparse.Namespace) -> int:
@@ -267,7 +304,7 @@ def _leaderboard(options: argparse.Namespace) -> int:
     found = study.read(options.study)
     out = found.folder / "leaderboard"
     made_of = {"key": found.leaderboard_key, "code": source.code(TABLES)}
-    build(found.name, found.rows, found.folder / "runs", out)
+    build(found.name, found.rows, found.folder / "runs", out, found.remarks)
     write_json(out / "made.json", made_of)  # for `dmlbench plan`
     return 0
 

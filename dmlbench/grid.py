@@ -18,7 +18,7 @@ from dmlbench.datasets import DatasetError, list_datasets, load
 from dmlbench.losses import list_losses
 from dmlbench.problems import describe, did_you_mean
 from dmlbench.run import CONTROL, EMBEDDINGS, Run
-from dmlbench.settings import Backbone, Dataset, Embeddings, Recipe, Settings
+from dmlbench.settings import Backbone, Dataset, Embeddings, Plan, Recipe, Settings
 
 
 def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Iterator[Run]:
@@ -52,6 +52,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
     }
     for name in plan.backbones:
         problems += _missing_weights(name, backbones[name])
+    problems += _wrong_excludes(plan)
     for dataset, backbone in product(plan.datasets, plan.backbones):
         given = {
             EMBEDDINGS + name: (EMBEDDINGS, {"file": entry.file})
@@ -69,7 +70,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                 merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
             chosen = {loss: losses[loss] for loss in plan.losses}
             for loss, found in {**controls, **given, **chosen}.items():
-                if not found:
+                if not found or plan.leaves_out(dataset, backbone, loss):
                     continue
                 kind, options = found
                 problems += _misfits(
@@ -98,6 +99,20 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                     )
 
 
+def _wrong_excludes(plan: Plan) -> Iterator[str]:
+    """What is wrong with the combinations that are left out."""
+    lists = {"dataset": "datasets", "backbone": "backbones", "loss": "losses"}
+    for place, rule in enumerate(plan.exclude):
+        for axis, name in rule.names.items():
+            planned = getattr(plan, lists[axis])
+            if name not in planned:
+                hint = did_you_mean(name, planned)
+                yield f"plan.exclude.{place}.{axis}: '{name}' is not in plan.{lists[axis]}. {hint}"
+    cells = product(plan.datasets, plan.backbones, plan.losses)
+    if all(plan.leaves_out(*cell) for cell in cells):
+        yield "plan.exclude: it leaves no loss to run."
+
+
 def _loss(
     name: str, entries: Mapping[str, dict[str, Any]], problems: list[str]
 ) -> tuple[str, dict[str, Any]] | None:
@@ -109,7 +124,7 @@ def _loss(
         if name.startswith(prefix):
             problems.append(f"{path}: names that begin with {prefix} are {whose} own.")
     try:
-        model = _options_model(kind)
+        model = options_model(kind)
         return kind, model.model_validate(entry).model_dump(mode="json")
     except installed.UnusableLoss as error:
         hint = str(error) or did_you_mean(kind, {*list_losses(), *entries} - {name})
@@ -129,12 +144,11 @@ def _backbone(
     except ValidationError as error:
         problems += describe(error, Backbone, path)
         return None
-    if installed.backbone_module(backbone.type) == "dmlbench.backbones.timm":
-        models = installed.timm_models()
-        if backbone.type not in models:
-            hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
-            problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
-            return None
+    models = installed.timm_models()
+    if backbone.type not in models:
+        hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
+        problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
+        return None
     return backbone
 
 
@@ -143,8 +157,7 @@ def _missing_weights(name: str, backbone: Backbone | None) -> list[str]:
     if isinstance(weights, str) and not Path(weights).is_file():
         return [f"{path}: there is no file {weights}. true takes timm's own."]
     if backbone and weights is True and backbone.type not in installed.timm_weights():
-        own = installed.backbone_module(backbone.type) != "dmlbench.backbones.timm"
-        return [] if own else [f"{path}: timm has no weights of {backbone.type}."]
+        return [f"{path}: timm has no weights of {backbone.type}."]
     return []
 
 
@@ -255,25 +268,38 @@ def _misfits(
 
 
 @cache
-def _options_model(kind: str) -> type[BaseModel]:
-    """The options that a loss declares, as a model that checks them."""
+def options_model(kind: str) -> type[BaseModel]:
+    """The options that a loss declares, as a model that checks them.
+
+    Raises:
+        UnusableLoss: there is no such loss.
+    """
+    return model_of(kind, _options(kind))
+
+
+def model_of(name: str, options: Mapping[str, Any]) -> type[BaseModel]:
+    """A model of `options`, name -> (type, default), that refuses others."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return create_model(kind, __config__=config, **_options(kind))
+    return create_model(name, __config__=config, **options)
+
+
+def bounded_options(declared: source.Declarations) -> dict[str, Any]:
+    """Type and default of each option of a loss's file, and the bounds in its constants LEAST (may
+    be equal) and ABOVE (may not)."""
+    least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+    return {
+        option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+        for option, (type_, default) in declared.options.items()
+    }
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """Type and default of each option of a loss, which is not imported for that; and the bounds
-    in its file's constants LEAST (may be equal) and ABOVE (may not)."""
+    """Type and default of each option of a loss, which is not imported for that."""
     package, dot, name = kind.partition(".")
     if not dot:
         if kind not in list_losses():
             raise installed.UnusableLoss
-        declared = source.declarations(f"dmlbench.losses.{kind}")
-        least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
-        return {
-            option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
-            for option, (type_, default) in declared.options.items()
-        }
+        return bounded_options(source.declarations(f"dmlbench.losses.{kind}"))
     if package == "pml":
         losses = installed.pml_losses()
         if name not in losses:

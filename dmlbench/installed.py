@@ -20,12 +20,15 @@ from typing import Any
 from dmlbench import source
 from dmlbench.files import read_json_if_whole, write_json
 
+_REGISTER = """
+import importlib, json, sys, timm
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+"""
 _LIST_MODELS = """
-import json, timm
 print(json.dumps(timm.list_models() + timm.list_pretrained()))
 """
 _LIST_WEIGHTS = """
-import json, timm
 found = {}
 for name in timm.list_models() + timm.list_pretrained():
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
@@ -75,15 +78,23 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def own_backbones() -> list[str]:
+    """The modules that register a model with timm, each under the name of its file."""
+    files = sorted((source.PACKAGE / "backbones").glob("*.py"))
+    modules = [f"dmlbench.backbones.{file.stem}" for file in files]
+    return [name for name in modules if "timm.models.register_model" in source.imports(name)]
+
+
 def backbone_module(kind: str) -> str:
-    """The module that builds the backbone `kind`: a file of its own, else timm's."""
-    own = f"dmlbench.backbones.{kind}"
-    return own if source.exists(own) else "dmlbench.backbones.timm"
+    """The module of the backbone `kind`, with or without a tag: a file of its own, else timm's."""
+    own = f"dmlbench.backbones.{kind.partition('.')[0]}"
+    return own if own in own_backbones() else "dmlbench.backbones.timm"
 
 
 @cache
 def timm_models() -> frozenset[str]:
-    """Names of all timm models, without and with the tags of their weights.
+    """Names of all models that timm knows, its own and those that are registered here, without
+    and with the tags of their weights.
 
     Raises:
         BrokenInstallation: timm does not import, as beside a torchvision of another torch.
@@ -93,7 +104,7 @@ def timm_models() -> frozenset[str]:
 
 @cache
 def timm_weights() -> dict[str, str]:
-    """The weights that timm's models start from: name, with or without a tag -> name with its tag.
+    """The weights that these models start from: name, with or without a tag -> name with its tag.
 
     Raises:
         BrokenInstallation: timm does not import.
@@ -102,9 +113,9 @@ def timm_weights() -> dict[str, str]:
 
 
 def _ask_timm(name: str, script: str) -> Any:
-    found = versions("torch", "torchvision", "timm")
+    found, own = versions("torch", "torchvision", "timm"), own_backbones()
     try:
-        return _asked(name, found, script)
+        return _asked(name, [found, source.digest(*own)], _REGISTER + script, *own)
     except BrokenInstallation as error:
         shown = ", ".join(f"{name} {number}" for name, number in found.items())
         raise BrokenInstallation(BROKEN_TIMM.format(error=error, versions=shown)) from None

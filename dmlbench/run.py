@@ -64,10 +64,9 @@ class Run:
 
     @property
     def weights(self) -> str | None:
-        """Name of timm's weights that the model starts from, where it is one with such."""
-        timms = installed.backbone_module(self.model.type) == "dmlbench.backbones.timm"
-        is_theirs = timms and self.model.pretrained is True
-        return installed.timm_weights()[self.model.type] if is_theirs else None
+        """Name of the staged weights that the model starts from, if any."""
+        is_staged = self.model.pretrained is True
+        return installed.timm_weights()[self.model.type] if is_staged else None
 
     @property
     def store(self) -> str:

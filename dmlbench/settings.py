@@ -50,25 +50,33 @@ class Recipe(Model):
     """Images a step. An epoch is `images // batch_size` steps for every loss."""
     images_per_class: Count | None = 4
     """K of P x K batches (P = batch_size / K classes); null: plain shuffling."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw shrinks weights by lr x weight_decay; adam and sgd add weight_decay x weight to their
+    gradient."""
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
     """Learning rate of the backbone; a loss's own parameters multiply it by their factor."""
     head_lr_factor: Rate = 1.0
     """Learning rate of the embedding head, as a multiple of `lr`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of sgd."""
+    """Of sgd; the others have none."""
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
+    """Of adamw and adam, added to the root of the mean squared gradient; sgd has none."""
     weight_decay: Rate = 1e-4
+    """Of trunk, head and the loss's own parameters."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     step_epochs: tuple[Count, ...] = ()
     """Of the step schedule: the epochs after which the learning rate is multiplied."""
     step_factor: Rate = 0.1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """First steps in which only the head and the loss's own parameters learn."""
+    clip_value: Annotated[float, Field(gt=0)] | None = None
+    """Largest absolute value of a gradient's entry; null: no clipping."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the gradient of all parameters together; null: no clipping."""
+    """Largest norm of the gradient of all parameters together; after `clip_value`; null: no
+    clipping."""
     freeze_bn: bool | None = None
-    """Batch norm by its stored statistics, with its affine parameters fixed; null: where the
-    backbone is pretrained."""
+    """Batch norm of the trunk by its stored statistics, with its affine parameters fixed; null:
+    where the backbone is pretrained."""
     pooling: str | None = None
     """timm's global_pool (avg, max, avgmax ...); null: the backbone's own."""
     augmentation: Augmentation = Augmentation()
@@ -90,18 +98,22 @@ class Recipe(Model):
 
 
 class Backbone(Model):
-    """A timm model, the size of its images, and the embedding that its head gives."""
+    """A model, the size of its images, and the embedding that its head gives."""
 
     type: str
+    """`bn_inception`, or any model of timm, without or with the tag of its weights."""
     dim: Count = 512
     """Embedding dimension."""
+    head: Literal["linear", "low_mid_high"] = "linear"
+    """linear: one layer on the pooled features; low_mid_high: an embedding of dim / 3 from each of
+    three depths, concatenated, as in RLL-(L,M,H)."""
     image_size: Annotated[int, Field(ge=8)] = 224
     """Side in pixels of what the backbone sees: a crop when training, the centre in a test."""
     resize: Count | None = None
     """Short side in pixels before the centre crop, and of the packed store; null: image_size."""
     pretrained: bool | str = False
-    """true: timm's weights, which `dmlbench weights` stages; a path: a safetensors file of one's
-    own; false: random."""
+    """true: the weights that timm knows, which `dmlbench weights` stages; a path: a safetensors or
+    .pth file of one's own; false: random."""
     recipe: dict[str, Any] = {}
     """Settings of the recipe that this backbone needs otherwise, for every loss alike."""
 
@@ -110,9 +122,14 @@ class Backbone(Model):
         return self.resize or self.image_size
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Backbone:
+    def _fits_together(self) -> Backbone:
         if self.side < self.image_size:
             raise ValueError(f"resize: {self.side} is below image_size: {self.image_size}")
+        if self.head == "low_mid_high" and self.dim % 3:
+            raise ValueError(
+                f"dim: {self.dim} is not a multiple of 3, which head: low_mid_high needs "
+                f"(1536 = 3 x 512)"
+            )
         return self
 
 
@@ -162,6 +179,25 @@ class Evaluation(Model):
     threads: Count = 1
 
 
+class Exclude(Model):
+    """Combinations that are not run: those that have all the names given here."""
+
+    dataset: Name | None = None
+    backbone: Name | None = None
+    loss: Name | None = None
+    """null: every loss, and with them the controls and the embeddings made elsewhere."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        return self.model_dump(exclude_none=True)
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Exclude:
+        if not self.names:
+            raise ValueError("exclude needs a dataset, a backbone or a loss")
+        return self
+
+
 class Plan(Model):
     """What is run: every combination of these. Each name stands under its mapping, or is a type
     with its defaults."""
@@ -174,6 +210,12 @@ class Plan(Model):
     """Rows that need no training: random vectors, the model before its first step, the labels."""
     embeddings: tuple[Name, ...] = ()
     """Rows of embeddings that were made elsewhere: names under `embeddings`."""
+    exclude: tuple[Exclude, ...] = ()
+    """Combinations to leave out: [{dataset: sop, loss: htl}, {dataset: sop, backbone: big}, ...]"""
+
+    def leaves_out(self, dataset: str, backbone: str, loss: str) -> bool:
+        cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
+        return any(rule.names.items() <= cell for rule in self.exclude)
 
     @model_validator(mode="after")
     def _no_twice(self) -> Plan:
@@ -190,6 +232,9 @@ class Settings(Model):
 
     study: Name
     """Its results stand in results/<study>/."""
+    track: Literal["fair", "paper"] = "fair"
+    """fair: one recipe for all losses. paper: a paper's own recipe, whose results stand beside
+    what was published."""
     plan: Plan
     recipe: Recipe = Recipe()
     losses: dict[Name, dict[str, Any]] = {}
@@ -199,6 +244,15 @@ class Settings(Model):
     """name: {type: ..., and the type's own options}."""
     embeddings: dict[Name, Embeddings] = {}
     evaluation: Evaluation = Evaluation()
+    published: dict[Name, Name] = {}
+    """Of the paper track: {loss: system of dmlbench/leaderboard/published.csv} where their names
+    differ."""
+    unconfirmed: dict[str, str] = {}
+    """{key path in this study: remark} of values that no source confirms, such as `recipe.lr: from
+    memory of the paper`; the leaderboard lists them."""
+    deviations: dict[str, str] = {}
+    """{key path in this study: remark} where the study knowingly departs from the paper; the
+    leaderboard lists them."""
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""
     tracking: bool = True

@@ -75,8 +75,12 @@ def code(*modules: str) -> dict[str, str]:
 def declarations(module: str) -> Declarations:
     """Read the constants and options of `module`; a default or constant that is not literal is
     an error of the file's author, and says so."""
-    path, tree = _parse(module)
-    constants = {}
+    return declarations_in(_file(module))
+
+
+def declarations_in(path: Path) -> Declarations:
+    """The same of a file that need not be importable."""
+    constants, tree = {}, _tree(path)
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
@@ -95,8 +99,13 @@ def declarations(module: str) -> Declarations:
 
 
 def docstring(module: str) -> str:
+    """The header of a module's file."""
+    return docstring_in(_file(module))
+
+
+def docstring_in(path: Path) -> str:
     """The header of a file."""
-    return ast.get_docstring(_parse(module)[1]) or ""
+    return ast.get_docstring(_tree(path)) or ""
 
 
 def imports(module: str) -> list[str]:
@@ -168,17 +177,22 @@ def _here(package: str) -> ModuleSpec | None:
     return PathFinder.find_spec(package, [str(Path.cwd())])
 
 
-def _parse(module: str) -> tuple[Path, ast.Module]:
+def _file(module: str) -> Path:
     path = _path(module)
     if path is None:
         raise ModuleNotFoundError(f"no module {module}")
-    return path, ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return path
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 @cache
 def _normalised(module: str) -> tuple[str, list[str]]:
     """Digest of one module without docstrings, and what it imports."""
-    path, tree = _parse(module)
+    path = _file(module)
+    tree = _tree(path)
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
     imported = sorted(set(_imports(tree, package)))
     for node in ast.walk(tree):

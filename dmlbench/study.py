@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from dmlbench import source
 from dmlbench.grid import grid
 from dmlbench.problems import StudyError, describe, did_you_mean
+from dmlbench.remarks import Remarks, remarks, wrong_remarks
 from dmlbench.run import Run, key
 from dmlbench.settings import Settings
 
@@ -49,11 +50,17 @@ class Study:
 
     @cached_property
     def leaderboard_key(self) -> str:
-        """Digest of all results that the leaderboard shows, and of its code."""
+        """Digest of all results and remarks that the leaderboard shows, and of its code."""
         return key(
             {path: (run.eval_key, run.tested.dataset) for path, run in self.runs.items()},
+            self.remarks,
+            self.remarks.published,
             source.digest(TABLES),
         )
+
+    @cached_property
+    def remarks(self) -> Remarks:
+        return remarks(self.settings)
 
     def tracking_key(self, uri: str) -> str:
         """Digest of all results that MLflow at `uri` is told of, and of the code that does."""
@@ -127,6 +134,7 @@ def check(settings: Any, file: str) -> Study:
         raise StudyError(file, describe(error, Settings)) from None
     problems: list[str] = []
     runs = {run.path: run for run in grid(checked, settings.get("recipe") or {}, problems)}
+    problems += wrong_remarks(settings, checked)
     if problems:
         raise StudyError(file, dict.fromkeys(problems))  # each once, in order
     return Study(checked, runs)

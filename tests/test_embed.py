@@ -39,24 +39,33 @@ def write_images(folder):
     (folder / "images.csv").write_text("\n".join(lines))
 
 
+def write_project(folder, settings, **backbone):
+    """Write a study of one's own images, whose models are kept, and pack them."""
+    settings = json.loads(json.dumps(settings)) | {
+        "datasets": {"shapes": {"type": "csv", "file": "my/images.csv"}},
+        "keep_model": True,
+    }
+    settings["backbones"]["tiny"] |= backbone
+    settings["recipe"] |= {"batch_size": 8, "images_per_class": 2}
+    settings["plan"] |= {"datasets": ["shapes"], "losses": ["normalized_softmax"]}
+    settings["plan"]["controls"] = ["random", "untrained"]
+    write_images(folder / "my")
+    (folder / "study.json").write_text(json.dumps(settings))
+    made = study.read("study.json")
+    run = made.runs[RUN]
+    store = folder / "data/stores" / run.store
+    pack("csv", run.model.side, store, folder, options=run.data.options)
+    return made
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_settings):
     """The folder of a project with one training of one's own images, its model kept."""
     folder = tmp_path_factory.mktemp("project")
-    settings = json.loads(json.dumps(tiny_settings)) | {
-        "datasets": {"shapes": {"type": "csv", "file": "my/images.csv"}},
-        "keep_model": True,
-    }
-    settings["recipe"] |= {"batch_size": 8, "images_per_class": 2}
-    settings["plan"] |= {"datasets": ["shapes"], "losses": ["normalized_softmax"]}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        write_images(folder / "my")
-        (folder / "study.json").write_text(json.dumps(settings))
-        made = study.read("study.json")
-        run = made.runs[RUN]
-        pack("csv", 32, folder / "data/stores" / run.store, folder, options=run.data.options)
-        assert train_job(made, run, folder / "data/stores", None) == 0
+        made = write_project(folder, tiny_settings)
+        assert train_job(made, made.runs[RUN], folder / "data/stores", None) == 0
     return folder
 
 
@@ -94,6 +103,24 @@ def test_the_test_images_get_the_bits_that_the_run_gave_them(go, folder, made):
     assert np.array_equal(found["embeddings"], own(folder))
     assert found["path"][:6].tolist() == [f"1_{k}.png" for k in range(5)] + ["3_0.png"]
     assert str(found["train_key"]) == made.runs[RUN].train_key
+
+
+def test_a_model_with_a_head_at_three_depths_is_kept_and_made_again(
+    tmp_path, tiny_settings, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    made = write_project(tmp_path, tiny_settings, head="low_mid_high", dim=24, image_size=80)
+    for path in (RUN, "shapes/tiny/control_untrained/seed0"):
+        assert train_job(made, made.runs[path], tmp_path / "data/stores", None) == 0
+    trained, untrained = (
+        own(made.folder / "runs" / path) for path in (RUN, "shapes/tiny/control_untrained/seed0")
+    )
+    embed.embed(made, made.runs[RUN], [Path("my/test")], tmp_path / "v.npz")
+    found = np.load(tmp_path / "v.npz")["embeddings"]
+    assert found.shape == (CLASSES // 2 * IMAGES, 24)
+    assert np.array_equal(found, trained)
+    assert np.isfinite(untrained).all()
+    assert not np.allclose(trained, untrained)
 
 
 @pytest.mark.parametrize("place", ["my", "my.zip"])

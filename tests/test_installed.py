@@ -8,6 +8,7 @@ from dmlbench import installed
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(installed, "_REGISTER", "")  # imports timm
     installed.timm_models.cache_clear()
     yield tmp_path
     installed.timm_models.cache_clear()

@@ -76,7 +76,7 @@ def own(tmp_path, monkeypatch, answers):
     def fresh():
         for cached in (source.digest, source.code, source._normalised):
             cached.cache_clear()
-        for cached in (installed.own_loss, grid._options_model):
+        for cached in (installed.own_loss, grid.options_model):
             cached.cache_clear()
         for name in [name for name in sys.modules if name.startswith("own_losses")]:
             del sys.modules[name]

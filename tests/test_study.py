@@ -111,6 +111,8 @@ def test_a_metric_s_setting_moves_evaluations_and_no_training():
         ("losses/__init__.py", "train_key", lambda path: False),
         ("datasets/store.py", "train_key", lambda path: True),
         ("backbones/timm.py", "train_key", lambda path: True),
+        ("backbones/heads.py", "train_key", lambda path: True),
+        ("backbones/bn_inception.py", "train_key", lambda path: False),
         ("training/controls.py", "train_key", lambda path: "control" in path),
         ("evaluation/__init__.py", "eval_key", lambda path: True),
         ("evaluation/retrieval.py", "train_key", lambda path: False),
@@ -166,6 +168,12 @@ WRONG = {
     "dataset": ("datasets.letters.type", "glyph", r"datasets\.letters: .*Did you mean 'glyphs'\?"),
     "weights": ("backbones.tiny.pretrained", "no.file", r"there is no file no\.file"),
     "resize": ("backbones.tiny.resize", 16, r"backbones\.tiny: resize: 16 is below image_size: 32"),
+    "thirds": (
+        "backbones.tiny.head",
+        "low_mid_high",
+        r"backbones\.tiny: dim: 64 is not a multiple of 3, which head: low_mid_high needs \(1536",
+    ),
+    "no backbone": ("backbones.tiny.type", "heads", r"timm has no model 'heads'"),
     "P x K": ("recipe.images_per_class", 3, r"recipe: batch_size: 80 is not a multiple of"),
     "override": (
         "datasets.letters.recipe",
@@ -278,6 +286,16 @@ def test_timm_s_own_weights_count_by_their_tag_whether_they_are_staged_or_not(
     monkeypatch.setattr(installed, "timm_weights", dict)
     with pytest.raises(StudyError, match=r"tiny\.pretrained: timm has no weights of test_resnet"):
         study.check(made, "made")
+
+
+def test_the_weights_of_a_backbone_with_a_file_here_count_by_their_tag():
+    made = changed("backbones.tiny", {"type": "bn_inception", "pretrained": True})
+    run = next(iter(study.check(made, "made").runs.values()))
+    assert run.weights == "bn_inception.caffe_in1k"
+    assert run.settings["backbone"]["pretrained"] == "timm:bn_inception.caffe_in1k"
+    assert "dmlbench.backbones.bn_inception" in source.code(*run.modules)
+    tagged = changed("backbones.tiny.type", "bn_inception.caffe_in1k", made)
+    assert next(iter(study.check(tagged, "made").runs.values())).weights == run.weights
 
 
 def test_a_jpeg_store_is_another_folder_and_another_key():

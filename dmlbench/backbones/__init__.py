@@ -1,2 +1,2 @@
-"""Backbones with an embedding head: one file a backbone that timm does not have, timm for all
-others."""
+"""Backbones with an embedding head: timm's models, and one file for each that timm does not have,
+which registers it with timm under the file's name."""

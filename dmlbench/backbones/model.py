@@ -1,29 +1,29 @@
-"""The model that is trained: a backbone's trunk and a linear embedding head."""
+"""The model that is trained: a backbone's trunk and an embedding head."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from dmlbench.installed import backbone_module
+from dmlbench.backbones.heads import HEADS
+from dmlbench.backbones.timm import create_trunk
 
 if TYPE_CHECKING:
     from dmlbench.settings import Backbone, Recipe
 
 
 class EmbeddingModel(nn.Module):
-    """Images (B, channels, S, S), float in [0, 1] -> embeddings (B, dim), not normalised."""
+    """RGB or gray images (B, channels, S, S), float in [0, 1] -> embeddings (B, dim), not
+    normalised."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, backbone: Backbone, recipe: Recipe, channels: int) -> None:
         super().__init__()
-        module = importlib.import_module(backbone_module(backbone.type))
-        self.trunk, mean, std = module.create_trunk(
+        self.trunk, expected = create_trunk(
             backbone.type,
             channels=channels,
             image_size=backbone.image_size,
@@ -32,12 +32,12 @@ class EmbeddingModel(nn.Module):
         )
         side = backbone.image_size
         with torch.no_grad():
-            self.trunk.eval()
-            features = self.trunk(torch.zeros(1, channels, side, side)).shape[1]
-        self.head = nn.Linear(features, backbone.dim)
+            image = torch.zeros(1, channels, side, side)
+            self.head = HEADS[backbone.head](self.trunk.eval(), image, backbone.dim)
         self.freeze_bn = recipe.freeze_bn
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.channel_order = expected.channel_order
+        self.register_buffer("mean", torch.tensor(expected.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(expected.std).view(-1, 1, 1), persistent=False)
         if self.freeze_bn:
             for layer in self._batch_norms():
                 layer.requires_grad_(False)
@@ -47,8 +47,10 @@ class EmbeddingModel(nn.Module):
 
     def forward(self, images: Tensor, train_trunk: bool = True) -> Tensor:
         with torch.set_grad_enabled(train_trunk and torch.is_grad_enabled()):
+            if self.channel_order == "BGR":
+                images = images.flip(1)
             images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            features = self.trunk(images)
+            features = self.head.features(self.trunk, images)
         return self.head(features)
 
     def train(self, mode: bool = True) -> EmbeddingModel:

@@ -1,4 +1,4 @@
-"""timm's pretrained weights, staged: fetched once where there is internet, read by every training.
+"""Pretrained weights, staged: fetched once where there is internet, read by every training.
 
 They stand in <data>/weights/<model>.<tag>.safetensors. Which weights a model's name means is in a
 run's key by their tag, whether the file is there yet or not.
@@ -6,10 +6,13 @@ run's key by their tag, whether the file is there yet or not.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from dmlbench.files import data_folder, replacing
-from dmlbench.installed import timm_weights
+from dmlbench.installed import backbone_module, timm_weights
 
 
 class MissingWeights(RuntimeError):
@@ -17,7 +20,7 @@ class MissingWeights(RuntimeError):
 
 
 def weights_file(kind: str) -> Path:
-    """Where the weights of timm's model `kind` stand, or will. Raises MissingWeights if timm has
+    """Where the weights of the model `kind` stand, or will. Raises MissingWeights if timm knows of
     none."""
     name = timm_weights().get(kind)
     if name is None:
@@ -26,8 +29,8 @@ def weights_file(kind: str) -> Path:
 
 
 def staged(kind: str) -> Path:
-    """The file of the weights of timm's model `kind`. Raises MissingWeights, naming the command
-    that fetches it."""
+    """The file of the weights of the model `kind`. Raises MissingWeights, naming the command that
+    fetches it."""
     path = weights_file(kind)
     if not path.is_file():
         raise MissingWeights(
@@ -38,7 +41,8 @@ def staged(kind: str) -> Path:
 
 
 def stage(kind: str) -> Path:
-    """Fetch the weights of timm's model `kind` from its hub, if they are not there already.
+    """Fetch the weights of the model `kind` from where timm finds them, if they are not there
+    already. What comes by a URL has the checksum that is in its name.
 
     Raises:
         MissingWeights: they cannot be had from here, or not written.
@@ -49,13 +53,18 @@ def stage(kind: str) -> Path:
     import timm
     from safetensors import SafetensorError
     from safetensors.torch import save_file
+    from timm.models import set_pretrained_check_hash
 
+    importlib.import_module(backbone_module(kind))
+    set_pretrained_check_hash()
     name = path.stem
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        known: Any = timm.get_pretrained_cfg(name)
+        source = "timm's hub" if known.hf_hub_id else known.url
         raise MissingWeights(
-            f"cannot fetch {name} from timm's hub: {' '.join(str(error).split())}\n"
+            f"cannot fetch {name} from {source}: {' '.join(str(error).split())}\n"
             f"Run `dmlbench weights {kind}` where there is internet, and copy its file to {path}; "
             f"or name a file of your own: backbones.<name>.pretrained: <path>."
         ) from error

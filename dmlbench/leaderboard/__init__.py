@@ -6,10 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmlbench.leaderboard.published import NO_REMARKS, Remarks
 
-def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out: Path) -> None:
+COMPARISON = "published_comparison.csv"
+
+
+def build(
+    study_name: str,
+    runs: Sequence[Mapping[str, Any]],
+    results: Path,
+    out: Path,
+    remarks: Remarks = NO_REMARKS,
+) -> None:
     """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
-    `out`.
+    `out`; of the paper track, published_comparison.csv too.
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "tested_on", "backbone",
     "loss", "seed", "path", "train_key", "eval_key"} each, with the run's folder `path` under
@@ -17,7 +27,7 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
     another key.
     """
     from dmlbench.files import replacing
-    from dmlbench.leaderboard import html, markdown, table
+    from dmlbench.leaderboard import comparison, html, markdown, table
     from dmlbench.leaderboard.page import compose
     from dmlbench.leaderboard.plots.figure import save
     from dmlbench.leaderboard.plots.recall import recall
@@ -27,7 +37,8 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
 
     found = table.read(runs, results)
     rows = table.tabulate(found)
-    page = compose(study_name, rows, found)
+    compared = [*comparison.compare(rows, found, remarks)]
+    page = compose(study_name, rows, found, remarks, compared)
     figures = {
         "recall": recall(rows),
         "recall_curves": recall_curves(rows),
@@ -40,6 +51,11 @@ def build(study_name: str, runs: Sequence[Mapping[str, Any]], results: Path, out
                 save(figure, path)
     with replacing(out / "leaderboard.csv") as path:
         table.write_csv(rows, path)
+    if remarks.track == "paper":
+        with replacing(out / COMPARISON) as path:
+            comparison.write_csv(compared, path)
+    else:  # of a study that was of the paper track
+        (out / COMPARISON).unlink(missing_ok=True)
     with replacing(out / "leaderboard.md") as path:
         path.write_text(markdown.render(page), "utf-8")
     with replacing(out / "leaderboard.html") as path:

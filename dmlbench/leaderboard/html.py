@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from dmlbench.leaderboard.page import NOTES, Cell, Failure, Page, Row, Section
+from dmlbench.leaderboard.page import (
+    NONE_PUBLISHED,
+    NOTES,
+    ON_PUBLISHED,
+    PUBLISHED,
+    Beside,
+    Cell,
+    Failure,
+    Page,
+    Row,
+    Section,
+)
+from dmlbench.leaderboard.published import UNCONFIRMED
 from dmlbench.leaderboard.style import colour
 from dmlbench.leaderboard.table import label
 
@@ -40,6 +52,8 @@ th, td { padding: .25rem .65rem; text-align: right; white-space: nowrap;
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper);
   text-align: left; font-weight: inherit; }
 tbody tr:nth-child(even) > * { background: var(--stripe); }
+.published thead th { font-weight: 600; }
+.published :is(th, td):is(:nth-child(-n+4), :nth-child(6)) { text-align: left; }
 .controls, td span { color: var(--faded); }
 .controls tr:first-child > * { border-top: 2px solid var(--faded); }
 th button { all: unset; cursor: pointer; font-weight: 600; }
@@ -84,6 +98,8 @@ def render(page: Page, plots: Mapping[str, Path]) -> str:
             f"<title>{escape(page.title)}</title>\n<style>\n{STYLE}</style>",
             f"<h1>{escape(page.title)}</h1>\n<dl>{head}</dl>",
             *(_section(section) for section in page.sections),
+            *([_beside(page.published)] if page.published else []),
+            *(_remarks(title, remarks) for title, remarks in page.remarks.items()),
             f"<h2>How to read this</h2>\n<p>{escape(NOTES)}</p>\n<h2>Plots</h2>",
             *(_plot(name, path) for name, path in plots.items()),
             f"<script>\n{SCRIPT}</script>\n</html>\n",
@@ -125,6 +141,32 @@ def _failures(failures: Sequence[Failure]) -> str:
         for runs, status, message in failures
     ]
     return f"<p>Failed:</p>\n<ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _beside(published: Beside) -> str:
+    columns = "".join(f"<th>{escape(name)}" for name in published.columns)
+    rows = [
+        f"\n<tr{_faded(row)}><th>{escape(row[0])}{''.join(_cell(Cell(text)) for text in row[1:])}"
+        for row in published.rows
+    ]
+    reasons = "".join(f"<li>{escape(reason)}" for reason in published.reasons)
+    table = (
+        f'<div class="scroll"><table class="published">\n<thead><tr>{columns}</thead>'
+        f"<tbody>{''.join(rows)}</tbody>\n</table></div>\n<ol>{reasons}</ol>"
+    )
+    return (
+        f'<h2>{PUBLISHED}</h2>\n<p class="faded">{escape(ON_PUBLISHED)}</p>\n'
+        f"{table if rows else f'<p>{NONE_PUBLISHED}</p>'}"
+    )
+
+
+def _faded(row: Sequence[str]) -> str:
+    return ' class="faded"' if UNCONFIRMED in row else ""
+
+
+def _remarks(title: str, remarks: Mapping[str, str]) -> str:
+    lines = [f"<li><code>{escape(path)}</code>: {escape(remarks[path])}" for path in remarks]
+    return f"<h2>{escape(title)}</h2>\n<ul>{''.join(lines)}</ul>"
 
 
 def _plot(name: str, path: Path) -> str:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dmlbench.leaderboard.page import NOTES, Failure, Page, Row
+from dmlbench.leaderboard.page import (
+    NONE_PUBLISHED,
+    NOTES,
+    ON_PUBLISHED,
+    PUBLISHED,
+    Beside,
+    Failure,
+    Page,
+    Row,
+)
 from dmlbench.leaderboard.table import label
 
 
@@ -19,14 +28,27 @@ def render(page: Page) -> str:
             _table("control", section.columns, section.controls),
             _failures(section.failures),
         ]
+    text += _beside(page.published) if page.published else []
+    for title, remarks in page.remarks.items():
+        text += [f"## {title}", "\n".join(f"- `{path}`: {remarks[path]}" for path in remarks)]
     text.append(f"---\n\n**How to read this.** {NOTES}")
     return "\n\n".join(part for part in text if part)
 
 
 def _table(kind: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = [[kind, *columns], ["---", *["---:"] * len(columns)]]
-    lines += [[label(row.loss), *(cell.text for cell in row.cells)] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
+    cells = [[label(row.loss), *(cell.text for cell in row.cells)] for row in rows]
+    return _lines([kind, *columns], cells) if rows else ""
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _beside(published: Beside) -> list[str]:
+    reasons = [f"{number}. {reason}" for number, reason in enumerate(published.reasons, 1)]
+    table = _lines(published.columns, published.rows) if published.rows else NONE_PUBLISHED
+    return [f"## {PUBLISHED}", ON_PUBLISHED, table, "\n".join(reasons)]
 
 
 def _failures(failures: Sequence[Failure]) -> str:

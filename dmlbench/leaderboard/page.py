@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dmlbench.leaderboard.comparison import Comparison
+from dmlbench.leaderboard.published import NO_REMARKS, Remarks
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.table import (
     VERSION,
@@ -45,6 +47,18 @@ the other folds. Train time and images/s are means over seeds, without the evalu
 no training: random vectors, the model before its first step, and the labels themselves. Rows with
 "(embeddings)" were made elsewhere and only scored here: no recipe holds for them.
 """
+TRACKS = {
+    "fair": "fair: one recipe for all losses",
+    "paper": "paper: a recipe as published, to be compared with what was published for it",
+}
+DEPARTS = "Known to depart from the paper"
+PUBLISHED = "Paper says, we got"
+ON_PUBLISHED = """\
+Percent. Provenance of the published number: "seen" in the authors' own table, slides, logs or
+repository; "second-hand", in a table of others; "unconfirmed", from memory and seen in no source,
+so that no difference is taken. Sources: published_comparison.csv. The numbers at the end of a row
+lead to what is known to differ; a row without any has nothing that is known to."""
+NONE_PUBLISHED = "There is no number that may be quoted of these systems on these data sets."
 
 
 class Cell(NamedTuple):
@@ -80,16 +94,35 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The published numbers beside the study's; a row's last cell holds numbers of `reasons`."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
 class Page:
     title: str
     head: dict[str, str]
     sections: list[Section]
+    published: Beside | None = None
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Under a title, remarks by the key path in the study file."""
 
 
-def compose(study: str, table: pd.DataFrame, results: Sequence[Result]) -> Page:
-    """A head, and a section for each data set, backbone and protocol.
+def compose(
+    study: str,
+    table: pd.DataFrame,
+    results: Sequence[Result],
+    remarks: Remarks = NO_REMARKS,
+    comparisons: Sequence[Comparison] = (),
+) -> Page:
+    """A head, a section for each data set, backbone and protocol, and what the study remarks.
 
-    `table` and `results` are of the same runs. The page depends on them alone, not on the day.
+    `table`, `results` and `comparisons` are of the same runs. The page depends on them and on
+    `remarks` alone, not on the day.
     """
     trained = [result.plan for result in results if is_trained(result.plan["loss"])]
     recipes = {
@@ -101,6 +134,7 @@ def compose(study: str, table: pd.DataFrame, results: Sequence[Result]) -> Page:
     failed = sum(result.metrics["status"] != "ok" for result in results)
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
+        "Track": TRACKS[remarks.track],
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
         "Recipe": _listed(recipe),
         "Versions": ", ".join(f"{v.removeprefix(VERSION)} {_distinct(table[v])}" for v in versions),
@@ -133,7 +167,35 @@ def compose(study: str, table: pd.DataFrame, results: Sequence[Result]) -> Page:
                 failures=_failures(panel.rows),
             )
         )
-    return Page(f"{study}: leaderboard", head, sections)
+    noted = {"Not confirmed by a source": remarks.unconfirmed, DEPARTS: remarks.deviations}
+    return Page(
+        title=f"{study}: leaderboard",
+        head=head,
+        sections=sections,
+        published=_beside(comparisons) if remarks.track == "paper" else None,
+        remarks={title: paths for title, paths in noted.items() if paths},
+    )
+
+
+def _beside(comparisons: Sequence[Comparison]) -> Beside:
+    reasons = list(dict.fromkeys(reason for one in comparisons for reason in one.differs))
+    numbers = {reason: number for number, reason in enumerate(reasons, 1)}
+    columns = ["loss", "data set", "backbone", "metric", "paper says", "provenance"]
+    rows = [
+        [
+            *(one.loss, one.dataset, one.backbone, _metric_name(one.says.metric)),
+            *(str(one.says.value), one.says.provenance),
+            HOLE if one.got is None else _score(one.got / 100, one.half_width / 100).text,
+            HOLE if one.difference is None else f"{one.difference:+.2f}",
+            ", ".join(map(str, sorted(numbers[reason] for reason in one.differs))),
+        ]
+        for one in comparisons
+    ]
+    return Beside([*columns, "we got", "difference", "not comparable: see"], rows, reasons)
+
+
+def _metric_name(metric: str) -> str:
+    return NAMES.get(metric, metric.capitalize())
 
 
 def _facts(rows: pd.DataFrame, sorted_by: str, differs: Mapping[str, Any]) -> str:

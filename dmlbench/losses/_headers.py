@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dmlbench import source
@@ -47,6 +48,42 @@ where `dmlbench` is called, or in an installed package. Its options are keyword-
 annotations (`float`, `int`, `bool`, `str`, `Literal`). The code of its file is in the key, with all
 that it imports from its own package, from that folder and from dmlbench: a change there retrains
 its runs alone.
+
+## Check it
+
+```
+dmlbench check my_loss.py              # a file with a loss in it
+dmlbench check my_package.my_module.MyLoss --option sharpness=2.0
+```
+
+runs what every loss of the table above passes, in seconds: gradients by finite differences, batches
+without positives or negatives, images that are there twice, zero vectors, bfloat16 and autocast,
+divergence, order of the batch and of the classes, parameters and their groups, a resumed training,
+waiting for the host, and whether it learns. A check that fails says what was done and seen, why it
+matters in a training, and what usually causes it:
+
+```
+ok        divergence     embeddings that are NaN or infinite give no finite value
+FAILED    no_positives   a batch without two images of a class
+          Did: At any epoch, it was given 7 embeddings of 7 classes, one each, float32.
+          Saw: The value is nan.
+          Why: Random batches of many classes often hold no pair; one such batch is one step of NaN,
+               and the training is over.
+          Fix: A mean over no pairs is 0 / 0, the maximum of an empty row raises or is -inf. Divide
+               by count.clamp(min=1), mask with torch.where or masked_fill, and give such a part 0.
+```
+
+It ends with 1 if a check failed. Outside of `dmlbench/losses/`, a header of another form, waiting
+for the host and breaks of the compiled graph are warnings. What a loss does on purpose, as a
+gradient that stops at one side of a pair, its class declares, and the check then shows:
+
+```python
+class MyLoss(Loss):
+    BY_DESIGN: ClassVar = {{"gradient": "only the query learns from a pair"}}
+```
+
+So may `order`, `numbering`, `length` and `refresh` be declared. A declared gradient is still
+checked: by differences that hold fixed what the loss detaches.
 """
 
 
@@ -69,7 +106,11 @@ def header(name: str) -> Header:
         ValueError: its header has another form; the message says which it should have.
     """
     module = f"dmlbench.losses.{name}"
-    text = source.docstring(module)
+    return parse(name, module, source.docstring(module), source.imports(module))
+
+
+def parse(name: str, module: str, text: str, imports: Iterable[str] = ()) -> Header:
+    """The header `text` of a `module`, which imports `imports`; as of `header`."""
     title, *others = (" ".join(part.split()) for part in text.split("\n\n"))
     cited = CITATION.match(others[0]) if others else None
     if cited is None or not others[-1].startswith("Differs: "):
@@ -77,7 +118,7 @@ def header(name: str) -> Header:
             f"{module}: a header is a title, 'Authors; Venue; arXiv number. What it does.', and "
             "last a paragraph 'Differs: ...'"
         )
-    wrapped = [found[1] for name in source.imports(module) if (found := WRAPPED.fullmatch(name))]
+    wrapped = [found[1] for item in imports if (found := WRAPPED.fullmatch(item))]
     differs = others[-1].removeprefix("Differs: ")
     return Header(
         name=name,

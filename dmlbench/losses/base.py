@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ class Loss(nn.Module):
     An option is a keyword-only argument of `__init__` with a literal default. Initial parameters
     are drawn from torch's global generator.
     """
+
+    BY_DESIGN: ClassVar[dict[str, str]] = {}
+    """What `dmlbench check` faults and is meant so: name of the check -> the reason."""
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of `embeddings` (N, D), of any length, with `labels` (N,) in [0, C).

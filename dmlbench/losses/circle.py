@@ -10,6 +10,8 @@ Differs: averaged over the anchors that have both positives and negatives.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pytorch_metric_learning.losses import CircleLoss
 from torch import Tensor
 
@@ -24,6 +26,8 @@ SEARCH_SPACE = {
 
 class Circle(PmlLoss):
     """Circle loss on the batch's pairs."""
+
+    BY_DESIGN: ClassVar = {"gradient": "the pairs' weights are constants"}
 
     def __init__(
         self,

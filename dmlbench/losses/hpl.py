@@ -8,9 +8,10 @@ epoch but the first. The base losses and their defaults are those of their own f
 
 Differs: HPL (our reading): there is no official code, and this was written without the paper's
 method section. Beyond the abstract (a hierarchical structure on the proxies, usable with any
-proxy-based loss) every detail is our reading: how proxies are grouped and when, what coarse proxies
-are and how they go on after classes are grouped anew, the weights of levels, more than two levels,
-SoftTriple's coarse levels with one centre a group. "Given" hierarchies are our extension.
+proxy-based loss; here on Proxy Anchor, ProxyNCA++, normalised softmax or SoftTriple) every detail
+is our reading: how proxies are grouped and when, what coarse proxies are and how they go on after
+classes are grouped anew, the weights of levels, more than two levels, SoftTriple's coarse levels
+with one centre a group. "Given" hierarchies are our extension.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Differs: beta has a value for each class, and no regulariser (nu is 0).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pytorch_metric_learning.losses import MarginLoss
 from pytorch_metric_learning.miners import DistanceWeightedMiner
@@ -33,6 +33,11 @@ class Margin(PmlLoss):
 
     The draws are made by torch's global generator.
     """
+
+    BY_DESIGN: ClassVar = {
+        "order": "draws pairs, class by class",
+        "numbering": "draws pairs, class by class",
+    }
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ Differs: the penalty takes in all embeddings of the batch; classes are not mined
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pytorch_metric_learning.distances import DotProductSimilarity
 from pytorch_metric_learning.losses import NPairsLoss
 from pytorch_metric_learning.regularizers import LpRegularizer
@@ -26,6 +28,11 @@ SEARCH_SPACE = {"l2_weight": {"low": 1e-4, "high": 0.1, "log": True}}
 
 class NPair(PmlLoss):
     """N-pair loss + `l2_weight` x the mean squared length."""
+
+    BY_DESIGN: ClassVar = {
+        "order": "a class's pair are its first two images in the batch",
+        "length": "inner products of the embeddings as they are",
+    }
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ its distance, not 1).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,10 @@ class RankedList(Loss):
             "simpler" with an alpha, lambda or positive temperature; form "tpami" with a lambda
             above 1.
     """
+
+    BY_DESIGN: ClassVar = {
+        "gradient": "only the query learns from a pair, and the pairs' weights are constants"
+    }
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ all, with gradient 0.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pytorch_metric_learning.distances import SNRDistance
 from pytorch_metric_learning.losses import SignalToNoiseRatioContrastiveLoss
@@ -31,6 +33,10 @@ SEARCH_SPACE = {
 
 class SNR(PmlLoss):
     """Contrastive loss of SNR distances + `mean_weight` x the mean of |sum of an embedding|."""
+
+    BY_DESIGN: ClassVar = {
+        "length": "variances of the embeddings as they are",
+    }
 
     def __init__(
         self,

@@ -170,6 +170,8 @@ def train(
             value = loss(embeddings, targets[step])
             optimizer.zero_grad(set_to_none=True)
             value.backward()
+            if recipe.clip_value is not None:
+                torch.nn.utils.clip_grad_value_(parameters, recipe.clip_value)
             if recipe.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimizer.step()
@@ -255,13 +257,15 @@ def create_optimizer(
         {"params": head, "lr": recipe.lr * recipe.head_lr_factor},
         *loss_groups,
     ]
+    decay = recipe.weight_decay  # of groups that name none of their own
     optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
-    else:
+    if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+            groups, momentum=recipe.momentum, weight_decay=decay, fused=True
         )
+    else:
+        adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        optimizer = adam(groups, eps=recipe.eps, weight_decay=decay, fused=True)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

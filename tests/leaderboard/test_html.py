@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dmlbench.leaderboard import html, markdown
-from dmlbench.leaderboard.page import NOTES, Cell, Failure, Page, Row, Section, compose
+from dmlbench.leaderboard.page import NOTES, Beside, Cell, Failure, Page, Row, Section, compose
 from dmlbench.leaderboard.table import read, tabulate
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>htl</text></svg>'
@@ -80,10 +80,12 @@ def test_names_and_messages_are_text_wherever_they_stand(plot):
     section = Section(
         HOSTILE, HOSTILE, [HOSTILE], [Row(HOSTILE, cells)], [], [Failure(HOSTILE, HOSTILE, HOSTILE)]
     )
-    page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section]), plot)
+    beside = Beside([HOSTILE], [[HOSTILE]], [HOSTILE])
+    remarks = {HOSTILE: {HOSTILE: HOSTILE}}
+    page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section], beside, remarks), plot)
     parsed = Parsed(page)
     assert [tag for tag, _ in parsed.tags].count("script") == 1
-    assert "".join(parsed.text).count(HOSTILE) == 12
+    assert "".join(parsed.text).count(HOSTILE) == 18
     assert parsed.rows[1][0][1] == HOSTILE
 
 

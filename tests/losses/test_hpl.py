@@ -212,24 +212,6 @@ def test_P6_no_group_is_empty(groups, distinct):
     assert set(group) == set(range(groups))
 
 
-def test_P6_refilling_an_empty_group_leaves_no_other_empty(monkeypatch):
-    """k-means may end with empty groups, however it tries: here groups 1 and 2 are."""
-    faiss = pytest.importorskip("faiss")
-
-    class Stuck:
-        def __init__(self, *args, **options):
-            self.index = self
-
-        def train(self, points):
-            pass
-
-        def search(self, points, k):
-            return np.float32([[0.9], [0.2], [0.5], [0.1]]), np.int64([[0], [0], [0], [3]])
-
-    monkeypatch.setattr(faiss, "Kmeans", Stuck)
-    assert spherical_kmeans(np.zeros((4, 2), np.float32), 4).tolist() == [0, 1, 2, 3]
-
-
 @pytest.mark.parametrize("name", BASES)
 def test_P7_centroids_pass_their_gradient_to_the_fine_proxies(name, random):
     x, labels, proxies = random

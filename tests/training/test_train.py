@@ -167,12 +167,64 @@ def test_head_and_loss_have_learning_rates_of_their_own():
             super().__init__()
             self.trunk, self.head = nn.Linear(2, 2), nn.Linear(2, 2)
 
-    proxies = nn.Parameter(torch.zeros(3))
-    groups = [{"params": [proxies], "lr": 5.0, "weight_decay": 0.0}]
+    centers, proxies = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    groups = [
+        {"params": [centers], "lr": 7.0},
+        {"params": [proxies], "lr": 5.0, "weight_decay": 0.0},
+    ]
     recipe = Recipe(lr=0.1, head_lr_factor=10, weight_decay=0.3)
     made = create_optimizer(recipe, Model(), groups).param_groups
     assert [(group["lr"], group["weight_decay"]) for group in made] == [
         (0.1, 0.3),
         (1.0, 0.3),
+        (7.0, 0.3),
         (5.0, 0.0),
     ]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_the_optimiser_s_arithmetic_is_the_recipe_s(kind):
+    """Two steps of one weight, by the definitions: L2 in the gradient but for adamw."""
+    lr, decay, eps, momentum = 0.1, 0.3, 0.05, 0.8
+    recipe = Recipe(optimizer=kind, lr=lr, weight_decay=decay, eps=eps, momentum=momentum)
+    model = nn.Module()
+    model.trunk, model.head = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    model.double()
+    weight = model.trunk.weight
+    optimizer = create_optimizer(recipe, model, [])
+    assert all(group["fused"] for group in optimizer.param_groups)
+    expected, first, second, velocity = weight.item(), 0.0, 0.0, 0.0
+    for step, gradient in enumerate([0.5, -2.0], start=1):
+        weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+        whole = gradient if kind == "adamw" else gradient + decay * expected
+        first, second = 0.9 * first + 0.1 * whole, 0.999 * second + 0.001 * whole**2
+        velocity = momentum * velocity + whole
+        move = (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + eps)
+        shrunk = expected * (1 - lr * decay) if kind == "adamw" else expected
+        expected = shrunk - lr * (velocity if kind == "sgd" else move)
+        assert weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_clip_value_bounds_each_entry_of_the_gradients(tiny, glyphs, tmp_path):
+    """With plain SGD the first step moves a weight by lr x its gradient."""
+
+    def first_step(name, **recipe):
+        run = run_of(
+            tiny,
+            "proxy_anchor",
+            **{"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "lr": 1.0, **recipe},
+        )
+        weights = []
+        for steps in (1, 2):
+            with pytest.raises(Stopped):
+                train(run, glyphs, CPU, tmp_path / name / str(steps), stop_after(steps))
+            state = Checkpoint(tmp_path / name / str(steps), run.train_key).load()
+            weights.append(state["model"]["head.weight"])
+        return weights
+
+    free, clipped = first_step("free"), first_step("clipped", clip_value=0.01)
+    assert (free[1] - free[0]).abs().max() > 0.02
+    moved = (clipped[1] - clipped[0]).abs()
+    assert moved.max() == pytest.approx(0.01, rel=1e-3)
+    assert moved.min() < 0.01

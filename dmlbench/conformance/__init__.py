@@ -1,0 +1,1 @@
+"""What every loss must do, whatever it computes: the checks of `dmlbench check`."""

@@ -1,0 +1,167 @@
+"""Speed, and what all of it is for: no waiting for the host, one graph, and it learns."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dmlbench.conformance.check import Broken, check, raised
+from dmlbench.conformance.subject import Subject, batch
+
+FOREIGN = frozenset({"wrapped", "library"})
+OWN = frozenset({"own"})
+WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
+READS = {
+    getattr(torch.Tensor, name): name
+    for name in ("item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__")
+}
+SECONDS, EPOCHS, MOST_EPOCHS, GAIN = 30, 15, 60, 0.2
+
+
+class Waits(Exception):
+    """The host would wait for the GPU here."""
+
+
+class NoHost(TorchDispatchMode):
+    """Refuses what needs values, or shapes that follow from values, on the host."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+        if any(index is not None and index.dtype == torch.bool for index in indices):
+            raise Waits("indexing by a mask: how many rows that gives, the host must know")
+        if name == "equal" or any(word in name for word in WAITS):
+            raise Waits(f"{name}: the host must know its result")
+        return func(*args, **(kwargs or {}))
+
+
+class NoReading(TorchFunctionMode):
+    """Refuses what takes a tensor to Python without a kernel, as tolist() on a CPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func in READS:
+            raise Waits(f"Tensor.{READS[func]}(): it brings values to the host")
+        return func(*args, **(kwargs or {}))
+
+
+@check(
+    "host",
+    "forward and backward never wait for the GPU",
+    skipped=FOREIGN,
+    warned=OWN,
+    why="A GPU runs behind: Python queues work and goes on. Each value that Python asks for "
+    "empties the queue, at each step, and the loss takes longer than the network's backward.",
+    fix=".item(), bool(tensor), tensor[mask], nonzero, unique, tolist. Keep shapes fixed: masks "
+    "with torch.where or multiplication, counts with .sum().clamp(min=1), no `if` on a tensor.",
+)
+def host(subject: Subject) -> None:
+    for stage, loss in subject.stages():
+        embeddings, labels = batch()
+        embeddings.requires_grad_()
+        try:
+            with NoReading(), NoHost():
+                loss(embeddings, labels).backward()
+        except Waits as error:
+            did = f"{stage.capitalize()}, forward and backward ran under a watch on such calls."
+            raise Broken(did, raised(error).removeprefix("Waits: ")) from None
+
+
+@check(
+    "compile",
+    "torch.compile makes it one graph, of the same value",
+    skipped=FOREIGN,
+    warned=OWN,
+    why="Each break of the graph is a return to Python, and what is not one graph cannot be "
+    "captured as a CUDA graph: small kernels then wait for their launches.",
+    fix="The causes are those of `host`, and calls that torch cannot trace: numpy, scipy, print.",
+)
+def compiles(subject: Subject) -> None:
+    loss, (embeddings, labels) = subject.prepared(), batch()
+    did = "It was compiled by torch.compile(loss, backend='eager', fullgraph=True)."
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    try:
+        value = compiled(embeddings, labels)
+    except Exception as error:  # of the compiler
+        text = str(error).strip().splitlines()
+        where = [line.strip() for line in text if line.strip().startswith("File ")]
+        saw = f"{type(error).__name__}: {text[0] if text else ''} {' '.join(where[-1:])}"
+        raise Broken(did, saw) from None
+    expected = loss(embeddings, labels)
+    if not torch.isclose(value, expected, rtol=1e-5):
+        raise Broken(did, f"The value is {value:.7g}, and {expected:.7g} uncompiled.")
+
+
+@check(
+    "learns",
+    f"a toy problem is learnt within {SECONDS} s",
+    why="All other checks can be passed by a loss that leads nowhere: with the wrong sign, with "
+    "positives and negatives exchanged, with a scale that drowns the gradient.",
+    fix="Look at the sign first, then at the masks of positives and negatives, then at the size of "
+    "the gradient by that of the value.",
+)
+def learns(subject: Subject) -> str:
+    """Gaussian classes in 4 dimensions, beside 28 of louder noise; new samples are retrieved."""
+    random = np.random.default_rng(0)
+    classes, per_class, steps, size = 8, 32, 16, subject.batch_size(32)
+    means = random.normal(size=(classes, 4)) * 2
+    labels = np.arange(classes).repeat(per_class)
+
+    def sample() -> Tensor:
+        signal = means[labels] + random.normal(size=(len(labels), 4)) * 0.5
+        noise = random.normal(size=(len(labels), 28)) * 1.5
+        return torch.tensor(np.hstack([signal, noise]), dtype=torch.float32)
+
+    train, test, targets = sample(), sample(), torch.from_numpy(labels)
+
+    def recall_at_1(embeddings: Tensor) -> float:
+        unit = functional.normalize(embeddings)
+        nearest = (unit @ unit.T).fill_diagonal_(-2).argmax(dim=1)
+        return (targets[nearest] == targets).float().mean().item()
+
+    loss = subject.create(classes, 12)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(32, 12)
+
+    def embed() -> tuple[Tensor, Tensor]:
+        return functional.normalize(model(train).detach()), targets
+
+    before = after = recall_at_1(model(test).detach())
+    done, deadline = 0, time.monotonic() + SECONDS
+    optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss.param_groups(3e-3)], 3e-3)
+    for epoch in range(MOST_EPOCHS):
+        for parameter in loss.refresh(embed):
+            optimizer.state.pop(parameter, None)
+        rows = loss.batches(labels, steps, size, 0, epoch)
+        if rows is None:
+            rows = random.integers(len(labels), size=(steps, size))
+        for row in torch.from_numpy(rows):
+            optimizer.zero_grad()
+            loss(model(train[row]), targets[row]).backward()
+            optimizer.step()
+            done += 1
+            if time.monotonic() > deadline:
+                break
+        after = recall_at_1(model(test).detach())
+        learnt = after > before + GAIN and epoch + 1 >= EPOCHS
+        if learnt or time.monotonic() > deadline:
+            break
+    if not after > before + GAIN:
+        raise Broken(
+            f"A linear model was trained for {done} steps (Adam, batches of {size}) "
+            f"to find {classes} Gaussian classes in 4 of 32 dimensions.",
+            f"Recall@1 of new samples went from {before:.0%} to {after:.0%}; it should gain "
+            f"{GAIN:.0%} or more.",
+        )
+    return f"Recall@1 {before:.0%} -> {after:.0%} in {done} steps"

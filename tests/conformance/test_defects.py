@@ -1,0 +1,300 @@
+"""A loss that is broken in one way is found out by the check of that, whose message says so."""
+
+import re
+
+import pytest
+import torch
+
+from dmlbench.conformance import kit
+from dmlbench.conformance.declaration import MEANT
+from dmlbench.conformance.execution import NoHost, NoReading, Waits
+from dmlbench.conformance.subject import find
+
+FORWARD = """\
+    def forward(self, embeddings, labels):
+        {}
+
+    def compute("""
+
+# What is changed in it, which checks say so, and what they say
+BROKEN = {
+    "no header": ("Differs: nothing.", "Nothing differs.", {"header"}, "last a paragraph 'Differs"),
+    "an option without annotation": (
+        "weight: float = 1.0",
+        "weight=1.0",
+        {"options"},
+        "'weight': it has no annotation",
+    ),
+    "an option before the star": (
+        "Tensor | None = None, *",
+        "Tensor | None = None, sharpness: float = 1.0, *",
+        {"options"},
+        "sharpness: before the star",
+    ),
+    "a declaration of what cannot be meant": (
+        "class Made(Loss):",
+        "class Made(Loss):\n    BY_DESIGN = {'precision': 'so'}",
+        {"options"},
+        "what may be declared is",
+    ),
+    "a space of no option": (
+        'SEARCH_SPACE = {"temperature"',
+        'SEARCH_SPACE = {"temprature"',
+        {"search_space"},
+        "is no option; those are temperature, weight",
+    ),
+    "a space out of bounds": ('"low": 0.01', '"low": 0.0', {"search_space"}, "must be above 0"),
+    "a space upside down": ('"low": 0.01', '"low": 2.0', {"search_space"}, "is not below high"),
+    "a space that is not literal": (
+        '{"low": 0.01',
+        '{"low": float("0.01")',
+        {"search_space"},
+        "not literal",
+    ),
+    "a detached factor": (
+        "unit @ unit.T",
+        "unit @ unit.detach().T",
+        {"gradient"},
+        r"detaches \(1\) held fixed, both agree",
+    ),
+    "a wrong backward": ("+ extra", "+ _Wrong.apply(pull)", {"gradient"}, "autograd says"),
+    "arithmetic in bfloat16": (
+        "    def compute(",
+        FORWARD.format(
+            "with torch.autocast('cpu', enabled=False): return self.compute(embeddings, labels)"
+        ),
+        {"precision"},
+        "of the same numbers in float32",
+    ),
+    "one value an image": (
+        "+ extra",
+        "+ torch.zeros(1, dtype=unit.dtype)",
+        {"precision"},
+        r"shape \(1,\); it must be one number",
+    ),
+    "autocast left on": (
+        "    def compute(",
+        FORWARD.format(
+            "return self.compute(embeddings.to(torch.promote_types(torch.float32, "
+            "embeddings.dtype)), labels)"
+        ),
+        {"autocast"},
+        r"torch.autocast\('cpu'",
+    ),
+    "NaN sorted out": (
+        "unit_length(embeddings)",
+        "unit_length(torch.nan_to_num(embeddings))",
+        {"divergence"},
+        "all embeddings nan",
+    ),
+    "a mean over no positives": (
+        "positive.sum().clamp(min=1)",
+        "positive.sum()",
+        {"no_positives"},
+        "The value is nan",
+    ),
+    "a mean over no negatives": (
+        "extra = 0",
+        "extra = (cosine * negative).sum() / negative.sum()",
+        {"one_class"},
+        "20 embeddings of one class",
+    ),
+    "a bare root": (
+        "pull = ((1 - cosine) * positive).sum() / positive.sum().clamp(min=1)",
+        "pull = ((unit[:, None] - unit).square().sum(dim=2) * positive).mean()\n"
+        "        pull = (pull + (positive.sum() == 0)).sqrt()",
+        {"duplicates", "one_point"},
+        "its gradient is no number in 20 of 20 rows",
+    ),
+    "a bare deviation": (
+        "extra = 0",
+        "extra = unit.var(dim=0, unbiased=False).sum().sqrt()",
+        {"one_point"},
+        "20 times the same embedding",
+    ),
+    "a bare length": (
+        "unit_length(embeddings)",
+        "embeddings / embeddings.norm(dim=1, keepdim=True)",
+        {"zero_vectors"},
+        "every other embedding is 0",
+    ),
+    "pairs by place": (
+        "extra = 0",
+        "extra = cosine.diagonal(1).mean()",
+        {"order"},
+        "in the other order",
+    ),
+    "arithmetic with labels": (
+        "extra = 0",
+        "extra = pull * labels.double().mean().to(unit.dtype)",
+        {"numbering"},
+        "by the other numbers",
+    ),
+    "a penalty of lengths": (
+        "extra = 0",
+        "extra = 0.01 * embeddings.square().mean()",
+        {"length"},
+        "Each embedding was made longer",
+    ),
+    "a parameter that is not used": (
+        "self.weight = weight",
+        "self.weight = weight; self.bias = nn.Parameter(torch.zeros(1))",
+        {"moves"},
+        "'bias' has none",
+    ),
+    "a parameter out of groups": (
+        "list(self.parameters())",
+        "[]",
+        {"param_groups"},
+        "'proxies' is in 0 groups",
+    ),
+    "a parameter in two groups": (
+        "list(self.parameters())",
+        "2 * list(self.parameters())",
+        {"param_groups"},
+        "'proxies' is in 2 groups",
+    ),
+    "a rate of its own": ('"lr": lr', '"lr": 0.01', {"param_groups"}, "are not as 2 to 1"),
+    "a parameter that is replaced": (
+        "        return ()",
+        "        self.proxies = nn.Parameter(self.proxies.clone())\n        return ()",
+        {"refresh"},
+        "'proxies' is another object",
+    ),
+    "a parameter that is set and not named": (
+        "        return ()",
+        "        self.proxies.mul_(1.01)\n        return ()",
+        {"refresh"},
+        "has new values, and was not returned",
+    ),
+    "a tensor that stays behind": (
+        "self.weight = weight",
+        "self.weight = weight; self.axis = torch.ones(embedding_dim)",
+        {"device"},
+        r"self\.axis is a plain tensor",
+    ),
+    "a state that is lost": (
+        'self.register_buffer("epoch", torch.tensor(0))',
+        "self.epoch = 0",
+        {"state"},
+        r"Not kept, it seems: self\.epoch",
+    ),
+    "a statistic that is a tensor": (
+        "    def param_groups(",
+        "    def statistics(self):\n        return {'n': self.epoch}\n\n    def param_groups(",
+        {"statistics"},
+        r"'n' is tensor\(0\), of type Tensor",
+    ),
+    "statistics that count": (
+        "    def param_groups(",
+        "    def statistics(self):\n        self.epoch += 1\n        return {}\n\n"
+        "    def param_groups(",
+        {"statistics"},
+        "'epoch' of its state is different",
+    ),
+    "batches of every epoch alike": (
+        "default_rng([seed, epoch])",
+        "default_rng([seed])",
+        {"batches"},
+        "another epoch",
+    ),
+    "batches of another shape": (
+        "size=(steps, batch_size)",
+        "size=(steps, batch_size - 1)",
+        {"batches"},
+        r"shape \(3, 15\)",
+    ),
+    "draws from the model's generator": (
+        "random = np.random",
+        "torch.rand(1)\n        random = np.random",
+        {"batches"},
+        "global generator",
+    ),
+    "a value for the host": (
+        "self.epoch\n",
+        "self.epoch.item()\n",
+        {"host"},
+        r"made.py:\d+: scale = 1 \+ 0\.1 \* self\.epoch\.item\(\)",
+    ),
+    "a choice by a mask": (
+        "((1 - cosine) * positive).sum()",
+        "(1 - cosine)[positive].sum()",
+        {"host"},
+        "indexing by a mask",
+    ),
+    "a break of the graph": (
+        "extra = 0",
+        "extra = 0; torch._dynamo.graph_break()",
+        {"compile"},
+        "made.py",
+    ),
+    "the wrong sign": ("self.weight * pull", "-50 * pull", {"learns"}, "it should gain 20%"),
+}
+ADVICE = {"header", "host", "compile"}  # for a loss of one's own
+
+
+def test_a_good_loss_passes_all_checks(made, failures):
+    assert failures(made()) == {}
+
+
+@pytest.mark.parametrize("defect", BROKEN)
+def test_a_defect_is_found_by_its_check_alone_and_explained(defect, made, failures):
+    old, new, checks, message = BROKEN[defect]
+    found = failures(made(old, new))
+    assert found.keys() == checks, "\n".join(map(str, found.values()))
+    for name, result in found.items():
+        assert result.verdict == ("warning" if name in ADVICE else "FAILED")
+        assert {"Did", "Saw", "Why", "Fix"} <= result.lesson.keys()
+    said = " ".join(" ".join(str(result).split()) for result in found.values())
+    assert re.search(message, said), said
+
+
+def test_every_check_has_a_defect_that_it_finds():
+    found = set().union(*(checks for _, _, checks, _ in BROKEN.values()))
+    assert found == {check.name for check in kit.CHECKS}
+    assert set(MEANT) == {check.name for check in kit.CHECKS if check.may_be_meant}
+
+
+def test_a_detached_part_may_be_meant_and_a_wrong_gradient_may_not(made, failures):
+    meant = "    BY_DESIGN = {'gradient': 'one side learns'}\n    def param_groups("
+    for defect in ("a detached factor", "a wrong backward"):
+        subject = made(*BROKEN[defect][:2])
+        subject.path.write_text(subject.path.read_text().replace("    def param_groups(", meant))
+        (result,) = failures(find(str(subject.path), {})).values()
+        if "detached" in defect:
+            assert str(result).split() == ["declared", "gradient", "one", "side", "learns"]
+        else:
+            assert result.verdict == "FAILED"
+            assert "Or" not in result.lesson
+
+
+def test_what_a_loss_of_the_library_does_by_its_name_is_advice():
+    subject = find("pml.NPairsLoss", {})
+    found = {check.name: check(subject).verdict for check in kit.CHECKS}
+    assert found["order"] == "warning"
+    assert found["header"] == found["host"] == "-"
+    assert "FAILED" not in found.values()
+
+
+def test_a_loss_that_raises_is_shown_where(made, failures):
+    found = failures(made("extra = 0", "extra = 0 if len(labels) > 7 else labels[99]"))
+    assert found.keys() == {"no_positives"}
+    assert "IndexError" in found["no_positives"].lesson["Saw"]
+    assert "made.py:37: extra = 0 if" in found["no_positives"].lesson["Saw"]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.unique(),
+        lambda x: bool(x.any()),
+        lambda x: x.tolist(),
+        lambda x: x.numpy(),
+        lambda x: x.nonzero(),
+    ],
+)
+def test_the_watch_sees_what_waits_for_the_host(wait):
+    with pytest.raises(Waits), NoReading(), NoHost():
+        wait(torch.ones(3))
