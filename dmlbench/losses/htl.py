@@ -225,7 +225,7 @@ def class_statistics(
     # on the CPU, in order: equal bits in every run
     sums = torch.zeros(num_classes, embeddings.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, embeddings.cpu().double())
-    counts = labels.bincount(minlength=num_classes)
+    counts = labels.bincount(minlength=num_classes).double()  # whole numbers divide to float32
     means = sums / counts.clamp(min=1)[:, None]
     several = counts > 1
     spread = 2 * counts / (counts - 1).clamp(min=1) * (1 - means.square().sum(dim=1)).clamp(min=0)

@@ -1,3 +1,6 @@
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -42,3 +45,23 @@ def ready():
         return loss
 
     return build
+
+
+def module_beside(name):
+    """A module of this folder, by its file: the folder of the tests is not on the path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def references():
+    """The losses written as loops."""
+    return module_beside("references")
+
+
+@pytest.fixture(scope="session")
+def mutate():
+    """What puts bugs into losses, and runs their tests."""
+    return module_beside("mutate")

@@ -1,0 +1,356 @@
+"""The native losses once more: slow sums over plain numbers, written from the papers' formulas.
+
+Vectors are lists of numbers. `derivatives` differentiates by the complex step: a number moved by
+1e-100 i carries its derivative in its imaginary part, exact to rounding, without a difference of
+two values. What a loss holds constant (weights, galleries) loses its imaginary part.
+"""
+
+import cmath
+
+STEP = 1e-100
+KINK = 1e-7
+
+
+class AtKink(Exception):
+    """A hinge, or another function with a bend, is asked for its derivative there."""
+
+
+def derivatives(function, numbers):
+    """d function(numbers) / d numbers, for a list of floats and a function that gives a number."""
+    return [
+        complex(function([*numbers[:i], x + STEP * 1j, *numbers[i + 1 :]])).imag / STEP
+        for i, x in enumerate(numbers)
+    ]
+
+
+def refuse_kink(x):
+    if abs(x.real) < KINK and x.imag:
+        raise AtKink
+
+
+def positive_part(x):
+    """[x]_+"""
+    refuse_kink(x)
+    return x if x.real > 0 else 0.0
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def unit(vector):
+    length = cmath.sqrt(dot(vector, vector))
+    return [x / length for x in vector]
+
+
+def constant(vector):
+    return [x.real for x in vector]
+
+
+def mean_vector(vectors):
+    return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
+
+
+def squared_distance(a, b):
+    return sum((x - y) * (x - y) for x, y in zip(a, b, strict=True))
+
+
+def distance(a, b):
+    """Euclidean; between equal vectors 0 with slope 0."""
+    squared = squared_distance(a, b)
+    return cmath.sqrt(squared) if squared.real > 1e-14 else 0.0
+
+
+def log_sum_exp(values):
+    largest = max(x.real for x in values)
+    return largest + cmath.log(sum(cmath.exp(x - largest) for x in values))
+
+
+def softmax(values):
+    largest = max(x.real for x in values)
+    exponentials = [cmath.exp(x - largest) for x in values]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def sigmoid(x):
+    if x.real < 0:
+        return 1 - sigmoid(-x)
+    return 1 / (1 + cmath.exp(-x))
+
+
+def cross_entropy(logits, label):
+    return log_sum_exp(logits) - logits[label]
+
+
+# HTL
+
+
+def htl_statistics(images, labels):
+    """d(p, q) between classes, spread s_c of each class, and their mean d_0: loops over images."""
+    classes = range(max(labels) + 1)
+    members = [[x for x, y in zip(images, labels, strict=True) if y == c] for c in classes]
+    between = {
+        (p, q): sum(squared_distance(a, b) for a in members[p] for b in members[q])
+        / (len(members[p]) * len(members[q]))
+        for p in classes
+        for q in classes
+        if p != q
+    }
+    spread = []
+    for images_of_class in members:
+        n = len(images_of_class)
+        total = sum(squared_distance(a, b) for a in images_of_class for b in images_of_class)
+        spread.append(total / (n * n - n) if n > 1 else 0.0)
+    several = [s for s, m in zip(spread, members, strict=True) if len(m) > 1]
+    return between, spread, sum(several) / len(several) if several else 0.0
+
+
+def htl_merge_thresholds(between, classes, d_0, levels, linkage):
+    """The threshold d_l that makes two classes one node, by merging the nearest nodes in turn."""
+    reduce = {"single": min, "average": lambda values: sum(values) / len(values)}[linkage]
+    nodes, merged_at = [[c] for c in range(classes)], {}
+    for level in range(levels + 1):
+        threshold = level * (4 - d_0) / levels + d_0
+        while len(nodes) > 1:
+            gap, a, b = min(
+                (reduce([between[p, q] for p in nodes[i] for q in nodes[j]]), i, j)
+                for i in range(len(nodes))
+                for j in range(i)
+            )
+            if gap >= threshold and level < levels:  # the top level is one node
+                break
+            for p in nodes[a]:
+                for q in nodes[b]:
+                    merged_at[p, q] = merged_at[q, p] = threshold
+            nodes[b] += nodes.pop(a)
+    return merged_at
+
+
+def htl_margins(images, labels, *, beta, levels, linkage):
+    """alpha of each pair of anchor class and negative class."""
+    between, spread, d_0 = htl_statistics([unit(x) for x in images], labels)
+    between = {pair: d.real for pair, d in between.items()}
+    spread = [s.real for s in spread]
+    merged_at = htl_merge_thresholds(between, len(spread), d_0.real, levels, linkage)
+    return {(a, n): beta + threshold - spread[a] for (a, n), threshold in merged_at.items()}
+
+
+def htl(embeddings, labels, *, margins, squared):
+    """1/(2 Z) sum over all triplets of [d_ap - d_an + alpha]_+."""
+    f, far = [unit(x) for x in embeddings], squared_distance if squared else distance
+    total, triplets = 0.0, 0
+    for a, label in enumerate(labels):
+        for p, of_positive in enumerate(labels):
+            for n, of_negative in enumerate(labels):
+                if p != a and of_positive == label != of_negative:
+                    triplets += 1
+                    margin = margins[label, of_negative]
+                    total += positive_part(far(f[a], f[p]) - far(f[a], f[n]) + margin)
+    return total / (2 * max(triplets, 1))
+
+
+# SoftTriple
+
+
+def softtriple(embeddings, labels, *, centers, la, gamma, tau, margin):
+    """Cross-entropy of relaxed similarities; tau/(C K (K - 1)) times the sum of the distances."""
+    f, w = [unit(x) for x in embeddings], [[unit(x) for x in of_class] for of_class in centers]
+    total = 0.0
+    for x, y in zip(f, labels, strict=True):
+        logits = []
+        for c, of_class in enumerate(w):
+            similarity = [dot(x, center) for center in of_class]
+            share = softmax([s / gamma for s in similarity])
+            logits.append(la * (dot(share, similarity) - (margin if c == y else 0)))
+        total += cross_entropy(logits, y) / len(f)
+    k = len(w[0])
+    for of_class in w:
+        for s in range(k):
+            for t in range(s):
+                apart = cmath.sqrt(2 + 1e-5 - 2 * dot(of_class[s], of_class[t]))
+                total += tau * apart / (len(w) * k * (k - 1))
+    return total
+
+
+# RLL
+
+
+def rll(
+    embeddings,
+    labels,
+    *,
+    alpha,
+    margin,
+    negative_temperature,
+    positive_temperature,
+    positive_share,
+    negative_share,
+    pair_gradient="unit",
+    anchor_weighting="uniform",
+    gallery_grad=False,
+    weight_grad=False,
+    blocks=1,
+):
+    """Shares of L_P and L_N of each query, their mean or the authors' weighted one; added over the
+    blocks of an embedding."""
+    total, size = 0.0, len(embeddings[0]) // blocks
+    for begin in range(0, blocks * size, size):
+        f = [unit(x[begin : begin + size]) for x in embeddings]
+        gallery = f if gallery_grad else [constant(x) for x in f]
+        losses, raw = [], []
+        for i, query in enumerate(f):
+            parts = {1: ([], []), -1: ([], [])}  # hinges and exponents: positives, negatives
+            for j, other in enumerate(gallery):
+                sign = 1 if labels[j] == labels[i] else -1
+                radius = alpha - margin if sign == 1 else alpha
+                d = distance(query, other)
+                violation = positive_part(sign * (d - radius))
+                if j != i and violation.real > 0:
+                    hinges, exponents = parts[sign]
+                    half_squares = sign * (d * d - radius * radius) / 2
+                    hinges.append(violation if pair_gradient == "unit" else half_squares)
+                    temperature = positive_temperature if sign == 1 else negative_temperature
+                    exponents.append(temperature * (violation if weight_grad else violation.real))
+            pull, push = (dot(softmax(e), h) if h else 0.0 for h, e in parts.values())
+            losses.append(positive_share * pull + negative_share * push)
+            raw += [(i, exponent) for _, exponents in parts.values() for exponent in exponents]
+        if anchor_weighting == "uniform":
+            total += sum(losses) / len(losses)
+        elif raw:
+            weights = softmax([exponent for _, exponent in raw])
+            total += sum(w * losses[i] for w, (i, _) in zip(weights, raw, strict=True))
+    return total
+
+
+# Losses on proxies
+
+
+def proxy_anchor(embeddings, labels, *, proxies, alpha, delta):
+    f, pull, push, present = [unit(x) for x in embeddings], 0.0, 0.0, 0
+    for c, proxy in enumerate(unit(p) for p in proxies):
+        positives, negatives = [0.0], [0.0]
+        for x, y in zip(f, labels, strict=True):
+            s = dot(x, proxy)
+            if y == c:
+                positives.append(-alpha * (s - delta))
+            else:
+                negatives.append(alpha * (s + delta))
+        present += len(positives) > 1
+        pull += log_sum_exp(positives)
+        push += log_sum_exp(negatives)
+    return pull / present + push / len(proxies)
+
+
+def normalized_softmax(embeddings, labels, *, proxies, temperature):
+    w, total = [unit(p) for p in proxies], 0.0
+    for x, y in zip([unit(x) for x in embeddings], labels, strict=True):
+        total += cross_entropy([dot(x, proxy) / temperature for proxy in w], y)
+    return total / len(embeddings)
+
+
+def proxynca_pp(embeddings, labels, *, proxies, temperature):
+    w, total = [unit(p) for p in proxies], 0.0
+    for x, y in zip([unit(x) for x in embeddings], labels, strict=True):
+        total += cross_entropy([-squared_distance(x, proxy) / temperature for proxy in w], y)
+    return total / len(embeddings)
+
+
+def hpl(embeddings, labels, *, proxies, parents, weights, base, **learned):
+    """Fine loss + weight x loss on the groups' proxies, of each coarse level.
+
+    `parents` holds the group of each class at each of them; `learned` their proxies, by names that
+    sort; without, they are the normalised means of the normalised proxies of the level below.
+    """
+    total, below = base(embeddings, labels, proxies=proxies), list(range(len(proxies)))
+    for level, (group, weight) in enumerate(zip(parents, weights, strict=True)):
+        if learned:
+            proxies = learned[sorted(learned)[level]]
+        else:
+            one_each = [unit(p) if not isinstance(p[0], list) else hpl_mean(p) for p in proxies]
+            members = [{b for b, g in zip(below, group, strict=True) if g == k} for k in set(group)]
+            proxies = [hpl_mean([one_each[b] for b in of_group]) for of_group in members]
+        total += weight * base(embeddings, [group[y] for y in labels], proxies=proxies)
+        below = group
+    return total
+
+
+def hpl_mean(vectors):
+    return unit(mean_vector([unit(v) for v in vectors]))
+
+
+def hpl_softtriple(embeddings, labels, *, proxies, **options):
+    """A group has one centre, a class several."""
+    centers = [p if isinstance(p[0], list) else [p] for p in proxies]
+    return softtriple(embeddings, labels, centers=centers, **options)
+
+
+# Losses on ranks
+
+
+def smooth_ap(embeddings, labels, *, temperature):
+    """1 - mean over queries of AP, with sigmoids for ranks; a query is its own positive."""
+    f, total = [unit(x) for x in embeddings], 0.0
+    for i, query in enumerate(f):
+        s = [dot(query, x) for x in f]
+        positives = [j for j in range(len(f)) if labels[j] == labels[i]]
+        precision = 0.0
+        for j in positives:
+            ahead = [sigmoid((s[k] - s[j]) / temperature) if k != j else 0.0 for k in range(len(f))]
+            precision += (1 + sum(ahead[k] for k in positives)) / (1 + sum(ahead))
+        total += 1 - precision / len(positives)
+    return total / len(f)
+
+
+def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k, positives):
+    """1 - mean over queries with positives, and over k = 1, 2, 4 ..., of smooth recall."""
+    f, losses = [unit(x) for x in embeddings], []
+    for q, query in enumerate(f):
+        s = [dot(query, x) for x in f]
+        mine = [x for x in range(len(f)) if labels[x] == labels[q] and x != q]
+        mine.sort(key=lambda x: -s[x].real)
+        count, mine, further = len(mine), mine[:positives], mine[positives:]
+        if further:  # of two that tie, it is anyone's choice which is ranked
+            refuse_kink(s[mine[-1]] - s[further[0]])
+        ranks = []
+        for x in mine:
+            others = [z for z in range(len(f)) if z not in (q, x)]
+            ranks.append(1 + sum(sigmoid((s[z] - s[x]) / temperature) for z in others))
+        lists = [2**e for e in range(5) if 2**e <= largest_k]
+        if mine:
+            recall = 0.0
+            for k in lists:
+                listed = sum(sigmoid((k - rank) / list_temperature) for rank in ranks)
+                recall += listed / min(k, count) / len(lists)
+            losses.append(1 - recall)
+    return sum(losses) / max(len(losses), 1)
+
+
+# Group Loss
+
+
+def group_loss(embeddings, labels, *, weight, bias, temperature, anchors, steps):
+    """-log of the beliefs after the replicator's steps + cross-entropy of the classifier."""
+    classes, beliefs, own = range(len(bias)), [], 0.0
+    for i, (x, y) in enumerate(zip(embeddings, labels, strict=True)):
+        logits = [dot(x, w) + b for w, b in zip(weight, bias, strict=True)]
+        own += cross_entropy(logits, y) / len(labels)
+        is_anchor = labels[:i].count(y) < anchors
+        certain = [float(c == y) for c in classes]
+        beliefs.append(certain if is_anchor else softmax([z / temperature for z in logits]))
+    centred = [[v - sum(x) / len(x) for v in x] for x in embeddings]
+    similarity = [
+        [positive_part(dot(a, b) / cmath.sqrt(dot(a, a) * dot(b, b))) for b in centred]
+        for a in centred
+    ]
+    for _ in range(steps):
+        refined = []
+        for i, belief in enumerate(beliefs):
+            support = [
+                belief[c] * sum(similarity[i][j] * other[c] for j, other in enumerate(beliefs))
+                for c in classes
+            ]
+            refined.append([s / sum(support) for s in support])
+        beliefs = refined
+    for belief, y in zip(beliefs, labels, strict=True):
+        own -= cmath.log(belief[y] + 1e-12) / len(labels)
+    return own
