@@ -194,7 +194,7 @@ def test_options_that_are_handed_on_to_a_base_are_options(own):
     options = _own.describe("own_losses.sharp.Listed")
     assert options["extra"] == ["int"]
     assert options["margin"] == ["float", 0.4]
-    assert options["form"] == ["Literal['cvpr', 'tpami']", "cvpr"]
+    assert options["form"] == ["Literal['cvpr', 'tpami', 'simpler']", "cvpr"]
 
 
 def test_the_code_of_one_s_own_package_moves_the_key_of_its_loss_alone(own, monkeypatch):

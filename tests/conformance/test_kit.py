@@ -47,7 +47,7 @@ def test_a_file_of_the_zoo_is_its_loss():
     path = source.PACKAGE / "losses/hpl.py"
     subject = find(str(path), {"hierarchy": "given"})
     assert (subject.title, subject.kind) == ("hpl", "native")
-    assert len(subject.create().parent) == 7
+    assert len(subject.create().coarse[0].parent) == 7
 
 
 @pytest.fixture
