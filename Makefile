@@ -20,7 +20,7 @@ test: $(VENV)/installed
 	python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/installed
-	python -m pytest -m slow
+	python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/installed
 	ruff check .
