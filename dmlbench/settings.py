@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -216,6 +216,13 @@ class Plan(Model):
     def leaves_out(self, dataset: str, backbone: str, loss: str) -> bool:
         cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
         return any(rule.names.items() <= cell for rule in self.exclude)
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _list_of_mappings(cls, rules: Any) -> Any:
+        if not isinstance(rules, list | tuple) or not all(isinstance(r, dict) for r in rules):
+            raise ValueError(f"found {rules!r}, not a list as [{{dataset: ..., loss: ...}}]")
+        return rules
 
     @model_validator(mode="after")
     def _no_twice(self) -> Plan:

@@ -76,7 +76,11 @@ def test_a_loss_that_does_not_fit_the_recipe_is_no_problem_where_it_is_left_out(
         ({"loss": "rrl"}, r"plan\.exclude\.0\.loss: 'rrl' is not in plan\.losses\. Did you mean"),
         ({"dataset": "lettres"}, r"plan\.exclude\.0\.dataset: 'lettres' is not in plan\.datasets"),
         ({"backbone": "control_random"}, r"'control_random' is not in plan\.backbones"),
-        ({"seed": 0}, r"plan\.exclude\.0\.seed: unknown key"),
+        (
+            {"datasets": "letters"},
+            r"0\.datasets: unknown key\. Did you mean 'dataset'\? Allowed: backbone, dataset, loss",
+        ),
+        ("rll", r"plan\.exclude: found \['rll'\], not a list as \[{dataset: \.\.\., loss: "),
         ({}, r"plan\.exclude\.0: exclude needs a dataset, a backbone or a loss"),
     ],
 )

@@ -120,9 +120,11 @@ def test_the_settings_as_they_were_run_are_a_study_again(tmp_path):
 
 
 def test_a_loss_of_another_type_is_not_the_system_of_its_name():
-    assert check(losses={"softtriple": {"type": "triplet"}, **STUDY["losses"]}).remarks.systems == {}
+    assert (
+        check(losses={"softtriple": {"type": "triplet"}, **STUDY["losses"]}).remarks.systems == {}
+    )
 
 
 def test_the_fair_track_is_not_compared_with_what_is_published():
-    with pytest.raises(StudyError, match="published: only the paper track .* track: paper"):
+    with pytest.raises(StudyError, match=r"published: only the paper track .* track: paper"):
         check(track="fair", published={"softtriple_sop": "softtriple"})
