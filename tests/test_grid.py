@@ -1,4 +1,4 @@
-"""Combinations that a plan leaves out."""
+"""A plan's grid: combinations that it leaves out, settings that do not go together."""
 
 import pytest
 
@@ -107,3 +107,37 @@ def test_what_is_left_out_is_no_job_that_is_due(tmp_path, monkeypatch):
     found = due(study.check(STUDY | {"plan": plan}, "my.yaml"), tmp_path / "stores")
     assert {path.split("/")[0] for path in found.train} == {"letters"}
     assert [name.split("-")[0] for name in found.store] == ["glyphs"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "message"),
+    [
+        ({"optimizer": "sgd", "eps": 0.01}, {}, r"recipe: eps: 0\.01 is not used by .* sgd"),
+        ({"optimizer": "adam", "momentum": 0.8}, {}, r"recipe: momentum: 0\.8 .* optimizer: adam"),
+        ({"momentum": 0.8}, {}, r"recipe: momentum: 0\.8 is not used by optimizer: adamw"),
+        (
+            {"eps": 0.01},
+            {"optimizer": "sgd"},
+            r"datasets\.letters\.recipe: eps: 0\.01 .* set it back there to 1e-08",
+        ),
+        ({"optimizer": "sgd"}, {"eps": 0.01}, r"datasets\.letters\.recipe: eps: 0\.01"),
+    ],
+)
+def test_a_setting_that_the_optimiser_would_ignore_is_refused(recipe, override, message):
+    letters = {"letters": {"type": "glyphs", "recipe": override}}
+    with pytest.raises(StudyError, match=message):
+        study.check(STUDY | {"recipe": STUDY["recipe"] | recipe, "datasets": letters}, "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [
+        ({"optimizer": "sgd", "momentum": 0.8}, {}),
+        ({"eps": 0.01}, {"optimizer": "sgd", "eps": 1e-8}),
+        ({"optimizer": "sgd", "eps": 1e-8}, {}),  # as a study that is read again has it
+    ],
+)
+def test_a_setting_of_the_optimiser_or_at_its_default_is_none_to_refuse(recipe, override):
+    letters = {"letters": {"type": "glyphs", "recipe": override}}
+    changed = {"recipe": STUDY["recipe"] | recipe, "datasets": letters}
+    assert study.check(STUDY | changed, "my.yaml").runs
