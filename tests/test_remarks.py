@@ -141,5 +141,5 @@ def test_a_loss_of_another_type_is_not_the_system_of_its_name():
 
 
 def test_the_fair_track_is_not_compared_with_what_is_published():
-    with pytest.raises(StudyError, match=r"published: only the paper track .* track: paper"):
+    with pytest.raises(StudyError, match="published: only the paper track"):
         check(track="fair", published={"softtriple_sop": "softtriple"})
