@@ -244,5 +244,5 @@ def _checked(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> dic
     except ValidationError as error:
         problems = " ".join(f"--option {problem}" for problem in describe(error, model))
         missing = [str(item["loc"][0]) for item in error.errors() if item["type"] == "missing"]
-        hint = "".join(f" --option {option}=..." for option in missing)
-        raise UnusableLoss(f"{name}: {problems}{' Add' * bool(hint)}{hint}") from None
+        hint = " Add " + " ".join(f"--option {option}=..." for option in missing) if missing else ""
+        raise UnusableLoss(f"{name}: {problems}{hint}") from None

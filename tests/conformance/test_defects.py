@@ -31,6 +31,12 @@ BROKEN = {
         {"options"},
         "sharpness: before the star",
     ),
+    "a third argument that is not the parents": (
+        "parents: Tensor | None = None, *",
+        "sharpness: float | None = None, *",
+        {"options"},
+        "The third is 'sharpness'",
+    ),
     "a declaration of what cannot be meant": (
         "class Made(Loss):",
         "class Made(Loss):\n    BY_DESIGN = {'precision': 'so'}",
