@@ -15,11 +15,13 @@ pytorch-metric-learning the peer has our loss.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import io
 import multiprocessing
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -129,7 +131,8 @@ def make(setting: SimpleNamespace, images: int, form: str) -> None:
     (setting.folder / "images.csv").write_text("\n".join(lines))
     own = {"file": str(setting.folder / "images.csv"), "channels": setting.channels}
     out = setting.folder / "store"
-    pack("csv", setting.model.side, out, setting.folder, options=own, form=form)
+    with contextlib.redirect_stdout(sys.stderr):  # which leaves the table alone
+        pack("csv", setting.model.side, out, setting.folder, options=own, form=form)
 
 
 class Turns:
@@ -310,9 +313,9 @@ def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> N
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
         + ", ".join(f"{name} {found_version(name)}" for name in packages)
         + f"; {setting.model.type} at {setting.model.image_size} of {setting.model.side} pixels, "
-        f"{setting.channels} channels, batches of {batch}, Proxy Anchor, AdamW, "
-        f"{'bfloat16' if device == 'cuda' else f'{setting.recipe.cpu_threads} thread'}; store of "
-        f"{form}; files of {width} x {height}, {usable_cores()} workers of the peer's loader; "
+        f"{'gray' if setting.channels == 1 else 'colour'}, batches of {batch}, Proxy Anchor, "
+        f"AdamW, {'bfloat16' if device == 'cuda' else f'{setting.recipe.cpu_threads} thread'}; "
+        f"store of {form}; files of {width} x {height}, {usable_cores()} workers of the peer's loader; "
         f"medians of {len(mine)} turns of {setting.window} steps.\n"
     )
     print("|  | images/s | ms a step | CPU ms a step, workers too | waiting for data |")
@@ -325,7 +328,7 @@ def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> N
     print("\n| dmlbench | ratio, median of the turns | by CPU time | asked for |")
     print("| --- | ---: | ---: | ---: |")
     for what, other in {"of the limit": bare, "of the peer": theirs}.items():
-        wall, cpu, _ = (np.median(other[:, k] / mine[:, k]) if k < 2 else 0 for k in range(3))
+        wall, cpu = np.median(other[:, :2] / mine[:, :2], axis=0)
         bar = BARS[what][device]
         missed = "" if wall >= bar else " **missed**"
         print(f"| images/s, {what} | {wall:.3f}{missed} | {cpu:.3f} | >= {bar} |")

@@ -126,15 +126,17 @@ def crops(
         (B, C, side, side) uint8.
     """
     squares = np.empty((len(rows), len(images[rows[0]]), side, side), np.uint8)
+    wanted = [*zip(rows.tolist(), boxes.tolist(), strict=True)]  # quicker than arrays' elements
 
+    @torch.inference_mode()  # of small images, a tenth of the time
     def fill(places: NDArray[np.int64]) -> None:
         for place in places:
-            top, left, height, width = boxes[place]
-            # a copy, as torch takes no read-only memory
-            part = images[rows[place]][:, top : top + height, left : left + width].copy()
-            if part.shape[1:] != (side, side):
+            row, (top, left, height, width) = wanted[place]
+            part = images[row][:, top : top + height, left : left + width]
+            if (height, width) != (side, side):
+                source = torch.from_numpy(part.copy()[None])  # torch takes no read-only memory
                 part = functional.interpolate(
-                    torch.from_numpy(part[None]), (side, side), mode="bilinear", antialias=True
+                    source, (side, side), mode="bilinear", antialias=True
                 ).numpy()[0]
             squares[place] = part
 

@@ -127,13 +127,13 @@ def train(
         embeddings = embed(model, store, split.rows, device, run)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
-    def prepare(batch: tuple[int, int, NDArray[np.int64]], each: Each) -> tuple[Tensor, Tensor]:
+    def prepare(batch: tuple[int, int, NDArray[np.int64]], each: Each) -> tuple[Tensor, ...]:
         epoch, step, rows = batch
         # from 1: [seed, epoch, 0] would be the sampler's own stream
         random = np.random.default_rng([run.seed, epoch, step + 1])
         boxes, mirrored = batches.draw(store.sizes[rows], recipe.augmentation, random)
         squares = batches.crops(store, rows, boxes, run.model.image_size, each)
-        return squares, torch.from_numpy(mirrored)
+        return (squares, torch.from_numpy(mirrored)) if recipe.augmentation.flip else (squares,)
 
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
     for row in history:  # the log of the attempt that wrote them is gone
