@@ -315,8 +315,8 @@ def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> N
         + f"; {setting.model.type} at {setting.model.image_size} of {setting.model.side} pixels, "
         f"{'gray' if setting.channels == 1 else 'colour'}, batches of {batch}, Proxy Anchor, "
         f"AdamW, {'bfloat16' if device == 'cuda' else f'{setting.recipe.cpu_threads} thread'}; "
-        f"store of {form}; files of {width} x {height}, {usable_cores()} workers of the peer's loader; "
-        f"medians of {len(mine)} turns of {setting.window} steps.\n"
+        f"store of {form}; files of {width} x {height}, {usable_cores()} workers of the peer's "
+        f"loader; medians of {len(mine)} turns of {setting.window} steps.\n"
     )
     print("|  | images/s | ms a step | CPU ms a step, workers too | waiting for data |")
     print("| --- | ---: | ---: | ---: | ---: |")
