@@ -2,8 +2,8 @@
 core, the same output size. Prints a Markdown table of two comparisons:
 
 - random crops: PIL decode, resize of the short side, crop; of a store, read and crop;
-- random resized crops, as a training draws them: PIL decode, crop, resize, flip; of a store, read
-  and the training's own augmentation, on the CPU (with a GPU it is done there).
+- random resized crops, as a training draws them: PIL decode, crop, resize, flip; of a store, what
+  the training itself does on CPU.
 
     python benchmarks/store.py                       # made JPEG files of 500 x 375 pixels
     python benchmarks/store.py grocery.zip --side 128 --size 112
@@ -32,7 +32,7 @@ from PIL import Image
 from dmlbench.datasets.pack import pack
 from dmlbench.datasets.store import Store
 from dmlbench.settings import Augmentation
-from dmlbench.training.batches import augment, random_boxes
+from dmlbench.training.batches import crops, draw, floats, random_boxes
 
 BATCH = 112
 BILINEAR = Image.Resampling.BILINEAR
@@ -153,10 +153,9 @@ def crops_of_files(
 def crops_of_store(store: Store, rows: np.ndarray, seed: int, size: int) -> np.ndarray:
     """(B, 3, size, size) uint8."""
     random, batch = np.random.default_rng(seed), np.empty((len(rows), 3, size, size), np.uint8)
-    pixels, sizes = store.read(rows)
-    corners = (random.random((len(rows), 2)) * (sizes - size + 1)).astype(int)
-    for target, image, (top, left) in zip(batch, pixels, corners, strict=True):
-        target[:] = image[:, top : top + size, left : left + size]
+    corners = (random.random((len(rows), 2)) * (store.sizes[rows] - size + 1)).astype(int)
+    for target, row, (top, left) in zip(batch, rows, corners, strict=True):
+        target[:] = store[row][:, top : top + size, left : left + size]
     return batch
 
 
@@ -177,9 +176,8 @@ def resized_of_files(files: list[bytes], rows: np.ndarray, seed: int, size: int)
 
 def resized_of_store(store: Store, rows: np.ndarray, seed: int, size: int) -> torch.Tensor:
     """(B, 3, size, size) float in [0, 1]."""
-    pixels, sizes = store.read(rows)
-    random = np.random.default_rng(seed)
-    return augment(torch.from_numpy(pixels), sizes, size, Augmentation(), random)
+    boxes, mirrored = draw(store.sizes[rows], Augmentation(), np.random.default_rng(seed))
+    return floats(crops(store, rows, boxes, size), torch.from_numpy(mirrored))
 
 
 def rate(way: Way, images: int, rounds: int) -> float:

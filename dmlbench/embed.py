@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from dmlbench.datasets.decoding import Decoded, Source, decode, from_file, from_
 from dmlbench.datasets.metadata import is_zip
 from dmlbench.datasets.store import unpacked
 from dmlbench.files import MissingResult, read_result, replacing
-from dmlbench.training.batches import centre
-from dmlbench.training.train import EMBED_BATCH, autocast, set_up, to_device
+from dmlbench.training.batches import central_boxes, crops, floats
+from dmlbench.training.train import EMBED_BATCH, autocast, set_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,15 +37,6 @@ SUFFIXES = frozenset(
     }
 )
 """Of the files that are taken from a folder or a zip."""
-
-
-class Batch(NamedTuple):
-    """Some images in order, as a store gives them."""
-
-    pixels: NDArray[np.uint8]
-    """(B, C, H, W), zeros below and right of those that are smaller than the largest."""
-    sizes: NDArray[np.int64]
-    """(B, 2) height and width of each."""
 
 
 def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
@@ -78,7 +69,7 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
             np.lib.format.write_array_header_1_0(file, head)
             for batch in _batches(chunks, channels, form):
                 file.write(_embed(model, run, batch, device).tobytes())
-                progress.update(len(batch.sizes))
+                progress.update(len(batch))
         for name, values in {"path": np.array(names), "train_key": np.array(run.train_key)}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, values, allow_pickle=False)
@@ -162,8 +153,10 @@ def _row(name: str, place: Path | None) -> Row:
     return Row(name, "", (), "test", origin=str(place or ""))
 
 
-def _batches(chunks: Iterator[Decoded], channels: int, form: str) -> Iterator[Batch]:
-    """Batches of EMBED_BATCH images."""
+def _batches(
+    chunks: Iterator[Decoded], channels: int, form: str
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """EMBED_BATCH images at a time, each (C, H, W)."""
     images: list[NDArray[np.uint8]] = []
     for chunk in chunks:
         content, start = np.frombuffer(chunk.content, np.uint8), 0
@@ -173,24 +166,18 @@ def _batches(chunks: Iterator[Decoded], channels: int, form: str) -> Iterator[Ba
             images.append(unpacked(content[start:end], form, shape))
             start = end
         while len(images) >= EMBED_BATCH:
-            yield _padded(images[:EMBED_BATCH])
+            yield images[:EMBED_BATCH]
             del images[:EMBED_BATCH]
     if images:
-        yield _padded(images)
-
-
-def _padded(images: Sequence[NDArray[np.uint8]]) -> Batch:
-    sizes = np.array([image.shape[1:] for image in images], dtype=np.int64)
-    pixels = np.zeros((len(images), len(images[0]), *sizes.max(axis=0)), np.uint8)
-    for place, image, (height, width) in zip(pixels, images, sizes, strict=True):
-        place[:, :height, :width] = image
-    return Batch(pixels, sizes)
+        yield images
 
 
 @torch.no_grad()
 def _embed(
-    model: EmbeddingModel, run: Run, batch: Batch, device: torch.device
+    model: EmbeddingModel, run: Run, images: list[NDArray[np.uint8]], device: torch.device
 ) -> NDArray[np.float32]:
-    images = centre(to_device(batch.pixels, device), batch.sizes, run.model.image_size)
+    side = run.model.image_size
+    boxes = central_boxes(np.array([image.shape[1:] for image in images]), side)
+    squares = crops(images, np.arange(len(images)), boxes, side)
     with autocast(run.recipe, device):
-        return model(images).float().cpu().numpy()
+        return model(floats(squares.to(device))).float().cpu().numpy()

@@ -136,7 +136,7 @@ def test_images_fill_batches_over_the_decoder_s_chunks(go, folder, monkeypatch):
     sizes = []
 
     def note(model, run, batch, device):
-        sizes.append(len(batch.sizes))
+        sizes.append(len(batch))
         return embed_batch(model, run, batch, device)
 
     embed_batch = embed._embed

@@ -38,10 +38,10 @@ def contact_sheet(store: Store) -> Image.Image:
 
 
 def _thumbnail(store: Store, image: int) -> Image.Image:
-    pixels, ((height, width),) = store.read(np.array([image]))
+    height, width = store.sizes[image]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[0, :, top : top + side, left : left + side].transpose(1, 2, 0)
+    square = store[image][:, top : top + side, left : left + side].transpose(1, 2, 0)
     small = Image.fromarray(np.ascontiguousarray(np.broadcast_to(square, (side, side, 3))))
     return small.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 

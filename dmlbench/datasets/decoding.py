@@ -35,7 +35,7 @@ Source = bytes | Callable[[int], Image.Image]
 MODES = {1: "L", 3: "RGB"}
 LONGEST = 4
 """The long side of an image is at most so many short sides; of a longer one the middle is kept.
-(Batches are padded to their largest image: a strip of 1 x 5000 pixels would fill the memory.)"""
+(Scaled by its short side, a strip of 1 x 5000 pixels would take the space of 5000 images.)"""
 QUALITY = 95
 """Of JPEG stores, with colours at full resolution."""
 CHUNK = 32

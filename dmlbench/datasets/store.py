@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -18,12 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dmlbench.datasets import FORMAT, DatasetError, usable_cores
+from dmlbench.datasets import FORMAT, DatasetError
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
 """What reading a damaged store raises, by where the damage is."""
-DECODERS = 8
-"""Threads that decode the JPEG files of a batch, at most."""
 
 
 class Split(NamedTuple):
@@ -63,10 +60,11 @@ class Columns(Mapping[str, NDArray[Any]]):
 
 
 class Store:
-    """The images of a data set at one size, with their index.
+    """The images of a data set at one size, with their index: `store[row]` is an image, (channels,
+    height, width) uint8, and `sizes[row]` its height and width.
 
-    Pixels lie on disk as (channels, height, width), so a batch is gathered as a network reads it.
-    Raises DatasetError when `path` holds no complete store.
+    An image of a store of pixels is a view of the mapped file: of a part of it only that part is
+    read. Raises DatasetError when `path` holds no complete store.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -81,15 +79,16 @@ class Store:
             self.index = Columns(self.path / "index.parquet")
             """index.parquet, in the order of the ids."""
             columns = [self.index[name] for name in ("height", "width")]
-            self._sizes = np.stack(columns, axis=1).astype(np.int64)
+            self.sizes = np.stack(columns, axis=1).astype(np.int64)
+            """(N, 2) heights and widths."""
             self._offsets = self.index["offset"]
             self.channels: int = self.manifest["channels"]
             # a plain array, as indexing a memmap costs more
             self._content = np.asarray(np.memmap(self.path / "images.bin", np.uint8, mode="r"))
-            self._encoded: bool = self.manifest["store"] == "jpeg"
-            lengths = self.index["bytes"] if self._encoded else self._sizes.prod(1) * self.channels
+            encoded = self.manifest["store"] == "jpeg"
+            lengths = self.index["bytes"] if encoded else self.sizes.prod(1) * self.channels
             self._ends = self._offsets + lengths
-            if not self.manifest["images"] == len(self._sizes) or (
+            if not self.manifest["images"] == len(self.sizes) or (
                 max(self._ends) != len(self._content)
             ):
                 raise ValueError("its files do not belong together")
@@ -98,14 +97,12 @@ class Store:
                 f"{self.path}: no complete store of a data set: {error}. "
                 f"Delete the folder and ask again."
             ) from error
-        self.uniform = bool((self._sizes == self._sizes[0]).all())
-        """Whether all images have the same height and width."""
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.path,)  # another process maps the file and gets no copy
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self.sizes)
 
     @cached_property
     def protocols(self) -> Columns:
@@ -145,27 +142,9 @@ class Store:
             np.stack(parents) if parents else None,
         )
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Images of `rows`: (B, C, H, W) uint8, with zeros below and right of those that are
-        smaller than the batch's largest, and the height and width of each, (B, 2)."""
-        sizes = self._sizes[rows]
-        if self.uniform and not self._encoded:
-            shape = (self.channels, *self._sizes[0])
-            return self._content.reshape(-1, *shape)[self._offsets[rows] // math.prod(shape)], sizes
-        images = (self._decoders.map if self._encoded else map)(self._image, rows)
-        batch = np.zeros((len(rows), self.channels, *sizes.max(axis=0)), np.uint8)
-        for place, image, (height, width) in zip(batch, images, sizes, strict=True):
-            place[:, :height, :width] = image
-        return batch, sizes
-
-    def _image(self, row: int) -> NDArray[np.uint8]:
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
         content = self._content[self._offsets[row] : self._ends[row]]
-        return unpacked(content, self.manifest["store"], (self.channels, *self._sizes[row]))
-
-    @cached_property
-    def _decoders(self) -> ThreadPoolExecutor:
-        # Pillow lets other threads run while it decodes
-        return ThreadPoolExecutor(min(DECODERS, usable_cores()))
+        return unpacked(content, self.manifest["store"], (self.channels, *self.sizes[row]))
 
 
 def unpacked(

@@ -21,6 +21,7 @@ from torch.nn import functional
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.losses import create_loss
 from dmlbench.training import batches
+from dmlbench.training.ahead import Each, inputs
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.progress import Progress
 from dmlbench.training.state import Stopped
@@ -128,6 +129,14 @@ def train(
             raise Diverged(f"the embeddings are no numbers after step {done}", history)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
+    def prepare(batch: tuple[int, int, NDArray[np.int64]], each: Each) -> tuple[Tensor, ...]:
+        epoch, step, rows = batch
+        # from 1: [seed, epoch, 0] would be the sampler's own stream
+        random = np.random.default_rng([run.seed, epoch, step + 1])
+        boxes, mirrored = batches.draw(store.sizes[rows], recipe.augmentation, random)
+        squares = batches.crops(store, rows, boxes, run.model.image_size, each)
+        return (squares, torch.from_numpy(mirrored)) if recipe.augmentation.flip else (squares,)
+
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
     for row in history:  # the log of the attempt that wrote them is gone
         progress.epoch(row, recipe.epochs)
@@ -156,8 +165,10 @@ def train(
                 run.seed,
                 epoch,
             )
+        rows = rows[done % steps :]  # after a resume, the epoch's rest
         targets = torch.from_numpy(split.labels[rows]).to(device)
-        for step in range(done % steps, steps):
+        chosen = [(epoch, step, split.rows[row]) for step, row in enumerate(rows, done % steps)]
+        for target, squares in zip(targets, inputs(prepare, chosen, device), strict=True):
             if reason := stop():
                 if done > first:  # a save is progress, and there must have been some
                     save()
@@ -165,17 +176,12 @@ def train(
                 raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
             if checkpoint.due():
                 save()
-            pixels, sizes = store.read(split.rows[rows[step]])
-            # from 1: [seed, epoch, 0] would be the sampler's own stream
-            random = np.random.default_rng([run.seed, epoch, step + 1])
-            images = batches.augment(
-                to_device(pixels, device), sizes, run.model.image_size, recipe.augmentation, random
-            )
+            images = batches.floats(*squares)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
             with autocast(recipe, device):
                 embeddings = model(images, train_trunk=done >= recipe.warmup_steps)
-            value = loss(embeddings, targets[step])
+            value = loss(embeddings, target)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             if recipe.clip_value is not None:
@@ -222,14 +228,18 @@ def embed(
     model: EmbeddingModel, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
 ) -> NDArray[np.float32]:
     """Embeddings (len(rows), dim) of images by the test transform; the model is in eval mode."""
-    embeddings = np.empty((len(rows), run.model.dim), dtype=np.float32)
-    for first in range(0, len(rows), EMBED_BATCH):
-        part = slice(first, first + EMBED_BATCH)
-        pixels, sizes = store.read(rows[part])
-        images = batches.centre(to_device(pixels, device), sizes, run.model.image_size)
+
+    def prepare(part: NDArray[np.int64], each: Each) -> tuple[Tensor]:
+        boxes = batches.central_boxes(store.sizes[part], run.model.image_size)
+        return (batches.crops(store, part, boxes, run.model.image_size, each),)
+
+    embeddings = torch.empty((len(rows), run.model.dim), device=device)
+    parts = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
+    places = embeddings.split(EMBED_BATCH)
+    for place, squares in zip(places, inputs(prepare, parts, device), strict=True):
         with autocast(run.recipe, device):
-            embeddings[part] = model(images).float().cpu().numpy()
-    return embeddings
+            place.copy_(model(batches.floats(*squares)))
+    return embeddings.cpu().numpy()
 
 
 def set_up(recipe: Recipe, device: torch.device) -> None:
@@ -239,13 +249,6 @@ def set_up(recipe: Recipe, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    images = torch.from_numpy(pixels)
-    if device.type == "cuda":
-        return images.pin_memory().to(device, non_blocking=True)
-    return images
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

@@ -236,8 +236,7 @@ def pack_made(
                 (shown / file).rename(folder / file)
         pack(name, side, folder / "store", folder, checksums)
         store = Store(folder / "store")
-        _, sizes = store.read(np.arange(len(store)))
-        assert set(sizes.min(axis=1).tolist()) == {side}
+        assert set(store.sizes.min(axis=1).tolist()) == {side}
         return store
 
     return pack_them

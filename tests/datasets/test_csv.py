@@ -103,8 +103,7 @@ def test_folder_zip_and_zip_beside_the_csv_give_the_same_store(tmp_path):
     assert (train.class_names, test.class_names) == (["Fuji", "Gala"], ["Anjou", "Conference"])
     assert train.parents.tolist() == test.parents.tolist() == [[0, 0]]
     assert store.index["path"].tolist() == sorted(row.partition(",")[0] for row in twin_rows())
-    pixels, _ = store.read(np.arange(12))
-    for image, path in zip(pixels, store.index["path"], strict=True):
+    for image, path in zip(store, store.index["path"], strict=True):
         assert (image == np.reshape(colour(path), (3, 1, 1))).all()
 
 
@@ -419,8 +418,8 @@ def test_channels_are_the_declared_ones_whatever_the_images_are(tmp_path):
     gray = packed(tmp_path / "gray", file, channels=1)
     assert (gray.channels, packed(tmp_path / "colour", file).channels) == (1, 3)
     value = np.asarray(Image.new("RGB", (1, 1), colour("x")).convert("L"))[0, 0]
-    read, _ = gray.read(np.array([3, 5]))  # a palette of few colours gives others
-    assert np.abs(read.astype(int) - value).max() <= 1
+    for image in (gray[3], gray[5]):  # a palette of few colours gives others
+        assert np.abs(image.astype(int) - value).max() <= 1
 
 
 def test_an_image_stands_as_its_camera_was_held(tmp_path):
@@ -428,8 +427,7 @@ def test_an_image_stands_as_its_camera_was_held(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     (tmp_path / "Apple/Fuji_0.png").write_bytes(encode("x", (8, 6), kind="JPEG", exif=exif))
-    _, sizes = packed(tmp_path / "store", file).read(np.array([0, 1]))
-    assert sizes.tolist() == [[8, 6], [6, 8]]
+    assert packed(tmp_path / "store", file).sizes[:2].tolist() == [[8, 6], [6, 8]]
 
 
 def test_the_facts_are_kept_until_the_file_is_touched(tmp_path, cache, monkeypatch):

@@ -83,7 +83,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(glyphs: Store, tmp_p
 
 
 def test_no_image_is_blank_or_cut_off(glyphs: Store):
-    pixels, _ = glyphs.read(np.arange(len(glyphs)))
+    pixels = np.stack([*glyphs])
     assert pixels.max(axis=(1, 2, 3)).min() > 200
     border = np.ones((32, 32), bool)
     border[1:-1, 1:-1] = False
@@ -92,7 +92,7 @@ def test_no_image_is_blank_or_cut_off(glyphs: Store):
 
 def test_classes_can_be_told_apart_by_their_pixels(glyphs: Store):
     """A nearest mean over the first copies finds the second ones: the letters are really there."""
-    pixels, _ = glyphs.read(np.arange(len(glyphs)))
+    pixels = np.stack([*glyphs])
     labels = glyphs.index["label"]
     second = np.char.endswith(glyphs.index["path"].astype(str), "-1")
     vectors = pixels.reshape(len(pixels), -1).astype(np.float32)

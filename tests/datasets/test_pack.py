@@ -109,7 +109,7 @@ def test_a_killed_packing_leaves_no_store_and_no_process_and_the_next_one_goes_o
         [*command, "finish"], check=True, timeout=40, capture_output=True, text=True
     )
     assert re.search(r"goes on after \d+ images", run.stdout)
-    assert Store(out).read(np.arange(200))[0][:, 0, 0, 0].tolist() == list(range(200))
+    assert [image[0, 0, 0] for image in Store(out)] == list(range(200))
     assert not (out / "partial").exists()
 
 
@@ -170,7 +170,7 @@ def test_the_index_and_the_protocol_say_what_the_rows_said(
         "offset": [16 * arrived[path] for path in ("a1", "b1", "b2", "c1")],
         "digest": [digest(16 * bytes([arrived[path]])) for path in ("a1", "b1", "b2", "c1")],
     }
-    assert store.read(np.arange(4))[0][:, 0, 0, 0].tolist() == [1, 0, 3, 2]
+    assert [image[0, 0, 0] for image in store] == [1, 0, 3, 2]
     protocol = pq.read_table(store.path / "protocols.parquet").to_pydict()
     assert protocol == {
         "protocol": ["zero_shot"] * 2,
@@ -277,7 +277,7 @@ def test_an_open_store_keeps_what_it_holds_when_the_folder_is_packed_anew(
     opened = pack_images(some_images(), 4, tmp_path / "store")
     renamed = [(row._replace(path=f"new {row.path}"), image) for row, image in some_images()]
     pack_images(renamed, 2, opened.path)
-    assert opened.read(np.arange(4))[0][:, 0, 3, 3].tolist() == [1, 0, 3, 2]
+    assert [image[0, 3, 3] for image in opened] == [1, 0, 3, 2]
     assert opened.index["path"].tolist() == ["a1", "b1", "b2", "c1"]
 
 
@@ -525,7 +525,7 @@ def test_how_many_strips_were_cut_is_noted(
     ]
     store = pack_images(images, 4, tmp_path / "store")
     assert store.manifest["cut"] == 2
-    assert store.read(np.arange(3))[1].tolist() == [[4, 4], [4, 16], [16, 4]]
+    assert store.sizes.tolist() == [[4, 4], [4, 16], [16, 4]]
 
 
 @pytest.mark.parametrize(

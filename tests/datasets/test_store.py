@@ -49,34 +49,10 @@ def test_images_of_any_size_come_back_as_pillow_decodes_them(
         expected.append(np.asarray(shrunk).reshape(size[1], size[0], channels).transpose(2, 0, 1))
     with tempfile.TemporaryDirectory() as folder:
         store = pack_images(images, 5, Path(folder) / "store", channels)
-        rows = rng.integers(0, len(sizes), 10)
-        pixels, found = store.read(rows)
-    assert store.uniform == (len({image.shape for image in expected}) == 1)
-    assert pixels.dtype == np.uint8
-    assert pixels.shape[2:] == tuple(np.max([expected[row].shape[1:] for row in rows], axis=0))
-    for image, row, (height, width) in zip(pixels, rows, found, strict=True):
-        assert (height, width) == expected[row].shape[1:]
-        np.testing.assert_array_equal(image[:, :height, :width], expected[row])
-        assert not image[:, height:].any()
-        assert not image[:, :, width:].any()
-
-
-def test_a_batch_is_padded_to_its_own_largest_image(
-    pack_images: Callable[..., Store], png: Callable[[np.ndarray], bytes], tmp_path: Path
-):
-    shapes = [(4, 4), (4, 9), (7, 4)]
-    images = [
-        (Row(f"{i}", f"{i}", (), "test"), png(np.full(shape, i + 1, np.uint8)))
-        for i, shape in enumerate(shapes)
-    ]
-    store = pack_images(images, 4, tmp_path / "store")
-    assert not store.uniform
-    assert store.read(np.array([0, 2]))[0].shape == (2, 1, 7, 4)
-    assert store.read(np.array([1, 1]))[0].shape == (2, 1, 4, 9)
-    pixels, sizes = store.read(np.array([2, 1]))
-    assert pixels.shape == (2, 1, 7, 9)
-    assert sizes.tolist() == [[7, 4], [4, 9]]
-    assert pixels.sum(axis=(1, 2, 3)).tolist() == [3 * 28, 2 * 36]
+        for image, size, right in zip(store, store.sizes, expected, strict=True):
+            assert image.dtype == np.uint8
+            assert tuple(size) == right.shape[1:]
+            np.testing.assert_array_equal(image, right)
 
 
 def test_a_split_has_its_own_images_and_dense_labels_and_parents(glyphs: Store):
@@ -166,23 +142,20 @@ def test_what_is_no_whole_store_is_refused(glyphs: Store, tmp_path: Path):
     refused("")
 
 
-def test_images_are_read_only_on_disk_and_a_batch_is_the_callers(glyphs: Store):
+def test_an_image_is_a_read_only_view_of_the_file(glyphs: Store):
     with pytest.raises(ValueError, match="read-only"):
-        glyphs._content[0] = 1
-    pixels, sizes = glyphs.read(np.array([5, 5]))
-    pixels[:] = 255
-    assert sizes.tolist() == [[32, 32]] * 2
-    assert (glyphs.read(np.array([5]))[0] != 255).any()
+        glyphs[5][:] = 255
+    assert np.shares_memory(glyphs[5], glyphs._content)
 
 
 def test_another_process_gets_the_path_and_not_the_pixels(glyphs: Store):
     assert len(pickle.dumps(glyphs)) < 1000
     again = pickle.loads(pickle.dumps(glyphs))
-    np.testing.assert_array_equal(again.read(np.arange(3))[0], glyphs.read(np.arange(3))[0])
+    np.testing.assert_array_equal(np.stack([*again]), np.stack([*glyphs]))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_store_of_jpeg_files_gives_nearly_the_same_pixels_and_padding(
+def test_a_store_of_jpeg_files_gives_nearly_the_same_pixels(
     pack_images: Callable[..., Store],
     png: Callable[[np.ndarray], bytes],
     tmp_path: Path,
@@ -198,14 +171,12 @@ def test_a_store_of_jpeg_files_gives_nearly_the_same_pixels_and_padding(
         pack_images(images[::-1], 40, tmp_path / form, channels, form=form)
         for form in ("pixels", "jpeg")
     )
-    rows = np.array([2, 0, 1, 0])
-    (expected, sizes), (found, same) = pixels.read(rows), jpeg.read(rows)
-    np.testing.assert_array_equal(sizes, same)
-    assert (found.dtype, found.shape) == (np.uint8, expected.shape)
-    assert np.abs(found.astype(int) - expected).max() <= 6
-    assert not found[1, :, 40:].any()
+    np.testing.assert_array_equal(pixels.sizes, jpeg.sizes)
     again = pickle.loads(pickle.dumps(jpeg))
-    np.testing.assert_array_equal(again.read(rows)[0], found)
+    for expected, found, same in zip(pixels, jpeg, again, strict=True):
+        assert (found.dtype, found.shape) == (np.uint8, expected.shape)
+        assert np.abs(found.astype(int) - expected).max() <= 6
+        np.testing.assert_array_equal(same, found)
 
 
 def test_images_of_one_size_are_found_by_their_offsets(
@@ -215,8 +186,7 @@ def test_images_of_one_size_are_found_by_their_offsets(
         (Row(f"{9 - i}", "c", (), "train"), png(np.full((4, 4), i, np.uint8))) for i in range(9)
     ]
     store = pack_images(images, 4, tmp_path / "store")
-    assert store.uniform
-    assert store.read(np.array([0, 3, 8]))[0][:, 0, 3, 3].tolist() == [8, 5, 0]
+    assert [store[row][0, 3, 3] for row in (0, 3, 8)] == [8, 5, 0]
 
 
 def test_columns_are_read_when_they_are_asked_for(glyphs: Store):

@@ -1,12 +1,14 @@
 """Batches are drawn by (seed, epoch) alone; crops follow torchvision's distribution and pixels."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import center_crop, resized_crop
+from torchvision.transforms.v2.functional import center_crop, resized_crop
 
 from dmlbench.settings import Augmentation
 from dmlbench.training import batches
@@ -102,38 +104,76 @@ def test_an_image_too_long_for_any_crop_falls_back_to_the_centre_as_torchvision_
         assert tuple(box) == params
 
 
-def test_a_crop_has_the_pixels_of_torchvision_s_bilinear_resize():
-    image = torch.randint(0, 256, (1, 3, 40, 50), dtype=torch.uint8)
-    box = (3, 7, 21, 30)
-    ours = batches.crop(image, np.array([[40, 50]]), np.array([box], float), np.array([False]), 32)
-    theirs = resized_crop(image.float() / 255, *box, [32, 32], antialias=False)
-    # at the border of a crop ours sees its image's next pixel, theirs repeats the last
-    assert torch.allclose(ours[..., 1:-1, 1:-1], theirs[..., 1:-1, 1:-1], atol=1e-5)
+@given(
+    st.lists(st.tuples(st.integers(20, 90), st.integers(20, 90)), min_size=1, max_size=12),
+    st.sampled_from([1, 3]),
+    st.integers(2, 70),
+    st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_batch_of_crops_has_the_bytes_of_torchvision_s_resized_crop(sizes, channels, side, seed):
+    random = np.random.default_rng(seed)
+    images = [random.integers(0, 256, (channels, *size), np.uint8) for size in sizes]
+    rows = random.integers(0, len(images), 15)
+    boxes, _ = batches.draw(np.array(sizes)[rows], Augmentation(crop_scale=(0.05, 1)), random)
+    ours = batches.crops(images, rows, boxes, side)
+    assert ours.shape == (15, channels, side, side)
+    for crop, row, box in zip(ours, rows, boxes.tolist(), strict=True):
+        theirs = resized_crop(torch.from_numpy(images[row]), *box, [side, side], antialias=True)
+        assert torch.equal(crop, theirs)
 
 
-def test_a_flip_mirrors_left_and_right_only():
-    image = torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8)
-    box = np.array([[0, 0, 16, 16]], float)
-    size = np.array([[16, 16]])
-    plain = batches.crop(image, size, box, np.array([False]), 16)
-    mirrored = batches.crop(image, size, box, np.array([True]), 16)
-    assert torch.allclose(mirrored, plain.flip(-1), atol=1e-6)
-    assert torch.allclose(plain * 255, image.float(), atol=1e-3)
+@given(
+    st.integers(5, 40), st.tuples(st.integers(0, 30), st.integers(0, 30)), st.sampled_from([1, 3])
+)
+@settings(max_examples=60, deadline=None)
+def test_the_test_transform_is_the_centre_crop(side, more, channels):
+    size = side + more[0], side + more[1]
+    image = np.random.default_rng(0).integers(0, 256, (channels, *size), np.uint8)
+    boxes = batches.central_boxes(np.array([size]), side)
+    ours = batches.crops([image], np.array([0]), boxes, side)
+    assert torch.equal(ours[0], center_crop(torch.from_numpy(image), [side, side]))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 40), (47, 32)])
-def test_the_test_transform_is_the_centre_crop(size):
-    image = torch.randint(0, 256, (1, 1, *size), dtype=torch.uint8)
-    ours = batches.centre(image, np.array([size]), 32)
-    assert torch.allclose(ours * 255, center_crop(image, [32, 32]).float(), atol=1e-3)
-
-
-def test_the_padding_of_a_batch_is_never_seen():
-    images = torch.full((2, 1, 40, 60), 0, dtype=torch.uint8)
-    images[0, :, :20, :30] = 200
-    images[1] = 200
-    sizes = np.array([[20, 30], [40, 60]])
+def test_crops_are_the_same_by_any_number_of_threads(glyphs):
     random = np.random.default_rng(0)
-    for _ in range(20):
-        out = batches.augment(images, sizes, 16, Augmentation(crop_scale=(0.1, 1)), random)
-        assert torch.allclose(out * 255, torch.tensor(200.0), atol=1e-3)
+    rows = random.permutation(len(glyphs))[:101]
+    boxes, _ = batches.draw(glyphs.sizes[rows], Augmentation(), random)
+    alone = batches.crops(glyphs, rows, boxes, 24)
+    for threads in (1, 3, 20):
+        with ThreadPoolExecutor(threads) as pool:
+            assert torch.equal(batches.crops(glyphs, rows, boxes, 24, pool.map), alone)
+
+
+def test_an_image_that_cannot_be_read_stops_the_batch():
+    class Damaged(Exception):
+        pass
+
+    class Images:
+        def __getitem__(self, row):
+            if row == 7:
+                raise Damaged
+            return np.zeros((1, 9, 9), np.uint8)
+
+    boxes = np.tile([0, 0, 9, 9], (12, 1))
+    with ThreadPoolExecutor(2) as pool:
+        for each in (map, pool.map):
+            with pytest.raises(Damaged):
+                batches.crops(Images(), np.arange(12), boxes, 4, each)
+
+
+def test_half_of_the_images_are_mirrored_and_none_where_that_is_off():
+    sizes, random = np.full((4000, 2), 8), np.random.default_rng(0)
+    _, mirrored = batches.draw(sizes, Augmentation(), random)
+    assert abs(mirrored.mean() - 0.5) < 0.03
+    _, mirrored = batches.draw(sizes, Augmentation(flip=False), random)
+    assert not mirrored.any()
+
+
+def test_a_flip_mirrors_left_and_right_of_its_own_images_only():
+    squares = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    plain = batches.floats(squares)
+    assert torch.equal(plain, squares.float() / 255)
+    mirrored = batches.floats(squares, torch.tensor([False, True, False]))
+    assert torch.equal(mirrored[1], plain[1].flip(-1))
+    assert torch.equal(mirrored[::2], plain[::2])

@@ -1,16 +1,23 @@
 """A training ends with the same bits however often it was interrupted."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmlbench import study
+from dmlbench.conformance.execution import READS, WAITS
 from dmlbench.losses import list_losses
 from dmlbench.settings import Recipe
+from dmlbench.training import progress
 from dmlbench.training import train as training
+from dmlbench.training.ahead import ahead
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.state import Stopped
 from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
@@ -54,6 +61,74 @@ def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path,
     assert also.artefact() == learnt.artefact()
     assert [row["loss"] for row in parts] == [row["loss"] for row in history]
     assert [row["step"] for row in parts] == [steps, 2 * steps, 3 * steps]
+
+
+def made_by_threads(prepare, keys, device):
+    """The inputs as for a GPU, but for the copies."""
+    with ThreadPoolExecutor(3) as pool:
+        yield from ahead(lambda key: prepare(key, pool.map), keys)
+
+
+def test_batches_made_ahead_by_threads_give_the_same_bits(tiny, glyphs, tmp_path, monkeypatch):
+    run = run_of(tiny, "htl", epochs=2)  # it embeds the training set, and chooses its batches
+    expected = embeddings_of(train(run, glyphs, CPU, tmp_path / "one", never)[0], run, glyphs)
+    monkeypatch.setattr(training, "inputs", made_by_threads)
+    threads = set(threading.enumerate())
+    for stop in (3, 9):
+        with pytest.raises(Stopped):
+            train(run, glyphs, CPU, tmp_path / "many", stop_after(stop))
+        assert set(threading.enumerate()) == threads
+    model = train(run, glyphs, CPU, tmp_path / "many", never)[0]
+    assert np.array_equal(embeddings_of(model, run, glyphs), expected)
+    assert set(threading.enumerate()) == threads
+
+
+class Readings:
+    """Counts what would wait for a GPU, by the thread that runs the loop."""
+
+    def __init__(self):
+        counts = self.counts = []
+
+        class Kernels(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                name = func.overloadpacket.__name__
+                counts.extend([name] if name == "equal" or any(w in name for w in WAITS) else [])
+                return func(*args, **(kwargs or {}))
+
+        class Methods(TorchFunctionMode):
+            def __torch_function__(self, func, types, args=(), kwargs=None):
+                counts.extend([READS[func]] if func in READS else [])
+                return func(*args, **(kwargs or {}))
+
+        self.modes = Kernels(), Methods()
+
+    def __enter__(self):
+        for mode in self.modes:
+            mode.__enter__()
+        return self.counts
+
+    def __exit__(self, *error):
+        for mode in reversed(self.modes):
+            mode.__exit__(*error)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_no_step_waits_for_the_device(tiny, glyphs, tmp_path, monkeypatch, optimizer):
+    """What is read is read once an epoch, however many steps that has."""
+    monkeypatch.setattr(training, "inputs", made_by_threads)
+    monkeypatch.setattr(progress, "EVERY", float("inf"))
+    monkeypatch.setattr(Checkpoint, "due", lambda self: False)
+    counts = {}
+    for batch_size in (48, 24):
+        recipe = {"batch_size": batch_size, "clip_norm": 1.0, "clip_value": 1.0}
+        run = run_of(tiny, "proxy_anchor", optimizer=optimizer, schedule="cosine", **recipe)
+        with Readings() as found:
+            _, _, history = train(run, glyphs, CPU, tmp_path / str(batch_size), never)
+        counts[history[-1]["step"]] = found
+    assert len(counts) == 2
+    few, many = counts.values()
+    assert few == many
+    assert 0 < len(few) < 20
 
 
 def test_seeds_differ_and_a_seed_repeats(tiny, glyphs, tmp_path):
