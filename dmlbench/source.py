@@ -24,7 +24,7 @@ NO_NUMBERS = frozenset(
     for name in (
         *("files", "installed", "problems", "source", "datasets", "losses"),
         "backbones.weights",
-        *("training.checkpoint", "training.progress", "training.state"),
+        *("training.ahead", "training.checkpoint", "training.progress", "training.state"),
     )
 )
 """Modules that training and evaluation import and that make no number: files, names, messages,
