@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import yaml
+
 from dmlbench.cost import Job
-from dmlbench.problems import StudyError
 from dmlbench.run import Run
 from dmlbench.settings import Plan
 from dmlbench.status import duration
@@ -56,8 +57,8 @@ class Proposal:
             lines.append(f"  seeds: [{seeds}]  # saves {duration(saved)}")
         if excluded := [drop for drop in self.drops if "seed" not in drop.what]:
             lines.append("  exclude:")
-            lines += [f"    - {_mapping(rule.names)}" for rule in plan.exclude]
-            lines += [f"    - {_mapping(d.what)}  # saves {duration(d.saves)}" for d in excluded]
+            lines += [f"    - {_entry(rule.names)}" for rule in plan.exclude]
+            lines += [f"    - {_entry(d.what)}  # saves {duration(d.saves)}" for d in excluded]
         return lines
 
 
@@ -65,12 +66,12 @@ def parse(text: str) -> float:
     """Seconds of `90m`, `40h`, `1.5d`.
 
     Raises:
-        StudyError: it is no such thing.
+        ValueError: it is no such thing.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text, re.ASCII)
     if not match or not float(match[1]):
-        said = "is no time: it takes a number above 0 and a unit, m, h or d, as 90m, 40h, 2d."
-        raise StudyError("--budget", [f"'{text}' {said}"])
+        needed = "a number above 0 and its unit, m, h or d, as in 90m, 40h, 2d"
+        raise ValueError(f"'{text}' is no time, which is {needed}")
     return float(match[1]) * UNITS[match[2]]
 
 
@@ -118,5 +119,6 @@ def _saves(
     return saves
 
 
-def _mapping(names: dict[str, str] | dict[str, str | int]) -> str:
-    return "{" + ", ".join(f"{axis}: {name}" for axis, name in names.items()) + "}"
+def _entry(names: Mapping[str, str | int]) -> str:
+    """As a study file has it."""
+    return yaml.safe_dump(dict(names), default_flow_style=True, sort_keys=False, width=999).strip()

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpus", type=_count, help="how many there will be; else those found here")
     plan.add_argument(
         "--budget",
+        type=_time,
         metavar="TIME",
         help="what to leave out so that it takes so many hours of GPUs, or of cores: 90m, 40h, 2d",
     )
@@ -141,20 +142,20 @@ def _data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     from dmlbench import study
-    from dmlbench.budget import parse
     from dmlbench.plan import show_diff, show_plan
     from dmlbench.speeds import measure
     from dmlbench.workflow import look_for_images
 
-    budget = None if options.budget is None else parse(options.budget)
     found, stores = study.read(options.study), data_folder() / "stores"
     look_for_images(found, stores)
     if options.probe:
         measure(found.runs.values())
     if options.diff:
+        if options.gpus or options.budget:
+            raise StudyError("--diff", ["it says what is due and why, and takes no other option."])
         show_diff(found, stores)
     else:
-        show_plan(found, stores, options.gpus, budget)
+        show_plan(found, stores, options.gpus, options.budget)
     return 0
 
 
@@ -356,6 +357,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return int(text)
+
+
+def _time(text: str) -> float:
+    """Seconds."""
+    from dmlbench.budget import parse
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _use_threads(count: int) -> None:

@@ -174,7 +174,7 @@ def _cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Speeds)
         split: round((known[split] or {}).get(split, 0) * part.data.class_fraction)
         for split, part in of.items()
     }
-    scoring, tested = speeds.of_scoring(run), sizes["test"]
+    tested = sizes["test"]
     return _Cell(
         run=run,
         work=training_work(run, sizes["train"], tested) if run.trains else Work(0, tested),
@@ -182,7 +182,7 @@ def _cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Speeds)
         speed=speeds.of_model(run),
         rate=speeds.of_training(run),
         beside=speeds.beside_training(run),
-        scoring=scoring.seconds(tested) if scoring else None,
+        scoring=speeds.scoring(run, tested),
     )
 
 

@@ -22,7 +22,7 @@ def show_plan(
     `devices` GPUs, and what to leave out so that it takes `budget` seconds of them.
 
     Raises:
-        StudyError: there is no GPU here, or too little is known for a budget.
+        MissingResult: there is no GPU here, or too little is known for a budget.
     """
     found = due(study, stores)
     lines = price(study, found, stores, devices, budget)

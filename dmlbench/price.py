@@ -8,7 +8,7 @@ from dmlbench.budget import FEW, Proposal, propose
 from dmlbench.cost import Cost, cost
 from dmlbench.datasets import usable_cores
 from dmlbench.due import Due
-from dmlbench.problems import StudyError
+from dmlbench.files import MissingResult
 from dmlbench.speeds import read
 from dmlbench.status import duration
 from dmlbench.study import Study
@@ -21,11 +21,11 @@ def price(
     what to leave out so that they take at most so many seconds of GPUs, or of cores.
 
     Raises:
-        StudyError: there is no GPU here, or too little is known for a budget.
+        MissingResult: there is no GPU here, or too little is known for a budget.
     """
     speeds = read(study)
     if gpus and not speeds.device.gpus:
-        raise StudyError("--gpus", ["there is no GPU here, and how fast one is, is not known."])
+        raise MissingResult(f"--gpus {gpus}: there is no GPU here, and its speed is not known.")
     unit, devices = ("GPU", gpus or speeds.device.gpus)
     if not speeds.device.gpus:
         unit, devices = "CPU", usable_cores()
@@ -34,7 +34,7 @@ def price(
     if budget is None:
         return lines
     if total.unmeasured or total.uncounted:
-        raise StudyError("--budget", lines)
+        raise MissingResult("--budget needs to know what all runs cost.\n" + "\n".join(lines))
     proposal = propose(study.runs.values(), total.jobs, budget)
     return lines + _proposed(study, total, proposal, budget, f"{unit}-hours")
 
@@ -72,10 +72,10 @@ def _proposed(study: Study, total: Cost, proposal: Proposal, budget: float, unit
     limit = f"budget: {_hours(budget)} {unit}"
     if total.busy <= budget:
         return [f"{limit}, which is enough"]
-    left = f"{_runs(len(proposal.left))} of {len(total.jobs)}, {_hours(proposal.busy)} {unit}"
+    left = f"{len(proposal.left)} of {_runs(len(total.jobs))}, {_hours(proposal.busy)} {unit}"
     fits = proposal.busy <= budget
     lines = [
-        f"{limit}. {'This' if fits else 'Nothing fits; the least'} is {left}:",
+        f"{limit}; {'what fits' if fits else 'nothing fits, and the least'} is {left}:",
         *proposal.settings(study.settings.plan),
     ]
     kept = len(study.settings.plan.seeds) - len(proposal.dropped_seeds)

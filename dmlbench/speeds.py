@@ -3,6 +3,7 @@ which is asked for once (`dmlbench plan STUDY --probe`) and remembered."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -31,6 +32,11 @@ LOOKED_AT = 3
 """Finished runs of a loss on a data set whose speeds are read, at most."""
 FORWARD = 3
 """Images that are embedded while one is trained on, where nobody measured it."""
+TRAINING, SCORING = "dmlbench.probe", "dmlbench.evaluation.probe"
+SAID = {
+    TRAINING: "trains on {train:,.0f} images/s, embeds {embed:,.0f} images/s",
+    SCORING: "{images} embeddings in {score:.2g} s",
+}
 _SCRIPT = "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
 
 
@@ -55,18 +61,10 @@ class Speed(NamedTuple):
     """How many the model has; 0 where nobody counted them."""
 
 
-class Scoring(NamedTuple):
-    """Of an evaluation."""
-
-    start: float
-    """Seconds before its arithmetic."""
-    score: float
-    """Seconds that `images` images take."""
-    images: int
-
-    def seconds(self, images: int) -> float:
-        """Neighbours and clusters take the square of the number of images."""
-        return self.start + self.score * (images / self.images) ** 2
+def scoring_seconds(count: int, *, start: float, score: float, images: int) -> float:
+    """Of `count` images, where the arithmetic of `images` took `score` seconds and all before it
+    `start`: neighbours and clusters take the square of the number of images."""
+    return start + score * (count / images) ** 2
 
 
 class Probe(NamedTuple):
@@ -77,6 +75,12 @@ class Probe(NamedTuple):
     """JSON: what is to be measured."""
     facts: list[Any]
     """What the answer holds for, beside `spec`."""
+
+    @property
+    def title(self) -> str:
+        spec = json.loads(self.spec)
+        model = spec.get("backbone")
+        return f"{model['type']} at {model['image_size']}" if model else f"scoring {spec['dim']}-d"
 
     @property
     def known(self) -> dict[str, Any] | None:
@@ -107,6 +111,8 @@ class Speeds:
     its speed."""
     beside: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds that runs took beside training: by model and data set."""
+    scored: dict[tuple[int, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds that their scoring took: by dimension and data set."""
     done: dict[str, float] = field(default_factory=dict)
     """Part that is done of trainings that are not finished, by the path of their run."""
     _models: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -151,23 +157,27 @@ class Speeds:
         rate = median(rates)
         return probed._replace(train=rate) if probed else Speed(rate, FORWARD * rate, 0.0, 0)
 
-    def of_scoring(self, run: Run) -> Scoring | None:
+    def scoring(self, run: Run, images: int) -> float | None:
+        """Seconds that scoring the embeddings of `images` images takes, as it took, else by a
+        probe."""
+        if took := self.scored.get((run.model.dim, run.dataset)):
+            return median(took)
         settings = f"{run.model.dim} {run.evaluation.threads}"
         answer = self._known(settings, lambda: self.scoring_probe(run))
-        return Scoring(**answer) if answer else None
+        return scoring_seconds(images, **answer) if answer else None
 
     def training_probe(self, run: Run) -> Probe:
         backbone = installed.backbone_module(run.model.type)
-        code = source.digest("dmlbench.probe", backbone)
+        code = source.digest(TRAINING, backbone)
         versions = installed.versions("torch", "torchvision", "timm")
-        return Probe("dmlbench.probe", self.model(run), [self.device.name, versions, code])
+        return Probe(TRAINING, self.model(run), [self.device.name, versions, code])
 
     def scoring_probe(self, run: Run) -> Probe:
         asked = json.dumps({"dim": run.model.dim, "threads": run.evaluation.threads})
-        code = source.digest("dmlbench.evaluation.probe", METRICS)
+        code = source.digest(SCORING, METRICS)
         versions = installed.versions("numpy", "faiss-gpu", "faiss-cpu")
         # where a GPU trains, the CPU scores
-        return Probe("dmlbench.evaluation.probe", asked, [processor(), versions, code])
+        return Probe(SCORING, asked, [processor(), versions, code])
 
     def _known(self, settings: str, probe: Callable[[], Probe]) -> dict[str, Any] | None:
         if settings not in self._answers:
@@ -197,15 +207,10 @@ def measure(runs: Iterable[Run]) -> None:
             probes[speeds.model(run)] = speeds.training_probe(run)
         probes.setdefault(f"{run.model.dim} {run.evaluation.threads}", speeds.scoring_probe(run))
     for number, probe in enumerate(probes.values(), start=1):
-        print(f"probe {number} of {len(probes)}:", end=" ", file=sys.stderr, flush=True)
+        what = f"probe {number} of {len(probes)}, {probe.title}"
+        print(f"{what}: ", end="", file=sys.stderr, flush=True)
         answer = probe.ask()
-        if "train" in answer:
-            backbone = json.loads(probe.spec)["backbone"]
-            said = "{type} at {image_size}: ".format(**backbone)
-            said += "trains on {train:.3g} images/s, embeds {embed:.3g}".format(**answer)
-        else:
-            said = "scores {images} images in {score:.2g} s".format(**answer)
-        print(said, file=sys.stderr)
+        print(SAID[probe.module].format(**answer), file=sys.stderr)
 
 
 def read(study: Study) -> Speeds:
@@ -216,8 +221,7 @@ def read(study: Study) -> Speeds:
     for path, run in study.runs.items():
         cell = run.dataset, run.backbone, run.loss
         if run.trains and looked_at[cell] < LOOKED_AT:
-            result = read_json_if_whole(study.folder / "runs" / path / "run.json")
-            looked_at[cell] += bool(result and _learn(speeds, run, result))
+            looked_at[cell] += _learn(speeds, run, study.folder / "runs" / path)
     for lock in (study.folder / "state").glob("*/*/*/*/lock"):
         path = str(lock.parent.relative_to(study.folder / "state"))
         if path in study.runs:
@@ -225,19 +229,27 @@ def read(study: Study) -> Speeds:
     return speeds
 
 
-def _learn(speeds: Speeds, run: Run, result: Mapping[str, Any]) -> bool:
-    """Take the speed of a finished run, if it is one of this device; `run` is at its place in the
-    plan, perhaps with other settings by now."""
+def _learn(speeds: Speeds, run: Run, folder: Path) -> bool:
+    """Take the speed of the result in `folder`, if it is of this device; it may be one of other
+    settings than `run`, which stands there in the plan."""
+    result = read_json_if_whole(folder / "run.json")
+    if not result or result["status"] != "ok":
+        return False
     origin, settings = result["provenance"], result["settings"]
     rate, took = origin.get("images_per_second"), origin.get("train_seconds")
-    if result["status"] != "ok" or origin.get("device") != speeds.device.name or not rate:
+    if origin.get("device") != speeds.device.name or not rate:
         return False
     channels = settings["dataset"]["facts"]["channels"]
     model = speeds.model_of(settings["backbone"], settings["recipe"], channels)
     _note(speeds, model, settings["loss"]["type"], run.dataset, rate)
-    # what is less was not the only attempt
-    if origin["wall_seconds"] > took and settings["dataset"] == run.settings["dataset"]:
-        speeds.beside[model, run.dataset].append(origin["wall_seconds"] - took)
+    if settings["dataset"] == run.settings["dataset"] and not run.elsewhere:
+        if origin["wall_seconds"] > took:  # what is less was not the only attempt
+            speeds.beside[model, run.dataset].append(origin["wall_seconds"] - took)
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            table = (folder / "evaluate.benchmark.tsv").read_text("utf-8")
+            speeds.scored[run.model.dim, run.dataset].append(
+                float(table.splitlines()[1].split()[0])
+            )
     return True
 
 
