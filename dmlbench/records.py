@@ -112,6 +112,8 @@ def _seed(study: Study, cell: str, result: Result) -> Entry:
     plan = study.runs[result.plan["path"]]
     folder = study.folder / "runs" / plan.path
     files = [folder / "run.json", folder / "metrics.json"]
+    learnt = (folder / "artefacts" / name for name in result.run.get("artefacts", []))
+    files += [file for file in learnt if file.is_file()]
     if study.settings.track_embeddings and result.metrics["status"] == "ok":
         files.append(folder / "embeddings.npz")
     digest = _digest(plan.eval_key, plan.store, plan.tested.dataset, result.history, *files)

@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmlbench.leaderboard.published import Remarks, read
+from dmlbench import published
+from dmlbench.losses import list_losses
 from dmlbench.problems import did_you_mean
-from dmlbench.settings import Settings
+from dmlbench.published import Published
+
+if TYPE_CHECKING:
+    from dmlbench.settings import Settings
+
+
+class Remarks(NamedTuple):
+    """What a study says of itself beside its results; it changes none of them."""
+
+    track: str = "fair"
+    unconfirmed: Mapping[str, str] = {}
+    """Remark by the key path in the study file: no source confirms what stands there."""
+    deviations: Mapping[str, str] = {}
+    """The same of what knowingly departs from the paper."""
+    systems: Mapping[str, str] = {}
+    """Published system by the name of the loss; empty in the fair track."""
+
+    @property
+    def published(self) -> list[Published]:
+        if not self.systems:
+            return []
+        return [row for row in published.read() if row.system in self.systems.values()]
+
+
+NO_REMARKS = Remarks()
 
 
 def remarks(settings: Settings) -> Remarks:
-    """A loss is the published system that `published` names, or the one of its own name."""
-    known = {row.system for row in read()}
-    named = {loss: settings.published.get(loss, loss) for loss in settings.plan.losses}
-    systems = {loss: system for loss, system in named.items() if system in known}
-    return Remarks(
-        settings.track,
-        settings.unconfirmed,
-        settings.deviations,
-        systems if settings.track == "paper" else {},
-    )
+    """A loss is the published system that `published` names, or the one of its own name, unless
+    that is the name of a type that it is not."""
+    systems = {}
+    if settings.track == "paper":
+        known = {row.system for row in published.read()}
+        for loss in settings.plan.losses:
+            kind = settings.losses.get(loss, {}).get("type", loss)
+            own = loss if kind == loss or loss not in list_losses() else None
+            system = settings.published.get(loss, own)
+            if system in known:
+                systems[loss] = system
+    return Remarks(settings.track, settings.unconfirmed, settings.deviations, systems)
 
 
 def wrong_remarks(file: Mapping[str, Any], settings: Settings) -> Iterator[str]:
@@ -32,8 +59,12 @@ def wrong_remarks(file: Mapping[str, Any], settings: Settings) -> Iterator[str]:
             if path not in paths:
                 hint = did_you_mean(path, paths)
                 yield f"{field}: {path} is not set in this study. {hint}".rstrip()
+    if not settings.published:
+        return
+    if settings.track == "fair":
+        yield "published: only the paper track compares with published numbers: track: paper."
     losses = {*settings.plan.losses, *settings.losses}
-    systems = {row.system for row in read()}
+    systems = {row.system for row in published.read()}
     for loss, system in settings.published.items():
         if loss not in losses:
             yield f"published.{loss}: the study has no such loss. {did_you_mean(loss, losses)}"

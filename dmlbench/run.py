@@ -61,10 +61,10 @@ class Run:
     def tree(self) -> str | None:
         """Name of the picture of the tree of classes that its loss learns, if it learns one: of
         the first seed that has it."""
-        if not self.trains or "." in self.loss_type:
+        if not self.trains:
             return None
         declared = source.declarations(installed.loss_module(self.loss_type)).constants
-        named = f"tree_{self.dataset}_{self.backbone}_{self.loss}"
+        named = f"trees/{self.dataset}/{self.backbone}/{self.loss}"
         return named if declared.get("GIVES_TREE") else None
 
     @property

@@ -29,6 +29,10 @@ NO_NUMBERS = frozenset(
 )
 """Modules that training and evaluation import and that make no number: files, names, messages,
 progress. (A package's name stands for its __init__ alone.)"""
+DECLARED = frozenset(
+    ("BY_DESIGN", "GIVES_TREE", "BATCH_DIVISORS", "DIM_DIVISORS", "LEAST", "ABOVE", "SEARCH_SPACE")
+)
+"""Constants by which a loss tells others what it takes and gives; no number comes of them."""
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 ANNOTATIONS = {
     **{"Literal": Literal, "float": float, "int": int, "bool": bool, "str": str},
@@ -201,7 +205,7 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _normalised(module: str) -> tuple[str, list[str]]:
-    """Digest of one module without docstrings, and what it imports."""
+    """Digest of one module without docstrings and declarations, and what it imports."""
     path = _file(module)
     tree = _tree(path)
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
@@ -209,8 +213,15 @@ def _normalised(module: str) -> tuple[str, list[str]]:
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.Module | ast.ClassDef):
+            node.body = [part for part in node.body if not _declares(part)] or [ast.Pass()]
     # ast.unparse and not ast.dump: the latter differs between Python versions
     return sha256(ast.unparse(tree).encode()).hexdigest(), imported
+
+
+def _declares(node: ast.stmt) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return all(isinstance(target, ast.Name) and target.id in DECLARED for target in targets)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:

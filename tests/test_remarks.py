@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from dmlbench import study
-from dmlbench.leaderboard import published
+from dmlbench import published, study
 from dmlbench.problems import StudyError
 
 STUDY = {
@@ -118,3 +117,14 @@ def test_the_settings_as_they_were_run_are_a_study_again(tmp_path):
     snapshot.write_text(json.dumps(found.settings.model_dump(mode="json")))
     again = study.read(snapshot)
     assert (again.remarks, again.leaderboard_key) == (found.remarks, found.leaderboard_key)
+
+
+def test_a_loss_of_another_type_is_not_the_system_of_its_name():
+    assert (
+        check(losses={"softtriple": {"type": "triplet"}, **STUDY["losses"]}).remarks.systems == {}
+    )
+
+
+def test_the_fair_track_is_not_compared_with_what_is_published():
+    with pytest.raises(StudyError, match="published: only the paper track"):
+        check(track="fair", published={"softtriple_sop": "softtriple"})

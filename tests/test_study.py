@@ -622,7 +622,7 @@ def test_a_cell_has_a_tree_where_the_loss_s_file_says_that_it_gives_one(tiny):
         "average": {"type": "htl", "tree_linkage": "average"},
     }
     found = study.check(tiny, "tiny")
-    assert found.trees == ["tree_letters_tiny_htl", "tree_letters_tiny_average"]
+    assert found.trees == ["trees/letters/tiny/htl", "trees/letters/tiny/average"]
     trees = {row["loss"]: row["tree"] for row in found.rows}
-    assert trees["htl"] == "tree_letters_tiny_htl"
+    assert trees["htl"] == "trees/letters/tiny/htl"
     assert trees["rll"] is trees["flat"] is trees["control_random"] is None

@@ -486,6 +486,19 @@ def test_an_interrupted_training_began_before_its_last_attempt(results):
     assert max(point.timestamp for point in curve) == run.info.end_time
 
 
+def test_what_a_loss_has_learnt_goes_with_its_seed(results):
+    file, learnt = results.folder(RUN) / "run.json", results.folder(RUN) / "artefacts/loss.json"
+    learnt.parent.mkdir()
+    learnt.write_text("{}")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"artefacts": ["loss.json"]}))
+    results.track()
+    run = results.tracked()[RUN]
+    kept = {found.path for found in results.client.list_artifacts(run.info.run_id)}
+    assert kept == {"loss.json", "metrics.json", "run.json"}
+    learnt.write_text('{"learnt": 1}')
+    assert results.track() == {"replaced": 2, "unchanged": 4}
+
+
 def test_the_leaderboard_is_a_run_of_its_own(results):
     folder = results.study.folder / "leaderboard"
     (folder / "plots").mkdir(parents=True)

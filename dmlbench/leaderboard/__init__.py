@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmlbench.leaderboard.published import NO_REMARKS, Remarks
+from dmlbench.remarks import NO_REMARKS, Remarks
 
 COMPARISON = "published_comparison.csv"
 
@@ -20,7 +21,7 @@ def build(
 ) -> None:
     """Write leaderboard.{csv,md,html} and plots/{recall,recall_curves,time,training}.{png,svg} into
     `out`; of the paper track, published_comparison.csv too; and, of losses that learn a tree,
-    plots/tree_*.{png,svg}, where no others remain.
+    plots/trees/<dataset>/<backbone>/<loss>.{png,svg}, where no others remain.
 
     `runs` are the planned runs, in the order of the plan: {"dataset", "tested_on", "backbone",
     "loss", "seed", "path", "tree", "train_key", "eval_key"} each, with the run's folder `path`
@@ -52,9 +53,7 @@ def build(
         "training": training(found),
         **{name: tree(seeds) for name, seeds in cells.items()},
     }
-    for path in (out / "plots").glob("tree_*"):  # of losses that are no more
-        if path.stem not in figures:
-            path.unlink()
+    shutil.rmtree(out / "plots/trees", ignore_errors=True)  # of losses that are no more
     for name, figure in figures.items():
         for kind in ("png", "svg"):
             with replacing(out / "plots" / f"{name}.{kind}") as path:

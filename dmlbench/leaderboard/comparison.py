@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmlbench.leaderboard.published import UNCONFIRMED, Published, Remarks
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.table import Result, panels
+from dmlbench.published import UNCONFIRMED, Published
+from dmlbench.remarks import Remarks
 
 if TYPE_CHECKING:
     import pandas as pd

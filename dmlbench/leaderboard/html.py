@@ -19,16 +19,16 @@ from dmlbench.leaderboard.page import (
     Row,
     Section,
 )
-from dmlbench.leaderboard.published import UNCONFIRMED
 from dmlbench.leaderboard.style import colour
 from dmlbench.leaderboard.table import label
+from dmlbench.published import UNCONFIRMED
 
 CAPTIONS = {
     "recall": "MAP@R and Recall@1: mean over seeds, its 95 % interval, and the seeds",
     "recall_curves": "Recall@K against K: mean over seeds, and the seeds; on log K and log odds",
     "time": "Recall against training time: mean over seeds, and the score's 95 % interval",
     "training": "Loss against epoch: a line a seed; scales differ",
-    "tree": "The tree of the training classes that a loss has learnt: where they were united",
+    "trees": "The tree of the training classes that a loss has learnt: where they were united",
 }
 STYLE = """\
 :root { color-scheme: light dark; --ink: #222; --faded: #666; --line: #ddd; --paper: #fff;
@@ -172,7 +172,7 @@ def _remarks(title: str, remarks: Mapping[str, str]) -> str:
 
 def _plot(name: str, path: Path) -> str:
     image = b64encode(path.read_bytes()).decode()
-    caption = CAPTIONS["tree" if name.startswith("tree_") else name]
+    caption = CAPTIONS[name.partition("/")[0]]
     return (
         f'<figure><figcaption>{caption}</figcaption><img alt="{caption}"'
         f' src="data:image/svg+xml;base64,{image}"></figure>'

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from dmlbench.leaderboard.comparison import Comparison
-from dmlbench.leaderboard.published import NO_REMARKS, Remarks
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.table import (
     VERSION,
@@ -22,6 +21,7 @@ from dmlbench.leaderboard.table import (
     panels,
     recalls,
 )
+from dmlbench.remarks import NO_REMARKS, Remarks
 
 HOLE = "–"
 NAMES = {

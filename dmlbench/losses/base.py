@@ -79,7 +79,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances (N, M) of unit vectors; 0 with gradient 0 where they coincide."""
     squared = squared_distances(a, b)
     # what rounding leaves of 2 - 2 cos at equal vectors would get a gradient of 1/sqrt(rounding)
-    coincide = squared <= 64 * torch.finfo(squared.dtype).eps
+    coincide = squared <= 16 * torch.finfo(squared.dtype).eps
     return torch.where(coincide, 0, torch.where(coincide, 1, squared).sqrt())
 
 

@@ -10,8 +10,8 @@ Defaults: the paper's levels (16), beta (0.1), margin before the first tree (0.2
 Differs: the paper leaves open, and we chose: single linkage; squared distances in the loss;
 1/(2 Z) over all triplets of a batch, active or not; one epoch of plain triplet loss before the
 first tree; neighbourhoods of 4 classes x 4 images, which fill the usual batches (32, 80, 112, 128)
-whole, drawn without repeating a class in a batch; a class of one image has spread 0 and no part in
-d_0.
+whole, drawn without repeating a class in a batch; an image that is drawn twice, from a class with
+too few, is its own positive; a class of one image has spread 0 and no part in d_0.
 """
 
 from __future__ import annotations

@@ -71,6 +71,8 @@ class RecallAtK(Loss):
         k = 2 ** torch.arange(self.lists, device=rank.device)
         listed = ((k - rank[:, :, None]) / self.list_temperature).sigmoid() * ranked[:, :, None]
         count = positive.sum(dim=1)[:, None]
-        recall = (listed.sum(dim=1) / torch.minimum(k, count).clamp(min=1)).mean(dim=1)
+        # a smooth list has room for more than k images that tie
+        found = torch.minimum(listed.sum(dim=1), k)
+        recall = (found / torch.minimum(k, count).clamp(min=1)).mean(dim=1)
         queries = positive.any(dim=1)
         return ((1 - recall) * queries).sum() / queries.sum().clamp(min=1)

@@ -56,7 +56,8 @@ class RankedList(Loss):
     """
 
     BY_DESIGN: ClassVar = {
-        "gradient": "only the query learns from a pair, and the pairs' weights are constants"
+        "gradient": "only the query learns from a pair, and the pairs' weights are constants "
+        "(unless gallery_grad and weight_grad)"
     }
 
     def __init__(

@@ -124,6 +124,8 @@ def train(
 
     def embed_training_set() -> tuple[Tensor, Tensor]:
         embeddings = embed(model, store, split.rows, device, run)
+        if not np.isfinite(embeddings).all():
+            raise Diverged(f"the embeddings are no numbers after step {done}", history)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
@@ -135,8 +137,13 @@ def train(
         began = time.monotonic()
         if refreshed <= epoch:
             model.eval()
+            if not all(parameter.isfinite().all() for parameter in loss.parameters()):
+                raise Diverged(f"the loss's parameters are no numbers after step {done}", history)
             for parameter in loss.refresh(embed_training_set):
-                optimizer.state.pop(parameter, None)
+                # not dropped: fused SGD takes momentum of all parameters of a group, or of none
+                for value in optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor):
+                        value.zero_()
             refreshed = epoch + 1
         model.train()
         rows = loss.batches(split.labels, steps, recipe.batch_size, run.seed, epoch)

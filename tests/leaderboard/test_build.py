@@ -86,12 +86,12 @@ def test_an_unknown_protocol_and_metric_break_nothing(results, tmp_path):
 
 def test_trees_are_those_of_the_present_losses(results, tmp_path):
     for seed in (0, 1):
-        results.add("htl", seed, {"recall@1": 0.5}, history=[1.0], tree="tree_letters_tiny_htl")
+        results.add("htl", seed, {"recall@1": 0.5}, history=[1.0], tree="trees/letters/tiny/htl")
     results.add("rll", 0, {"recall@1": 0.5}, history=[1.0])
-    stale = tmp_path / "out/plots/tree_letters_tiny_gone.svg"
+    stale = tmp_path / "out/plots/trees/letters/tiny/gone.svg"
     stale.parent.mkdir(parents=True)
     stale.touch()
     build("made", results.runs, results.folder, tmp_path / "out")
-    trees = [f"plots/tree_letters_tiny_htl.{kind}" for kind in ("png", "svg")]
+    trees = [f"plots/trees/letters/tiny/htl.{kind}" for kind in ("png", "svg")]
     assert sorted(files(tmp_path / "out")) == sorted([*FILES, *trees])
     assert "that a loss has learnt" in (tmp_path / "out/leaderboard.html").read_text()

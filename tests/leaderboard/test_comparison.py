@@ -6,8 +6,8 @@ import pytest
 from dmlbench.leaderboard import build, html, markdown
 from dmlbench.leaderboard.comparison import compare
 from dmlbench.leaderboard.page import compose
-from dmlbench.leaderboard.published import Remarks
 from dmlbench.leaderboard.table import read, tabulate
+from dmlbench.remarks import Remarks
 
 SETTINGS = {
     "dataset": {"type": "cub200", "class_fraction": 1.0, "facts": {"levels": []}},

@@ -320,7 +320,8 @@ def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k,
             recall = 0.0
             for k in lists:
                 listed = sum(sigmoid((k - rank) / list_temperature) for rank in ranks)
-                recall += listed / min(k, count) / len(lists)
+                refuse_kink(listed - k)
+                recall += (k if listed.real > k else listed) / min(k, count) / len(lists)
             losses.append(1 - recall)
     return sum(losses) / max(len(losses), 1)
 

@@ -70,7 +70,7 @@ OPTIONS = {
     },
     "group_loss": {"temperature": [24.0, 1.0, 79.0], "anchors": [2, 1, 0], "steps": [1, 2, 0]},
 }
-KINDS = ["mixed", "mixed", "mixed", "copies", "copies", "few", "one_class", "no_positives"]
+KINDS = [*["mixed"] * 5, *["copies"] * 4, "few", "one_class", "no_positives"]
 
 
 @st.composite

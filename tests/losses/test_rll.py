@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dmlbench.losses import create_loss
+from dmlbench.losses.base import distances, pair_masks
 
 
 def rll(dim=2, **options):
@@ -73,11 +74,19 @@ def test_R1_oracle_value_and_gradient(batch):
 
 
 def test_R1_positive_and_negative_parts_of_each_query(batch):
-    """By `la`: the forms are linear in it."""
-    positive = rll(la=0.0)(*batch).item()
-    assert positive == pytest.approx((0.2 + 0.2 + 2 * 0.6142135624) / 4, abs=1e-9)
-    negative = rll(form="tpami", la=1.0)(*batch).item()
-    assert negative == pytest.approx(2 * 0.6823619098 / 4, abs=1e-9)
+    x, labels = batch
+    positive, negative = pair_masks(labels)
+    pull, _ = rll()._part(distances(x, x), positive, 1, 0.8, 0)
+    assert pull.tolist() == pytest.approx([0.2, 0.2, 0.6142135624, 0.6142135624], abs=1e-9)
+    push, _ = rll()._part(distances(x, x), negative, -1, 1.2, 10)
+    assert push.tolist() == pytest.approx([0, 0.6823619098, 0.6823619098, 0], abs=1e-9)
+
+
+def test_embeddings_that_nearly_coincide_part_in_float32_as_in_float64(at):
+    """A collapsed network could not leave its point else."""
+    x, labels = at(*(0.1 * i for i in range(6))), torch.arange(6)
+    close, exact = gradient(rll(), x.float(), labels), gradient(rll(), x, labels)
+    torch.testing.assert_close(close.double(), exact, rtol=0, atol=0.1 * exact.norm().item())
 
 
 def test_R1_official_update_of_2020(batch):

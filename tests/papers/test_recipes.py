@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmlbench import study
-from dmlbench.leaderboard import build, published
+from dmlbench import published, study
+from dmlbench.leaderboard import build
 from dmlbench.training.train import schedule
 
 ROOT = Path(__file__).parents[2]

@@ -1,5 +1,7 @@
 """A training ends with the same bits however often it was interrupted."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,23 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_its_history(tiny, 
     with pytest.raises(Diverged, match="loss is") as caught:
         train(run, glyphs, CPU, tmp_path, never)
     assert len(caught.value.history) < 3
+
+
+def test_embeddings_that_are_no_numbers_when_the_loss_looks_at_them_are_a_divergence(
+    tiny, glyphs, tmp_path, monkeypatch
+):
+    run = run_of(tiny, "htl", epochs=2)
+    monkeypatch.setattr(training, "embed", lambda *_: np.full((2, 2), np.nan, np.float32))
+    with pytest.raises(Diverged, match="the embeddings are no numbers after step"):
+        train(run, glyphs, CPU, tmp_path, never)
+
+
+@pytest.mark.parametrize("optimizer", get_args(Recipe.model_fields["optimizer"].annotation))
+def test_what_a_loss_sets_anew_starts_without_momentum(tiny, glyphs, tmp_path, optimizer):
+    """HPL's coarse proxies share their group with the fine ones, which go on with theirs."""
+    run = run_of(tiny, "hpl", epochs=3, optimizer=optimizer)
+    _, _, history = train(run, glyphs, CPU, tmp_path, never)
+    assert len(history) == 3
 
 
 def test_in_the_warm_up_the_trunk_stands_still(tiny, glyphs, tmp_path):

@@ -116,7 +116,7 @@ def test_a_tree_is_drawn_of_what_the_loss_has_learnt_and_leaves_with_it(finished
     finished.run()
     artefact = finished.json("results/tiny/runs/letters/tiny/htl/seed0/artefacts/loss.json")
     plots = finished.folder / "results/tiny/leaderboard/plots"
-    drawn = (plots / "tree_letters_tiny_htl.svg").read_text()
+    drawn = (plots / "trees/letters/tiny/htl.svg").read_text()
     assert [name for name in artefact["classes"] if name[:36] not in drawn] == []
     page = (plots.parent / "leaderboard.md").read_text()
     assert "Recall@1 script" in page
@@ -126,7 +126,7 @@ def test_a_tree_is_drawn_of_what_the_loss_has_learnt_and_leaves_with_it(finished
     tiny["plan"]["losses"] = ["proxy_anchor"]
     finished.write(tiny)
     finished.run()
-    assert not list(plots.glob("tree_*"))
+    assert not list(plots.glob("trees/**/*"))
 
 
 def test_one_core_and_two_give_the_same_metrics(finished, project):

@@ -43,7 +43,7 @@ rule tables:
                 f"{LEADERBOARD}/plots/{tree}.png",
                 caption="../report/tree.rst",
                 category="Plots",
-                labels={"study": STUDY.name, "plot": tree.replace("_", " of ", 1)},
+                labels={"study": STUDY.name, "plot": tree},
             )
             for tree in STUDY.trees
         ],

@@ -32,7 +32,7 @@ def learnt(results):
     def draw(*seeds, classes=12, levels=("script",)):
         merges, heap = of_groups(12, 2), np.arange(classes) % 2
         for seed, (status, kept) in enumerate(seeds):
-            plan = results.add("htl", seed, status=status, levels=levels, tree="tree_x")
+            plan = results.add("htl", seed, status=status, levels=levels, tree="trees/x")
             if kept is not None:
                 artefact = {
                     "train_key": plan["train_key"],

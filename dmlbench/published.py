@@ -1,4 +1,4 @@
-"""What papers have published: the rows of published.csv.
+"""What papers have published: the rows of leaderboard/published.csv.
 
 A row is one number of one system on one data set, in percent. `provenance` says how far it can be
 trusted: `seen` in the authors' own table, slides, logs or repository; `second-hand`, seen in a
@@ -9,12 +9,11 @@ table of others; `unconfirmed`, from memory and seen nowhere. `backbone`, `dim`,
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-FILE = Path(__file__).with_name("published.csv")
+FILE = Path(__file__).with_name("leaderboard") / "published.csv"
 UNCONFIRMED = "unconfirmed"
 PROVENANCES = ("seen", "second-hand", UNCONFIRMED)
 
@@ -51,22 +50,3 @@ def _row(dim: str, image_size: str, epochs: str, value: str, **texts: str) -> Pu
         value=float(value),
         **texts,
     )
-
-
-class Remarks(NamedTuple):
-    """What a study says of itself beside its results; it changes none of them."""
-
-    track: str = "fair"
-    unconfirmed: Mapping[str, str] = {}
-    """Remark by the key path in the study file: no source confirms what stands there."""
-    deviations: Mapping[str, str] = {}
-    """The same of what knowingly departs from the paper."""
-    systems: Mapping[str, str] = {}
-    """Published system by the name of the loss; empty in the fair track."""
-
-    @property
-    def published(self) -> list[Published]:
-        return [row for row in read() if row.system in self.systems.values()]
-
-
-NO_REMARKS = Remarks()

@@ -3,8 +3,8 @@ import re
 import pandas as pd
 import pytest
 
+from dmlbench import published
 from dmlbench.datasets import list_datasets
-from dmlbench.leaderboard import published
 
 METRIC = re.compile(r"recall@\d+|nmi|map@r|r_precision")
 NUMBERS = [
