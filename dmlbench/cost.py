@@ -163,7 +163,7 @@ class _Cell:
 
     def training(self, done: float) -> float | None:
         if not self.run.uses_model:  # it writes vectors, and has but to start
-            return self.speed.start if self.speed else None
+            return self.speed.start if self.speed else 0.0
         return training_seconds(self.work, self.speed, self.rate, self.beside, done)
 
 

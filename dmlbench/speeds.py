@@ -3,7 +3,6 @@ which is asked for once (`dmlbench plan STUDY --probe`) and remembered."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 import subprocess
@@ -209,7 +208,11 @@ def measure(runs: Iterable[Run]) -> None:
     for number, probe in enumerate(probes.values(), start=1):
         what = f"probe {number} of {len(probes)}, {probe.title}"
         print(f"{what}: ", end="", file=sys.stderr, flush=True)
-        answer = probe.ask()
+        try:
+            answer = probe.ask()
+        except installed.BrokenInstallation as error:
+            print(file=sys.stderr)
+            raise installed.BrokenInstallation(f"{probe.title} was not measured: {error}") from None
         print(SAID[probe.module].format(**answer), file=sys.stderr)
 
 
@@ -243,14 +246,21 @@ def _learn(speeds: Speeds, run: Run, folder: Path) -> bool:
     model = speeds.model_of(settings["backbone"], settings["recipe"], channels)
     _note(speeds, model, settings["loss"]["type"], run.dataset, rate)
     if settings["dataset"] == run.settings["dataset"] and not run.elsewhere:
-        if origin["wall_seconds"] > took:  # what is less was not the only attempt
-            speeds.beside[model, run.dataset].append(origin["wall_seconds"] - took)
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            table = (folder / "evaluate.benchmark.tsv").read_text("utf-8")
-            speeds.scored[run.model.dim, run.dataset].append(
-                float(table.splitlines()[1].split()[0])
-            )
+        # Snakemake's benchmark has the start of the process too
+        whole = _benchmark(folder / "train.benchmark.tsv") or origin["wall_seconds"]
+        if whole > took:  # what is less was not the only attempt
+            speeds.beside[model, run.dataset].append(whole - took)
+        if seconds := _benchmark(folder / "evaluate.benchmark.tsv"):
+            speeds.scored[run.model.dim, run.dataset].append(seconds)
     return True
+
+
+def _benchmark(table: Path) -> float | None:
+    """Seconds that a job took, by Snakemake's table; None where there is none."""
+    try:
+        return float(table.read_text("utf-8").splitlines()[1].split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _look_at_unfinished(speeds: Speeds, run: Run, state: Path) -> None:

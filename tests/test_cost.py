@@ -180,6 +180,13 @@ def test_images_that_nobody_counted_and_speeds_that_nobody_measured_are_named(ti
     assert (total.jobs, total.unmeasured, [*total.uncounted]) == ([], [], ["letters"])
 
 
+def test_a_study_without_trainings_needs_no_model_s_speed(tiny, monkeypatch):
+    monkeypatch.setattr(Known, "of_model", lambda *_: None)
+    total = costs(omniglot(tiny))
+    assert job(total, "control_random").seconds == 2.0
+    assert len(total.unmeasured) == 2
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=20), st.integers(1, 9))
 def test_the_end_is_no_earlier_than_the_longest_job_or_all_devices_at_work(seconds, devices):
     total = Cost(jobs=[Job(None, one, one) for one in seconds])

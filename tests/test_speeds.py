@@ -80,6 +80,14 @@ def test_a_run_of_several_attempts_does_not_say_what_it_took_beside_training(mad
     )
 
 
+def test_the_start_of_the_process_counts_where_snakemake_saw_it(made, finish):
+    finish(made, ONE)
+    table = made.folder / "runs" / ONE / "train.benchmark.tsv"
+    for text, beside in {"s\th:m:s\n72.5\t0:01:12\n": 12.5, "torn": 10, "s\nNA\n": 10}.items():
+        table.write_text(text)
+        assert read(made).beside_training(made.runs[ONE]) == beside
+
+
 def test_other_images_take_another_time_beside_training(made, tiny, finish):
     finish(made, ONE)
     tiny["datasets"]["letters"]["class_fraction"] = 0.5
@@ -169,6 +177,13 @@ def test_each_model_is_measured_once(tiny, monkeypatch, capsys):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 4
     assert "probe 4 of 4" in said[-1]
+
+
+def test_a_probe_that_fails_is_named_with_its_last_words(tiny, monkeypatch):
+    monkeypatch.setattr(speeds, "_SCRIPT", "raise MemoryError('no room')")
+    with pytest.raises(installed.BrokenInstallation) as caught:
+        speeds.measure(study.check(tiny, "tiny").runs.values())
+    assert str(caught.value) == "scoring 16-d was not measured: MemoryError: no room"
 
 
 def test_scoring_takes_the_square_of_the_images():
