@@ -106,6 +106,18 @@ def test_seeds_are_taken_in_the_middle_and_few_are_read(made, tiny, finish):
     assert read(many).of_training(many.runs[ONE]) == 900
 
 
+def test_the_same_data_set_tells_more_than_others(made, tiny, finish):
+    tiny["datasets"]["others"] = {"type": "glyphs", "class_fraction": 0.2}
+    tiny["plan"]["datasets"] = ["letters", "others"]
+    both = study.check(tiny, "tiny")
+    finish(both, ONE)
+    other = "others/tiny/proxy_anchor/seed0"
+    assert read(both).of_training(both.runs[other]) == 1000
+    finish(both, other, rate=500.0)
+    found = read(both)
+    assert [found.of_training(both.runs[path]) for path in (ONE, other)] == [1000, 500]
+
+
 def test_what_runs_now_tells_its_speed_here_and_how_far_it_is_anywhere(made, write_attempt):
     write_attempt(made, ONE, step=30, steps=40, steps_per_second=10.0)
     write_attempt(made, TWO, step=10, steps=40, steps_per_second=99.0, host="elsewhere")
