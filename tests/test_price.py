@@ -44,12 +44,13 @@ def test_the_cost_stands_below_the_runs(plan, tiny):
     code, out, err = plan()
     assert code == 0
     assert len(out.splitlines()) == 3
-    # a checkpoint a core; two trainings of 401 steps of 48 and a test of 13,180 images, and three scorings
+    # two trainings of 401 steps of 48 and a test of 13,180 images, and three scorings
     hours = (2 * (401 * 48 + 13180)) / HOUR + 3
     assert err.splitlines()[1:] == [
         f"cost: 3 runs, {hours:.1f} CPU-hours on a machine; with 4 cores about 10 h 00 min, once "
         "images and weights are there",
-        "disk: 44.3 MB of packed images, 2.5 MB of embeddings, 48.0 MB of checkpoints while it runs",
+        "disk: 44.3 MB of packed images, 2.5 MB of embeddings, "
+        "48.0 MB of checkpoints while it runs",  # one a core
     ]
 
 
