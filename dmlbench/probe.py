@@ -94,7 +94,7 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     """Images a second in training and when embedding, the seconds from the time `asked` to the
     first step, and the number of the model's parameters.
 
-    `spec`: what decides the speed, as `speeds.spec` has it.
+    `spec`: what decides the speed, as `Speeds.model_of` gives it.
     """
     import numpy as np
     import torch

@@ -242,16 +242,18 @@ def _learn(speeds: Speeds, run: Run, folder: Path) -> bool:
     rate, took = origin.get("images_per_second"), origin.get("train_seconds")
     if origin.get("device") != speeds.device.name or not rate:
         return False
+    if settings["loss"]["type"] != run.loss_type:  # which may be no more
+        return False
     channels = settings["dataset"]["facts"]["channels"]
     model = speeds.model_of(settings["backbone"], settings["recipe"], channels)
-    _note(speeds, model, settings["loss"]["type"], run.dataset, rate)
+    _note(speeds, model, run.loss_type, run.dataset, rate)
     if settings["dataset"] == run.settings["dataset"] and not run.elsewhere:
         # Snakemake's benchmark has the start of the process too
         whole = _benchmark(folder / "train.benchmark.tsv") or origin["wall_seconds"]
         if whole > took:  # what is less was not the only attempt
             speeds.beside[model, run.dataset].append(whole - took)
         if seconds := _benchmark(folder / "evaluate.benchmark.tsv"):
-            speeds.scored[run.model.dim, run.dataset].append(seconds)
+            speeds.scored[settings["backbone"]["dim"], run.dataset].append(seconds)
     return True
 
 
@@ -284,6 +286,6 @@ def _note(speeds: Speeds, model: str, loss: str, dataset: str, rate: float) -> N
 
 @cache
 def embeds_between_epochs(loss: str) -> bool:
-    """Whether the loss of this type has the training set embedded in its `refresh`; no more than
-    that is seen of its code, so when is not: each epoch counts until a run was measured."""
+    """Whether the loss of this type has the training set embedded in its `refresh`. Its code does
+    not say in which epochs: each counts, until a run was measured."""
     return source.calls_its_argument(installed.loss_module(loss), "refresh")

@@ -71,6 +71,13 @@ def test_runs_of_another_device_or_without_success_tell_nothing(made, finish, wr
     assert not read(made).trained
 
 
+def test_a_result_of_a_loss_that_is_no_more_tells_nothing(made, finish):
+    finish(made, ONE)
+    file = made.folder / "runs" / ONE / "run.json"
+    file.write_text(file.read_text().replace('"type": "proxy_anchor"', '"type": "mine.Gone"'))
+    assert not read(made).trained
+
+
 def test_a_run_of_several_attempts_does_not_say_what_it_took_beside_training(made, finish):
     finish(made, ONE, wall=30.0)
     found = read(made)
