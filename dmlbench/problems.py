@@ -7,7 +7,6 @@ import difflib
 import traceback
 import typing
 from collections.abc import Iterable
-from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -68,8 +67,8 @@ def _fields(model: type[BaseModel], loc: Iterable[int | str]) -> Iterable[str]:
     for part in loc:
         if part in model.model_fields:
             inner = model.model_fields[str(part)].annotation
-            options = typing.get_args(inner) if isinstance(inner, UnionType) else (inner,)
-            for option in options:
+            # of `Model | None`, and of tuple[Model, ...], what is in them
+            for option in (inner, *typing.get_args(inner)):
                 if isinstance(option, type) and issubclass(option, BaseModel):
                     model = option
     return model.model_fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench import published
@@ -24,6 +24,8 @@ class Remarks(NamedTuple):
     """The same of what knowingly departs from the paper."""
     systems: Mapping[str, str] = {}
     """Published system by the name of the loss; empty in the fair track."""
+    overrides: Mapping[str, Sequence[str]] = {}
+    """Settings of the recipe that an entry, `datasets.sop` or `backbones.big`, has otherwise."""
 
     @property
     def published(self) -> list[Published]:
@@ -47,15 +49,23 @@ def remarks(settings: Settings) -> Remarks:
             system = settings.published.get(loss, own)
             if system in known:
                 systems[loss] = system
-    return Remarks(settings.track, settings.unconfirmed, settings.deviations, systems)
+    overrides = {
+        f"{section}.{name}": sorted(entry["recipe"])
+        for section in ("datasets", "backbones")
+        for name, entry in getattr(settings, section).items()
+        if entry.get("recipe")
+    }
+    return Remarks(settings.track, settings.unconfirmed, settings.deviations, systems, overrides)
 
 
 def wrong_remarks(file: Mapping[str, Any], settings: Settings) -> Iterator[str]:
-    """Remarks on keys that `file`, as it was read, does not set; losses and published systems that
-    there are not."""
+    """Remarks that say nothing, or are on keys that `file`, as it was read, does not set; losses
+    and published systems that there are not."""
     paths = [*_key_paths(file)]
     for field in ("unconfirmed", "deviations"):
-        for path in getattr(settings, field):
+        for path, remark in getattr(settings, field).items():
+            if not remark.strip():
+                yield f"{field}.{path}: it is empty. Say in a few words why it stands here."
             if path not in paths:
                 hint = did_you_mean(path, paths)
                 yield f"{field}: {path} is not set in this study. {hint}".rstrip()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -58,9 +58,10 @@ class Recipe(Model):
     head_lr_factor: Rate = 1.0
     """Learning rate of the embedding head, as a multiple of `lr`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of sgd; the others have none."""
+    """Of sgd; beside another, which has none, it is refused."""
     eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
-    """Of adamw and adam, added to the root of the mean squared gradient; sgd has none."""
+    """Of adamw and adam, added to the root of the mean squared gradient; beside sgd, which has
+    none, it is refused."""
     weight_decay: Rate = 1e-4
     """Of trunk, head and the loss's own parameters."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
@@ -93,6 +94,15 @@ class Recipe(Model):
             raise ValueError(
                 f"batch_size: {self.batch_size} is not a multiple of "
                 f"images_per_class: {self.images_per_class}"
+            )
+        # Ignored, it would still be in the key. The default is no setting: a study that is read
+        # again as it was run has all of them
+        ignored = "eps" if self.optimizer == "sgd" else "momentum"
+        if (value := getattr(self, ignored)) != type(self).model_fields[ignored].default:
+            raise ValueError(
+                f"{ignored}: {value} is not used by optimizer: {self.optimizer}, which has none. "
+                f"Leave it out; where an override changes the optimizer, set it back there to "
+                f"{type(self).model_fields[ignored].default}"
             )
         return self
 
@@ -216,6 +226,13 @@ class Plan(Model):
     def leaves_out(self, dataset: str, backbone: str, loss: str) -> bool:
         cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
         return any(rule.names.items() <= cell for rule in self.exclude)
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _list_of_mappings(cls, rules: Any) -> Any:
+        if not isinstance(rules, list | tuple) or not all(isinstance(r, dict) for r in rules):
+            raise ValueError(f"found {rules!r}, not a list as [{{dataset: ..., loss: ...}}]")
+        return rules
 
     @model_validator(mode="after")
     def _no_twice(self) -> Plan:

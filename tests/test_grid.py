@@ -1,4 +1,4 @@
-"""Combinations that a plan leaves out."""
+"""A plan's grid: combinations that it leaves out, settings that do not go together."""
 
 import pytest
 
@@ -76,7 +76,11 @@ def test_a_loss_that_does_not_fit_the_recipe_is_no_problem_where_it_is_left_out(
         ({"loss": "rrl"}, r"plan\.exclude\.0\.loss: 'rrl' is not in plan\.losses\. Did you mean"),
         ({"dataset": "lettres"}, r"plan\.exclude\.0\.dataset: 'lettres' is not in plan\.datasets"),
         ({"backbone": "control_random"}, r"'control_random' is not in plan\.backbones"),
-        ({"seed": 0}, r"plan\.exclude\.0\.seed: unknown key"),
+        (
+            {"datasets": "letters"},
+            r"0\.datasets: unknown key\. Did you mean 'dataset'\? Allowed: backbone, dataset, loss",
+        ),
+        ("rll", r"plan\.exclude: found \['rll'\], not a list as \[{dataset: \.\.\., loss: "),
         ({}, r"plan\.exclude\.0: exclude needs a dataset, a backbone or a loss"),
     ],
 )
@@ -103,3 +107,37 @@ def test_what_is_left_out_is_no_job_that_is_due(tmp_path, monkeypatch):
     found = due(study.check(STUDY | {"plan": plan}, "my.yaml"), tmp_path / "stores")
     assert {path.split("/")[0] for path in found.train} == {"letters"}
     assert [name.split("-")[0] for name in found.store] == ["glyphs"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "message"),
+    [
+        ({"optimizer": "sgd", "eps": 0.01}, {}, r"recipe: eps: 0\.01 is not used by .* sgd"),
+        ({"optimizer": "adam", "momentum": 0.8}, {}, r"recipe: momentum: 0\.8 .* optimizer: adam"),
+        ({"momentum": 0.8}, {}, r"recipe: momentum: 0\.8 is not used by optimizer: adamw"),
+        (
+            {"eps": 0.01},
+            {"optimizer": "sgd"},
+            r"datasets\.letters\.recipe: eps: 0\.01 .* set it back there to 1e-08",
+        ),
+        ({"optimizer": "sgd"}, {"eps": 0.01}, r"datasets\.letters\.recipe: eps: 0\.01"),
+    ],
+)
+def test_a_setting_that_the_optimiser_would_ignore_is_refused(recipe, override, message):
+    letters = {"letters": {"type": "glyphs", "recipe": override}}
+    with pytest.raises(StudyError, match=message):
+        study.check(STUDY | {"recipe": STUDY["recipe"] | recipe, "datasets": letters}, "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [
+        ({"optimizer": "sgd", "momentum": 0.8}, {}),
+        ({"eps": 0.01}, {"optimizer": "sgd", "eps": 1e-8}),
+        ({"optimizer": "sgd", "eps": 1e-8}, {}),  # as a study that is read again has it
+    ],
+)
+def test_a_setting_of_the_optimiser_or_at_its_default_is_none_to_refuse(recipe, override):
+    letters = {"letters": {"type": "glyphs", "recipe": override}}
+    changed = {"recipe": STUDY["recipe"] | recipe, "datasets": letters}
+    assert study.check(STUDY | changed, "my.yaml").runs

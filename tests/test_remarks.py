@@ -99,6 +99,21 @@ def test_a_remark_on_what_the_file_does_not_set_is_refused(field, path, hint):
     assert f"{field}: {path} is not set in this study. {hint}".rstrip() in str(refused.value)
 
 
+@pytest.mark.parametrize("field", ["unconfirmed", "deviations"])
+@pytest.mark.parametrize("remark", ["", "  "])
+def test_a_remark_that_says_nothing_is_refused(field, remark):
+    with pytest.raises(StudyError, match=rf"{field}\.recipe\.lr: it is empty"):
+        check(**{field: {"recipe.lr": remark}})
+
+
+def test_what_entries_have_otherwise_than_the_recipe_is_known():
+    backbones = {"small.v2": {"type": "test_resnet", "dim": 64, "recipe": {"lr": 1e-4}}}
+    assert check(backbones=backbones).remarks.overrides == {
+        "datasets.letters": ["augmentation"],
+        "backbones.small.v2": ["lr"],
+    }
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [

@@ -12,7 +12,8 @@ from pickle import UnpicklingError
 from typing import Any
 
 from dmlbench.files import data_folder, replacing
-from dmlbench.installed import backbone_module, timm_weights
+from dmlbench.installed import backbone_module, timm_models, timm_weights
+from dmlbench.problems import did_you_mean
 
 
 class MissingWeights(RuntimeError):
@@ -21,10 +22,13 @@ class MissingWeights(RuntimeError):
 
 def weights_file(kind: str) -> Path:
     """Where the weights of the model `kind` stand, or will. Raises MissingWeights if timm knows of
-    none."""
+    none, or of no such model."""
     name = timm_weights().get(kind)
     if name is None:
-        raise MissingWeights(f"timm has no weights of {kind}")
+        if kind not in timm_models():
+            hint = did_you_mean(kind, timm_models())
+            raise MissingWeights(f"timm has no model '{kind}'. {hint}".rstrip())
+        raise MissingWeights(f"timm has no weights of {kind}, it begins with random ones")
     return data_folder() / "weights" / f"{name}.safetensors"
 
 

@@ -9,12 +9,57 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import Broken, check, raised
 from dmlbench.conformance.subject import Subject, batch, value_and_gradient, value_of
 from dmlbench.losses.base import Loss
 
 STEP, DIRECTIONS, TRIES = 1e-6, 4, 12
 TOLERANCE = 1e-4  # of a derivative, by its gradient's length: a mistake is more, rounding is less
+FOLLOW = (
+    "The embeddings are float64 here and in some checks, float32 in a training: what is made or "
+    "kept in the loss follows them: self.proxies `.to(embeddings.dtype)`."
+)
+FINITE = (
+    "Look for a division by 0, the log or root of 0, exp of large numbers: .clamp(min=...), "
+    "logsumexp."
+)
+CONNECTED = (
+    "Stay in torch from the embeddings to the value: no .item(), .data, detach(), numpy or no_grad "
+    "in between."
+)
+
+
+@check(
+    "call",
+    "embeddings (N, D) and labels (N,) give one finite number, in float32 and in float64",
+    why="The trainer calls it so at each step, and so does every other check.",
+    fix="`def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor`: embeddings (N, D) of "
+    "any length, labels (N,) of int64 in 0 ... num_classes - 1; no dtype, device or batch size is "
+    "fixed.",
+)
+def call(subject: Subject) -> None:
+    embeddings, labels = batch()
+    for dtype in (torch.float32, torch.float64):
+        loss, given = subject.create(), embeddings.to(dtype).requires_grad_()
+        shapes = (
+            f"{named(dtype)} embeddings {tuple(given.shape)}, int64 labels {tuple(labels.shape)}"
+        )
+        did = f"A new loss was called: loss(embeddings, labels), {shapes}."
+        try:
+            value = loss(given, labels)
+        except Exception as error:  # whatever the loss raises
+            fix = FOLLOW if dtype == torch.float64 else ""
+            raise Broken(did, f"It raised {raised(error)}", fix=fix) from None
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise Broken(did, f"It returned a {kind}, a loss is a tensor of one number.")
+        if value.shape:
+            saw = f"It returned a tensor of shape {tuple(value.shape)}, a loss is one number."
+            raise Broken(did, saw, fix="Return its mean over the batch: .mean().")
+        if not value.isfinite():
+            raise Broken(did, f"It returned {value.item():g}.", fix=FINITE)
+        if not value.requires_grad:
+            raise Broken(did, "The number that it returned has no gradient.", fix=CONNECTED)
 
 
 @check(

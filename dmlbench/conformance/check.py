@@ -18,11 +18,11 @@ HERE = Path(__file__).parent
 
 class Broken(Exception):
     """What a check did with the loss, and what it saw that must not be; `excusable` where a loss
-    may be meant so."""
+    may be meant so; `fix` where what to do is known better than the check has it."""
 
-    def __init__(self, did: str, saw: str, *, excusable: bool = True) -> None:
+    def __init__(self, did: str, saw: str, *, excusable: bool = True, fix: str = "") -> None:
         super().__init__(did, saw)
-        self.did, self.saw, self.excusable = did, saw, excusable
+        self.did, self.saw, self.excusable, self.fix = did, saw, excusable, fix
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,12 @@ class Check:
         if excusable and self.name in subject.by_design:
             return Result(self, "declared", subject.by_design[self.name])
         verdict: Verdict = "warning" if subject.kind in self.warned else "FAILED"
-        parts = {"Did": broken.did, "Saw": broken.saw, "Why": self.why, "Fix": self.fix}
+        parts = {
+            "Did": broken.did,
+            "Saw": broken.saw,
+            "Why": self.why,
+            "Fix": broken.fix or self.fix,
+        }
         if excusable and subject.kind != "library":
             parts["Or"] = (
                 "if the loss is meant so, declare it in its class, which the check then shows: "

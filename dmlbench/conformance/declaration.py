@@ -59,6 +59,8 @@ def options(subject: Subject) -> str:
         raise Broken(did, f"{error}") from None
     arguments = list(inspect.signature(cls).parameters.values())
     placed = [a.name for a in arguments if a.kind == a.POSITIONAL_OR_KEYWORD]
+    if placed[2:3] not in ([], ["parents"]):
+        raise Broken(did, f"The third is '{placed[2]}'; there it is given the classes' parents.")
     if extra := placed[3:]:
         raise Broken(did, f"{', '.join(extra)}: before the star, so no study can name it.")
     unknown = subject.by_design.keys() - set(MEANT)

@@ -22,7 +22,8 @@ READS = {
     getattr(torch.Tensor, name): name
     for name in ("item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__")
 }
-SECONDS, EPOCHS, MOST_EPOCHS, GAIN = 30, 15, 60, 0.2
+SECONDS, EPOCHS, MOST_EPOCHS, RATE = 30, 15, 80, 1e-2
+LEARNT = 0.7  # Recall@1: without the labels 0.4 was reached at most, with them 0.78 and more
 
 
 class Waits(Exception):
@@ -107,7 +108,8 @@ def compiles(subject: Subject) -> None:
     "learns",
     f"a toy problem is learnt within {SECONDS} s",
     why="All other checks can be passed by a loss that leads nowhere: with the wrong sign, with "
-    "positives and negatives exchanged, with a scale that drowns the gradient.",
+    "positives and negatives exchanged, with a scale that drowns the gradient, with no look at "
+    "the labels.",
     fix="Look at the sign first, then at the masks of positives and negatives, then at the size of "
     "the gradient by that of the value.",
 )
@@ -139,7 +141,7 @@ def learns(subject: Subject) -> str:
 
     before = after = recall_at_1(model(test).detach())
     done, deadline = 0, time.monotonic() + SECONDS
-    optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss.param_groups(3e-3)], 3e-3)
+    optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss.param_groups(RATE)], RATE)
     for epoch in range(MOST_EPOCHS):
         for parameter in loss.refresh(embed):
             optimizer.state.pop(parameter, None)
@@ -154,14 +156,14 @@ def learns(subject: Subject) -> str:
             if time.monotonic() > deadline:
                 break
         after = recall_at_1(model(test).detach())
-        learnt = after > before + GAIN and epoch + 1 >= EPOCHS
+        learnt = after > LEARNT and epoch + 1 >= EPOCHS
         if learnt or time.monotonic() > deadline:
             break
-    if not after > before + GAIN:
+    if not after > LEARNT:
         raise Broken(
             f"A linear model was trained for {done} steps (Adam, batches of {size}) "
             f"to find {classes} Gaussian classes in 4 of 32 dimensions.",
-            f"Recall@1 of new samples went from {before:.0%} to {after:.0%}; it should gain "
-            f"{GAIN:.0%} or more.",
+            f"Recall@1 of new samples went from {before:.0%} to {after:.0%}; it should come to "
+            f"{LEARNT:.0%}.",
         )
     return f"Recall@1 {before:.0%} -> {after:.0%} in {done} steps"

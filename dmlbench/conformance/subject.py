@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dmlbench import grid, source
@@ -27,6 +27,10 @@ from dmlbench.problems import describe, did_you_mean
 C, D, N = 7, 12, 20  # classes, dimensions, images of a batch
 EPOCHS = 3  # in the midst of a training, so many have begun
 ZOO = source.PACKAGE / "losses"
+SIGNATURE = (
+    "def __init__(self, num_classes: int, embedding_dim: int, parents: Tensor | None = None, *, "
+    "margin: float = 0.1)"
+)
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,12 @@ def find(asked: str, given: Mapping[str, Any]) -> Subject:
     try:
         subject.create()
     except Exception as error:  # whatever its constructor raises
+        wrong = isinstance(error, TypeError) and subject.kind == "own"
+        needed = f"\nIts constructor must be as here, options after the star: {SIGNATURE}"
         raise UnusableLoss(
             f"{asked}: it cannot be made with num_classes={C}, embedding_dim={D} and options "
             f"{dict(subject.options)}: {type(error).__name__}: {error}"
+            f"{needed if wrong else ''}"
         ) from None
     return subject
 
@@ -197,19 +204,27 @@ def _only_loss(asked: str, path: Path) -> type[Loss]:
         hint = hint if isinstance(error, ImportError) else ""
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UnusableLoss(f"{asked} does not import: {reason}.{hint}") from None
-    losses = [
+    modules = [
         value
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Loss)
+        if isinstance(value, type) and issubclass(value, nn.Module)
         if value.__module__ == module.__name__ and not name.startswith("_")
     ]
-    if len(losses) != 1:
-        names = ", ".join(cls.__name__ for cls in losses) or "none"
-        raise UnusableLoss(
-            f"{asked}: a file holds exactly one public subclass of dmlbench.losses.base.Loss; "
-            f"found: {names}. (Of several, check each by its import path.)"
+    losses = [cls for cls in modules if issubclass(cls, Loss)]
+    if len(losses) == 1:
+        return losses[0]
+    hint = ""
+    if losses:
+        hint = " Check each by its import path: my_package.my_module.MyLoss."
+    elif modules:
+        hint = (
+            f" {modules[0].__name__} is an nn.Module and no Loss: let it subclass "
+            "dmlbench.losses.base.Loss, and call its forward `compute`."
         )
-    return losses[0]
+    raise UnusableLoss(
+        f"{asked}: a file holds exactly one public subclass of dmlbench.losses.base.Loss; "
+        f"found: {', '.join(cls.__name__ for cls in losses) or 'none'}.{hint}"
+    )
 
 
 def _imported(path: Path) -> ModuleType:
@@ -227,5 +242,7 @@ def _checked(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> dic
     try:
         return model.model_validate(given).model_dump(mode="json")
     except ValidationError as error:
-        problems = " ".join(describe(error, model))
-        raise UnusableLoss(f"{name}: --option {problems}") from None
+        problems = " ".join(f"--option {problem}" for problem in describe(error, model))
+        missing = [str(item["loc"][0]) for item in error.errors() if item["type"] == "missing"]
+        hint = " Add " + " ".join(f"--option {option}=..." for option in missing) if missing else ""
+        raise UnusableLoss(f"{name}: {problems}{hint}") from None

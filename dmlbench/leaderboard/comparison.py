@@ -143,14 +143,22 @@ def _lost_seeds(rows: pd.DataFrame) -> Iterator[str]:
 def _remarked(dataset: str, backbone: str, loss: str, remarks: Remarks) -> Iterator[str]:
     """The study's own remarks, as far as they concern these runs and not which are planned."""
     here = {"datasets": dataset, "backbones": backbone, "losses": loss}
+    entries = [f"{section}.{name}" for section, name in here.items()]
+    otherwise = [f"recipe.{key}" for entry in entries for key in remarks.overrides.get(entry, ())]
     kinds = {"not confirmed": remarks.unconfirmed, "departs from the paper": remarks.deviations}
     for kind, paths in kinds.items():
         concerned = [
             path
             for path in paths
-            for section, _, rest in [path.partition(".")]
+            for section in [path.partition(".")[0]]
             if section != "plan"
-            and (section not in here or f"{rest}.".startswith(f"{here[section]}."))
+            and (path == section or section not in here or _within(path, entries))
+            and not _within(path, otherwise)
         ]
         if concerned:
             yield f"{kind}: {', '.join(concerned)}"
+
+
+def _within(path: str, places: Sequence[str]) -> bool:
+    """Whether a key path is one of `places`, or of what stands below one."""
+    return any(f"{path}.".startswith(f"{place}.") for place in places)

@@ -53,6 +53,10 @@ th, td { padding: .25rem .65rem; text-align: right; white-space: nowrap;
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper);
   text-align: left; font-weight: inherit; }
 tbody tr:nth-child(even) > * { background: var(--stripe); }
+.wide td span { display: block; font-size: .75rem; line-height: 1.2; }
+.wide { font-size: .8125rem; }
+.wide :is(th, td) { padding-inline: .4rem; }
+.wide thead th { white-space: normal; vertical-align: bottom; }
 .published thead th { font-weight: 600; }
 .published :is(th, td):is(:nth-child(-n+4), :nth-child(6)) { text-align: left; }
 .controls, td span { color: var(--faded); }
@@ -67,6 +71,7 @@ i { display: inline-block; width: .7em; height: .7em; margin-right: .5em; border
 figure { margin: 2rem 0 0; }
 img { max-width: 100%; width: 50rem; border-radius: 4px; background: #fff; }
 """
+WIDE = 11  # columns: with more, intervals stand below their means, to fit a screen of 1400 pixels
 # A column's first click sorts the best to the top, names from a to z; holes stay below.
 SCRIPT = """\
 for (const table of document.querySelectorAll("table")) {
@@ -110,10 +115,11 @@ def render(page: Page, plots: Mapping[str, Path]) -> str:
 
 def _section(section: Section) -> str:
     columns = [f"<th><button>{escape(name)}</button>" for name in ["loss", *section.columns]]
+    wide = ' class="wide"' if len(columns) > WIDE else ""
     return "\n".join(
         [
             f'<h2>{escape(section.title)}</h2>\n<p class="faded">{escape(section.facts)}</p>',
-            f'<div class="scroll"><table>\n<thead><tr>{"".join(columns)}</thead>',
+            f'<div class="scroll"><table{wide}>\n<thead><tr>{"".join(columns)}</thead>',
             f"<tbody>{_rows(section.losses)}</tbody>",
             f'<tbody class="controls">{_rows(section.controls)}</tbody>\n</table></div>',
             _failures(section.failures),

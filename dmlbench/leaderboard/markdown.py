@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dmlbench.leaderboard.page import (
@@ -9,6 +10,7 @@ from dmlbench.leaderboard.page import (
     NOTES,
     ON_PUBLISHED,
     PUBLISHED,
+    TEXTS,
     Beside,
     Failure,
     Page,
@@ -30,25 +32,34 @@ def render(page: Page) -> str:
         ]
     text += _beside(page.published) if page.published else []
     for title, remarks in page.remarks.items():
-        text += [f"## {title}", "\n".join(f"- `{path}`: {remarks[path]}" for path in remarks)]
+        lines = [f"- `{path}`: {_escaped(remarks[path])}" for path in remarks]
+        text += [f"## {title}", "\n".join(lines)]
     text.append(f"---\n\n**How to read this.** {NOTES}")
     return "\n\n".join(part for part in text if part)
 
 
 def _table(kind: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     cells = [[label(row.loss), *(cell.text for cell in row.cells)] for row in rows]
-    return _lines([kind, *columns], cells) if rows else ""
+    return _lines([kind, *columns], cells, texts=[kind]) if rows else ""
 
 
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str]) -> str:
+    """A table whose columns `texts` are set to the left, the others to the right."""
+    lines = [head, ["---" if name in texts else "---:" for name in head], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _beside(published: Beside) -> list[str]:
-    reasons = [f"{number}. {reason}" for number, reason in enumerate(published.reasons, 1)]
-    table = _lines(published.columns, published.rows) if published.rows else NONE_PUBLISHED
+    reasons = [f"{n}. {_escaped(reason)}" for n, reason in enumerate(published.reasons, 1)]
+    table = NONE_PUBLISHED
+    if published.rows:
+        table = _lines(published.columns, published.rows, texts=TEXTS)
     return [f"## {PUBLISHED}", ON_PUBLISHED, table, "\n".join(reasons)]
+
+
+def _escaped(text: str) -> str:
+    """Text in one line that Markdown leaves alone; a _ within a word means nothing to it."""
+    return re.sub(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
 def _failures(failures: Sequence[Failure]) -> str:

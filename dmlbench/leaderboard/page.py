@@ -66,6 +66,10 @@ lead to what is known to differ; a row without any has nothing that is known to.
 NONE_PUBLISHED = "There is no number that may be quoted of these systems on these data sets."
 
 
+TEXTS = ("loss", "data set", "backbone", "metric", "provenance")
+"""Columns of it that hold no numbers."""
+
+
 class Cell(NamedTuple):
     """What stands in a table, and the number that it is sorted by."""
 

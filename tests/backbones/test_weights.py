@@ -89,6 +89,13 @@ def test_a_model_without_weights_is_refused(data):
         stage(without)
 
 
+def test_a_model_that_there_is_not_is_refused_with_the_nearest_name(data):
+    with pytest.raises(
+        MissingWeights, match=r"no model 'bn_inceptio'\. Did you mean 'bn_inception'"
+    ):
+        stage("bn_inceptio")
+
+
 def test_a_folder_that_cannot_be_written_is_named(hub, data):
     data.write_text("no folder")
     done = call("test_resnet", hub[1])

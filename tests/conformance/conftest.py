@@ -100,9 +100,7 @@ def failures():
     """What a loss does not pass: name of the check -> result."""
 
     def of(subject):
-        results = {check.name: check(subject) for check in kit.CHECKS}
-        return {
-            name: result for name, result in results.items() if result.verdict not in ("ok", "-")
-        }
+        results = kit.results(subject)
+        return {found.check.name: found for found in results if found.verdict not in ("ok", "-")}
 
     return of

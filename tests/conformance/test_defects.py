@@ -31,6 +31,12 @@ BROKEN = {
         {"options"},
         "sharpness: before the star",
     ),
+    "a third argument that is not the parents": (
+        "parents: Tensor | None = None, *",
+        "sharpness: float | None = None, *",
+        {"options"},
+        "The third is 'sharpness'",
+    ),
     "a declaration of what cannot be meant": (
         "class Made(Loss):",
         "class Made(Loss):\n    BY_DESIGN = {'precision': 'so'}",
@@ -68,10 +74,31 @@ BROKEN = {
     ),
     "one value an image": (
         "+ extra",
-        "+ torch.zeros(1, dtype=unit.dtype)",
-        {"precision"},
-        r"shape \(1,\); it must be one number",
+        "+ torch.zeros(len(labels), dtype=unit.dtype)",
+        {"call"},
+        r"shape \(20,\), a loss is one number\. .*\.mean\(\)",
     ),
+    "one number in brackets": ("+ extra", "+ torch.zeros(1)", {"call"}, r"shape \(1,\)"),
+    "a number of Python": (
+        "        return scale *",
+        "        return 1.0\n        return scale *",
+        {"call"},
+        "returned a float, a loss is a tensor of one number",
+    ),
+    "a value that is nan": ("+ extra", "+ torch.nan", {"call"}, "returned nan"),
+    "a value without a gradient": (
+        "unit_length(embeddings)",
+        "unit_length(embeddings.detach())\n        self.proxies.requires_grad_(False)",
+        {"call"},
+        r"has no gradient\. .* detach\(\)",
+    ),
+    "proxies of one dtype": (
+        "self.proxies.to(unit.dtype)",
+        "self.proxies",
+        {"call"},
+        r"float64 embeddings .* RuntimeError: .*made.py:\d+: logits = .* `.to\(embeddings.dtype\)`",
+    ),
+    "it raises": ("extra = 0", "extra = 1 / 0", {"call"}, r"float32 .* ZeroDivision.*made.py:37"),
     "autocast left on": (
         "    def compute(",
         FORWARD.format(
@@ -234,7 +261,13 @@ BROKEN = {
         {"compile"},
         "made.py",
     ),
-    "the wrong sign": ("self.weight * pull", "-50 * pull", {"learns"}, "it should gain 20%"),
+    "the wrong sign": ("self.weight * pull", "-50 * pull", {"learns"}, "it should come to 70%"),
+    "no look at the labels": (
+        "        return scale *",
+        "        return embeddings.pow(2).mean() + 0 * scale *",
+        {"length", "moves", "learns"},
+        "it should come to 70%",
+    ),
 }
 ADVICE = {"header", "host", "compile"}  # for a loss of one's own
 

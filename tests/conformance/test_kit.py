@@ -18,15 +18,29 @@ def test_an_option_changes_the_loss_and_is_checked_as_in_a_study(made):
         made(given={"wieght": 2})
     with pytest.raises(UnusableLoss, match=r"weight: found -1\. Input should be greater"):
         made(given={"weight": -1})
-    with pytest.raises(UnusableLoss, match="Tn: is missing"):
-        find("pml.RankedListLoss", {"margin": 0.4})
+    with pytest.raises(UnusableLoss) as refused:
+        find("pml.RankedListLoss", {})
+    assert str(refused.value) == (
+        "pml.RankedListLoss: --option margin: is missing. --option Tn: is missing. "
+        "Add --option margin=... --option Tn=..."
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", "found: none"),
-        ("{good}\nclass Other(Loss): ...", "found: Made, Other"),
+        ("x = 1", "found: none\\.$"),
+        ("{good}\nclass Other(Loss): ...", r"found: Made, Other\. Check each by its import path"),
+        (
+            "import torch\nclass Made(torch.nn.Module): ...",
+            "Made is an nn.Module and no Loss: let it subclass dmlbench.losses.base.Loss",
+        ),
+        (
+            "from dmlbench.losses.base import Loss\n"
+            "class Made(Loss):\n    def __init__(self, margin=0.1): super().__init__()",
+            r"def __init__\(self, num_classes: int, embedding_dim: int, parents: Tensor \| None = "
+            r"None, \*, margin: float = 0\.1\)",
+        ),
         ("from .helper import x", "ImportError: .* by its import path: my_package"),
         ("x = 1 / 0", "does not import: ZeroDivisionError"),
         (
@@ -71,6 +85,11 @@ def test_the_command_prints_a_line_a_check_and_ends_with_how_it_went(made, calle
     names = [check.name for check in kit.CHECKS]
     assert [line.split()[:2] for line in lines[2:-2]] == [["ok", name] for name in names]
     assert lines[-1] == f"0 failed, {len(names)} ok"
+    code, printed = called(str(made("extra = 0", "extra = 1 / 0").path))
+    assert code == 1
+    skipped = f"The other {len(names) - 1} checks were skipped"
+    assert printed.splitlines()[-2] == "1 failed"
+    assert printed.splitlines()[-1].startswith(skipped)
     code, printed = called(str(made("self.weight * pull", "-50 * pull").path))
     assert code == 1
     assert printed.splitlines()[-1] == f"1 failed, {len(names) - 1} ok"

@@ -110,3 +110,13 @@ def test_every_column_has_a_button_to_sort_by(study, results, plot):
     study(("htl",))
     parsed = Parsed(pages(results, plot)[0])
     assert [tag for tag, _ in parsed.tags].count("button") == len(parsed.rows[0])
+
+
+def test_a_table_of_many_columns_is_narrowed_and_one_of_few_is_not(results, plot):
+    few = ("recall@1", "recall@2", "map@r", "nmi")
+    results.add("htl", 0, dict.fromkeys(few, 0.5))
+    many = (*few, "recall@4", "recall@8", "r_precision", "map", "mrr", "ami")
+    results.add("htl", 0, dict.fromkeys(many, 0.5), dataset="other")
+    page, _ = pages(results, plot)
+    tables = [of for tag, of in Parsed(page).tags if tag == "table"]
+    assert tables == [{}, {"class": "wide"}]

@@ -206,7 +206,8 @@ def test_head_and_loss_have_learning_rates_of_their_own():
 def test_the_optimiser_s_arithmetic_is_the_recipe_s(kind):
     """Two steps of one weight, by the definitions: L2 in the gradient but for adamw."""
     lr, decay, eps, momentum = 0.1, 0.3, 0.05, 0.8
-    recipe = Recipe(optimizer=kind, lr=lr, weight_decay=decay, eps=eps, momentum=momentum)
+    own = {"momentum": momentum} if kind == "sgd" else {"eps": eps}
+    recipe = Recipe(optimizer=kind, lr=lr, weight_decay=decay, **own)
     model = nn.Module()
     model.trunk, model.head = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     model.double()
