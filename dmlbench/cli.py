@@ -51,8 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("study", type=Path, help="study file; or name of a study with results")
         return added
 
-    plan = with_study("plan", _plan, "check a study and list its runs")
+    plan = with_study("plan", _plan, "check a study, list its runs, and say what they cost")
     plan.add_argument("--diff", action="store_true", help="what snakemake would run now, and why")
+    plan.add_argument("--probe", action="store_true", help="measure how fast this machine is")
+    plan.add_argument("--gpus", type=_count, help="how many there will be; else those found here")
+    plan.add_argument(
+        "--budget",
+        type=_time,
+        metavar="TIME",
+        help="what to leave out so that it takes so many hours of GPUs, or of cores: 90m, 40h, 2d",
+    )
     status = with_study("status", _status, "how far a study is, also while nothing runs")
     status.add_argument(
         "--watch",
@@ -135,11 +143,19 @@ def _data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _plan(options: argparse.Namespace) -> int:
     from dmlbench import study
     from dmlbench.plan import show_diff, show_plan
+    from dmlbench.speeds import measure
     from dmlbench.workflow import look_for_images
 
     found, stores = study.read(options.study), data_folder() / "stores"
     look_for_images(found, stores)
-    (show_diff if options.diff else show_plan)(found, stores)
+    if options.probe:
+        measure(found.runs.values())
+    if options.diff:
+        if options.gpus or options.budget:
+            raise StudyError("--diff", ["it says what is due and why, and takes no other option."])
+        show_diff(found, stores)
+    else:
+        show_plan(found, stores, options.gpus, options.budget)
     return 0
 
 
@@ -334,6 +350,23 @@ def _goes_on() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise DatasetError("stopped: the same command goes on from here") from None
+
+
+def _count(text: str) -> int:
+    """A number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return int(text)
+
+
+def _time(text: str) -> float:
+    """Seconds."""
+    from dmlbench.budget import parse
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _use_threads(count: int) -> None:

@@ -161,16 +161,23 @@ def own_loss(kind: str) -> dict[str, list[Any]]:
         raise UnusableLoss(str(error)) from None
 
 
+def remembered(name: str, facts: Any) -> Any | None:
+    """What was answered for `facts`; None where nothing was asked yet."""
+    return read_json_if_whole(_kept(name, facts))
+
+
 def _asked(name: str, facts: Any, script: str, *arguments: str) -> Any:
+    """As `ask`, where nothing is remembered."""
+    known = remembered(name, facts)
+    return ask(name, facts, script, *arguments) if known is None else known
+
+
+def ask(name: str, facts: Any, script: str, *arguments: str) -> Any:
     """What `script` prints as JSON, in a process of its own; the answer is kept for `facts`.
 
     Raises:
         BrokenInstallation: the process failed; its last words, and asked again the next time.
     """
-    label = hashlib.sha256(json.dumps([facts, sys.prefix]).encode()).hexdigest()[:16]
-    cached = cache_folder() / f"{name}-{label}.json"
-    if (known := read_json_if_whole(cached)) is not None:
-        return known
     run = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
@@ -178,8 +185,13 @@ def _asked(name: str, facts: Any, script: str, *arguments: str) -> Any:
         raise BrokenInstallation((run.stderr.strip().splitlines() or ["no message"])[-1])
     answer = json.loads(run.stdout.splitlines()[-1])
     with contextlib.suppress(OSError):  # a cache, where there is room for one
-        write_json(cached, answer)
+        write_json(_kept(name, facts), answer)
     return answer
+
+
+def _kept(name: str, facts: Any) -> Path:
+    label = hashlib.sha256(json.dumps([facts, sys.prefix]).encode()).hexdigest()[:16]
+    return cache_folder() / f"{name}-{label}.json"
 
 
 def cache_folder() -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmlbench.due import AFTER_TRAINING, Due, Why, due
+from dmlbench.price import price
 from dmlbench.run import Run
 from dmlbench.study import Study
 
@@ -14,11 +15,20 @@ AXES = ("dataset", "backbone", "loss", "seed")
 NAMES = 4  # of an axis that are written out
 
 
-def show_plan(study: Study, stores: Path) -> None:
-    """Each run with its key; on stderr, how many they are and what is to be done."""
+def show_plan(
+    study: Study, stores: Path, devices: int | None = None, budget: float | None = None
+) -> None:
+    """Each run with its key; on stderr, how many they are, what is to be done, what that costs on
+    `devices` GPUs, and what to leave out so that it takes `budget` seconds of them.
+
+    Raises:
+        MissingResult: there is no GPU here, or too little is known for a budget.
+    """
+    found = due(study, stores)
+    lines = price(study, found, stores, devices, budget)
     for path, run in study.runs.items():
         print(f"{path}  {run.train_key}")
-    print(_summary(study, due(study, stores)), file=sys.stderr)
+    print(_summary(study, found), *lines, sep="\n", file=sys.stderr)
 
 
 def show_diff(study: Study, stores: Path) -> None:

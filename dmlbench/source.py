@@ -117,6 +117,17 @@ def imports(module: str) -> list[str]:
     return _normalised(module)[1]
 
 
+def calls_its_argument(module: str, method: str) -> bool:
+    """Whether a method of this name in `module` calls one of its own arguments."""
+    for node in ast.walk(_tree(_file(module))):
+        if isinstance(node, ast.FunctionDef) and node.name == method:
+            names = {argument.arg for argument in node.args.args}
+            called = (inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call))
+            if any(isinstance(func, ast.Name) and func.id in names for func in called):
+                return True
+    return False
+
+
 def shown(module: str) -> str:
     """The file of a module as a person names it; the module's name where there is none."""
     path = _path(module)

@@ -152,8 +152,8 @@ def _time_left(standings: Iterable[Standing]) -> str:
     mean = sum(took) / len(took)
     left = waiting * mean + sum(_left(progress, mean) for progress in running)
     if not running:
-        return f"about {_duration(left)} of training left, one at a time; none is running"
-    return f"about {_duration(left / len(running))} left, {len(running)} at a time"
+        return f"about {duration(left)} of training left, one at a time; none is running"
+    return f"about {duration(left / len(running))} left, {len(running)} at a time"
 
 
 def _left(progress: dict[str, Any], mean: float) -> float:
@@ -174,7 +174,7 @@ def _running(standing: Standing) -> tuple[str, ...]:
         f"{progress['step']}/{progress['steps']}",
         f"{progress['loss']:.4g}",
         f"{progress['steps_per_second'] * standing.run.recipe.batch_size:.0f}",
-        "" if left is None else _duration(_left(progress, 0.0)),
+        "" if left is None else duration(_left(progress, 0.0)),
         progress["device"],
         progress["host"],
     )
@@ -186,7 +186,7 @@ def _broken(standing: Standing) -> tuple[str, ...]:
     host = begun.progress.get("host", "another machine")
     how = {
         "stopped": f"stopped {begun.place}",
-        "silent": f"no sign for {_duration(begun.quiet)} of {host}, {begun.place}",
+        "silent": f"no sign for {duration(begun.quiet)} of {host}, {begun.place}",
         "dead": f"killed {begun.place}",
     }[begun.state]
     idle = f"{begun.idle} attempt{'s' * (begun.idle > 1)} before it made no progress"
@@ -206,7 +206,7 @@ def _more(standings: list[Standing]) -> list[str]:
     return [f"... and {len(standings) - SHOWN} more"] if len(standings) > SHOWN else []
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`12 s`, `3 min`, `2 h 05 min`, `3 d 4 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"

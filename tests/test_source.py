@@ -137,3 +137,18 @@ def test_a_study_is_loaded_without_torch_and_numpy():
     code = "names = {'torch', 'numpy', 'pandas', 'timm', 'faiss', 'matplotlib'}; " + code
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("body", "calls"),
+    [
+        ("vectors, labels = embed()", True),
+        ("if due:\n            self.tree = build(*embed())", True),
+        ("return ()", False),
+        ("later(embed)", False),
+    ],
+)
+def test_a_method_that_calls_its_argument_is_told_from_one_that_does_not(package, body, calls):
+    method = f"class Loss:\n    def refresh(self, embed):\n        {body}\n\n"
+    package("a", method + "    def other(self, call):\n        call()\n")
+    assert source.calls_its_argument("pkg.a", "refresh") == calls

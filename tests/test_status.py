@@ -186,7 +186,7 @@ def test_a_study_is_found_by_its_file_its_name_or_its_results(made, tiny):
 
 def test_looking_imports_no_torch(made, write_results):
     code = (
-        "import sys; from dmlbench import due, plan, status, study; "
+        "import sys; from dmlbench import due, plan, speeds, status, study; "
         "print({'torch', 'pandas', 'mlflow', 'PIL'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

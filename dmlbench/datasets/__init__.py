@@ -16,6 +16,8 @@ It may declare
 
 - KNOWN_CORRUPT, ("path", ...): images that nobody can decode. They are left out, and FACTS counts
   without them. Any other damaged image is an error;
+- ABOUT, as `splits` in FACTS, where the counts are no fact, as another version of a library has
+  others: for what `dmlbench plan` says of time and space;
 - `protocols(rows, archives)`, which yields (protocol, id, role, repetition) where plain zero-shot
   retrieval by `Row.role` is not the test. `rows` is the sequence of Row in the order of the ids;
 - `pairs(rows, archives)`, which yields (id, id, same class, fold), for verification.
@@ -39,6 +41,11 @@ from typing import Any, NamedTuple
 
 FORMAT = 2
 """Of the packed stores; part of their names in a study, so those of another format are others."""
+
+LENGTH = 4 / 3
+"""Long side of a usual image, in short sides."""
+JPEG_SHARE = 0.25
+"""Bytes of a JPEG at decoding.QUALITY, as a share of its pixels'."""
 
 
 class DatasetError(Exception):
@@ -108,6 +115,12 @@ def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
     """`title` and the first of `lines`, each on one of its own, and how many more there are."""
     more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
     return "\n    ".join([f"{title}:", *lines[:most], *more])
+
+
+def store_bytes(images: int, channels: int, side: int, form: str) -> float:
+    """What a store of usual images takes, about; `side` is the short one."""
+    share = JPEG_SHARE if form == "jpeg" else 1
+    return images * channels * side * side * LENGTH * share
 
 
 def usable_cores() -> int:

@@ -30,18 +30,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dmlbench import source
-from dmlbench.datasets import FORMAT, DatasetError, Row, load, tables
+from dmlbench.datasets import FORMAT, DatasetError, Row, load, store_bytes, tables
 from dmlbench.datasets.archives import contents, fetch
 from dmlbench.datasets.decoding import LONGEST, OUT_OF_MEMORY, Source, decode
 from dmlbench.datasets.journal import Journal
 from dmlbench.datasets.store import Store
 from dmlbench.files import write_json
 from dmlbench.installed import versions
-
-LENGTH = 4 / 3
-"""Long side of a usual image, in short sides."""
-JPEG_SHARE = 0.25
-"""Bytes of a JPEG at decoding.QUALITY, as a share of its pixels'."""
 
 
 def pack(
@@ -229,8 +224,7 @@ def _look_for_room(
     if journal.done:
         print(f"{out}: goes on after {len(journal.done):,} images", flush=True)
     images = sum(count for _, count in facts.get("splits", {}).values())
-    share = JPEG_SHARE if form == "jpeg" else 1
-    needed = images * facts["channels"] * side * side * LENGTH * share
+    needed = store_bytes(images, facts["channels"], side, form)
     free = shutil.disk_usage(out).free
     if images:
         print(

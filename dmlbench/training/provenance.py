@@ -33,7 +33,7 @@ def measured(history: list[dict[str, Any]]) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else _resident_peak()
     return {
-        "device": torch.cuda.get_device_name() if gpu else f"cpu ({_processor()})",
+        "device": torch.cuda.get_device_name() if gpu else f"cpu ({processor()})",
         "driver": _driver() if gpu else None,
         "peak_memory_mb": round(peak, 1),
         "train_seconds": round(seconds, 3),
@@ -55,7 +55,8 @@ def _resident_peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the CPU."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
