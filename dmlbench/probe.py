@@ -76,7 +76,7 @@ class _Images:
         self.channels, self.count = channels, count
         shape = (batch, channels, side, side)
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        self.sizes = np.full((batch, 2), side)
+        self.sizes = np.full((count, 2), side)
 
     def split(self, name: str, class_fraction: float) -> Split:
         import numpy as np
@@ -86,8 +86,8 @@ class _Images:
         rows = np.arange(self.count)
         return Split(rows, rows % CLASSES, [*map(str, range(CLASSES))], None)
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        return self.pixels[: len(rows)], self.sizes[: len(rows)]
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        return self.pixels[row % len(self.pixels)]
 
 
 def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
