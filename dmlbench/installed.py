@@ -78,11 +78,12 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def own_backbones() -> list[str]:
+@cache
+def own_backbones() -> tuple[str, ...]:
     """The modules that register a model with timm, each under the name of its file."""
     files = sorted((source.PACKAGE / "backbones").glob("*.py"))
     modules = [f"dmlbench.backbones.{file.stem}" for file in files]
-    return [name for name in modules if "timm.models.register_model" in source.imports(name)]
+    return tuple(n for n in modules if "timm.models.register_model" in source.imports(n))
 
 
 def backbone_module(kind: str) -> str:

@@ -164,7 +164,7 @@ def compose(
         shown = [m for m in names if m in found or m in ALWAYS]
         levels = _levels(panel, results)
         metrics = recalls(panel.rows) + [m for m in levels if m in found] + shown
-        columns = [(names | levels).get(metric, metric.capitalize()) for metric in metrics]
+        columns = [_metric_name(metric, names | levels) for metric in metrics]
         summary = summarise(panel.rows)
         control = panel.rows["loss"].map(is_control)
         sections.append(
@@ -204,8 +204,8 @@ def _beside(comparisons: Sequence[Comparison]) -> Beside:
     return Beside([*columns, "we got", "difference", "not comparable: see"], rows, reasons)
 
 
-def _metric_name(metric: str) -> str:
-    return NAMES.get(metric, metric.capitalize())
+def _metric_name(metric: str, names: Mapping[str, str] = NAMES) -> str:
+    return names.get(metric, metric.capitalize())
 
 
 def _facts(rows: pd.DataFrame, sorted_by: str, differs: Mapping[str, Any]) -> str:
@@ -256,7 +256,7 @@ def _learnt(results: Sequence[Result]) -> list[Section]:
     rows = []
     for result in results:
         if result.metrics["status"] == "ok" and is_trained(result.plan["loss"]):
-            last = pd.read_parquet(result.history).tail(1).drop(columns=HISTORY, errors="ignore")
+            last = result.epochs.tail(1).drop(columns=HISTORY, errors="ignore")
             names = {name: result.plan[name] for name in ("dataset", "backbone", "loss")}
             rows += [names | row for row in last.to_dict("records")]
     sections = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +38,13 @@ class Result:
     @property
     def history(self) -> Path:
         return self.folder / "history.parquet"
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """The history, a row an epoch."""
+        import pandas as pd
+
+        return pd.read_parquet(self.history)
 
 
 class Panel(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib as mpl
-import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
@@ -43,7 +42,7 @@ def _multiples(part: SubFigure, title: str, losses: dict[str, list[Result]], col
     epochs = 1
     for ax, (loss, runs) in zip(grid.flat, losses.items(), strict=False):
         for run in runs:
-            history = pd.read_parquet(run.history, columns=["epoch", "loss"])
+            history = run.epochs[["epoch", "loss"]]
             dot = "." if len(history) == 1 else None  # a line of one epoch would not show
             ax.plot(*history.to_numpy().T, marker=dot, c=colour(loss), lw=0.9, alpha=0.8)
             epochs = max([epochs, *history["epoch"]])
