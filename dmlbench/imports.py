@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -10,9 +11,13 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 
+atexit.register(gc.unfreeze)  # libraries complain of what is not taken down
+
+
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """While a large library is imported: look for no garbage, and never in what is there then.
+    """While a large library is imported: look for no garbage, and from then on not among what is
+    there, but at the end.
 
     An import makes hundreds of thousands of objects that stay, and Python's collector walks
     through all of them again and again.
