@@ -31,6 +31,8 @@ from typing import Any
 
 import yaml
 
+from dmlbench.training.provenance import processor
+
 ROOT = Path(__file__).parents[1]
 BAR_RUN, BAR_STUDY = 8.0, 40.0
 STUDY = {
@@ -238,6 +240,7 @@ def command_of(process: dict[str, Any]) -> str:
 
 
 def show(planning: dict[str, Any], study: dict[str, Any], load: float) -> None:
+    """The tables. What Snakemake takes beside its jobs is what it takes more than a dry run."""
     noted: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for process in study["processes"]:
         noted[command_of(process)].append(process)
@@ -277,6 +280,7 @@ def show(planning: dict[str, Any], study: dict[str, Any], load: float) -> None:
 
 
 def average(processes: list[dict[str, Any]]) -> Counter[str]:
+    """CPU seconds a process, by part."""
     parts: Counter[str] = Counter()
     for process in processes:
         for name, seconds in process["seconds"].items():
@@ -288,22 +292,23 @@ def average(processes: list[dict[str, Any]]) -> Counter[str]:
     return parts
 
 
-def table(kinds: list[str], columns: dict[str, Counter[str]], jobs: dict[str, int]) -> Counter[str]:
+def table(
+    kinds: list[str], columns: dict[str, Counter[str]], jobs: dict[str, int]
+) -> dict[str, float]:
     """Print the parts of the jobs in `kinds`, and give the sums outside arithmetic."""
     parts = {
         name: max(columns[kind][name] for kind in kinds) for kind in kinds for name in columns[kind]
     }
-    shown = [name for name in parts if parts[name] >= 0.02 and name != ARITHMETIC]
+    shown = [n for n in sorted(parts, key=lambda n: -parts[n]) if parts[n] >= 0.01]
+    shown = [name for name in shown if name != ARITHMETIC]
     head = [f"{kind} ({jobs[kind]})" for kind in kinds]
     print("| CPU s a job | " + " | ".join(head) + " |\n| --- |" + " ---: |" * len(kinds))
-    sums: Counter[str] = Counter()
-    for name in [*sorted(shown, key=lambda name: -parts[name])]:
+    for name in shown:
         print(row(name, [columns[kind][name] for kind in kinds]))
-    for kind in kinds:
-        sums[kind] = sum(columns[kind].values()) - columns[kind][ARITHMETIC]
+    sums = {kind: sum(columns[kind].values()) - columns[kind][ARITHMETIC] for kind in kinds}
     small = [sums[kind] - sum(columns[kind][name] for name in shown) for kind in kinds]
-    print(row("less than 0.02 each", small))
-    print(row("**outside arithmetic**", [sums[kind] for kind in kinds]))
+    print(row("less than 0.01 each", small))
+    print(row("**outside arithmetic**", [*sums.values()]))
     if parts.get(ARITHMETIC):
         print(row(ARITHMETIC, [columns[kind][ARITHMETIC] for kind in kinds]))
     return sums
@@ -316,15 +321,6 @@ def row(name: str, values: list[float]) -> str:
 def line(name: str, seconds: float, bar: float | None = None) -> str:
     missed = " **missed**" if bar and seconds > bar else ""
     return f"| {name} | {seconds:.2f}{missed} | {f'<= {bar:g}' if bar else ''} |"
-
-
-def processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for text in information.read_text().splitlines():
-            if text.startswith("model name"):
-                return text.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

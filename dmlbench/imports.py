@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-
 atexit.register(gc.unfreeze)  # libraries complain of what is not taken down
 
 
