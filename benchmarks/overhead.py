@@ -50,7 +50,7 @@ STUDY = {
 WRAPPED = {"triplet"}  # losses that import pytorch-metric-learning
 
 ARITHMETIC = "arithmetic (not counted)"
-BUILD, FILES, IMPORTS = "model, loss, optimiser made", "files read and written", "imports: "
+BUILD, FILES = "model, loss, optimiser made", "files read and written"
 PARTS = {
     "dmlbench.study.read": "study read and checked",
     "dmlbench.study.check": "study read and checked",
