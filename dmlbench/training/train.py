@@ -264,8 +264,8 @@ def compiles(recipe: Recipe, device: torch.device) -> bool:
 
 
 def compiled(model: EmbeddingModel) -> Callable[..., Tensor]:
-    """`model` by kernels made for it, once a machine: they are kept beside the stores, for other
-    processes too. The model itself stays as it is, in its names and in how it embeds."""
+    """`model` by kernels made for it, which are kept beside the stores for other processes. The
+    model itself stays as it is, in its names and in how it embeds."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data_folder().resolve() / "compiled"))
     return torch.compile(model, dynamic=False)
 

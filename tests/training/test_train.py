@@ -92,6 +92,7 @@ RECIPES = {
     "adamw": {"optimizer": "adamw", "schedule": "cosine"},
     "adam": {"optimizer": "adam", "schedule": "step", "step_epochs": (1,), "clip_norm": 1.0},
     "sgd": {"optimizer": "sgd", "clip_value": 1.0, "clip_norm": 1.0},
+    "jitter": {"augmentation": {"jitter": {"brightness": 0.4, "contrast": 0.4}}},
     "frozen": {"freeze_bn": True, "warmup_steps": 4},
 }
 WRAPPED = "dmlbench.losses._pml"
