@@ -1,8 +1,8 @@
 """Frozen batch norm, folded into the convolution before it.
 
 With its statistics and its affine parameters fixed, a batch norm is scale * x + shift of each
-channel, and scale * conv(x, weight) + shift is conv(x, scale * weight) + shift: no activation is
-read again, and none is kept for a gradient of that. What learns is still `weight`, by its own
+channel, and scale * conv(x, weight) + shift is conv(x, scale * weight) + shift. So its input is
+not kept for the backward pass, which has no step for it. What learns is still `weight`, by its own
 gradient and with its own weight decay, and a state_dict has the names and values that it had.
 """
 
