@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from dmlbench import installed, source
 from dmlbench.files import read_json_if_whole
+from dmlbench.gpus import visible_gpus
 from dmlbench.run import METRICS, Run
 from dmlbench.study import Study
-from dmlbench.training.device import visible_gpus
 from dmlbench.training.provenance import processor
 from dmlbench.unfinished import look
 
