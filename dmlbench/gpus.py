@@ -20,8 +20,8 @@ from pathlib import Path
 
 MOST = 16  # runs that share a GPU
 SCORED_FROM = 20_000
-"""Test images from which scores are made on a GPU, where there is one. Fewer take a CPU seconds, and
-so does the start of a GPU."""
+"""Test images from which scores are made on a GPU, where there is one: fewer take a CPU as long as
+it takes to start a GPU, or some seconds more."""
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:

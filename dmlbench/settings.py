@@ -285,9 +285,9 @@ class Settings(Model):
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""
     runs_per_gpu: Annotated[int, Field(ge=1, le=MOST)] = 1
-    """How many trainings share a GPU; 1: each has its own. More pay where a run leaves most of a GPU
-    idle: small models, small images. They share its memory, too. Not on a cluster, where SLURM gives
-    each job a GPU."""
+    """How many trainings share a GPU; 1: each has its own. More pay where one leaves most of a GPU
+    idle, as small models and images do; they share its memory too. Nothing on SLURM, which gives
+    each job a GPU of its own."""
     tracking: bool = True
     """Write the results to MLflow when the table is made."""
     track_embeddings: bool = False
