@@ -51,10 +51,10 @@ def _score(folder: Path, run: Run, stores: Path, runs_per_gpu: int) -> dict[str,
     partial = run.tested.data.class_fraction < 1
     tables = store.index, store.protocols
     levels = [name for name in store.index if name.startswith("level_")]
-    also = run.metric_settings, partial, store.pairs, levels
+    settings = run.metric_settings
 
-    def score(**where: str) -> list[dict[str, Any]]:
-        return evaluate(embeddings, ids, *tables, *also, **where)
+    def score(**on: Any) -> list[dict[str, Any]]:
+        return evaluate(embeddings, ids, *tables, settings, partial, store.pairs, levels, **on)
 
     if len(ids) >= SCORED_FROM and (gpus := visible_gpus()):
         # SIGTERM ends this job at any moment: it has nothing to save
