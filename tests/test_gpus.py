@@ -156,6 +156,14 @@ def test_who_waits_is_not_passed_by_those_who_come_later(tmp_path):
     assert has_room(["a"], 2, tmp_path) == "a"
 
 
+def test_who_has_waited_keeps_nobody_out_who_may_come_in(tmp_path):
+    with ExitStack() as held:
+        first = ExitStack()
+        first.enter_context(lease(["a"], 1, give_up, tmp_path))
+        held.enter_context(lease(["a"], 2, first.close, tmp_path))
+        assert has_room(["a"], 2, tmp_path) == "a"
+
+
 def test_a_killed_process_leaves_its_device(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from dmlbench.gpus import lease\n"

@@ -72,7 +72,7 @@ def open_study():
         look_for_images(STUDY, Path(STORES))
     except StudyError as error:
         raise WorkflowError(str(error))
-    if workflow.local_exec and GPUS:  # else each job is given a GPU of its own
+    if GPUS and runs_here():
         workflow.register_resource("gpu", RUNS_AT_ONCE)
 
 
@@ -145,14 +145,19 @@ def eval_key(wildcards):
     return run_of(wildcards).eval_key
 
 
+def runs_here():
+    """Whether jobs share this machine; on a cluster each has its GPU, and what cores it asks for,
+    alone."""
+    return workflow.local_exec and workflow.is_main_process
+
+
 def train_gpus(wildcards):
     return int(run_of(wildcards).uses_model)
 
 
 def train_threads(wildcards):
-    """On a cluster a job has its GPU, and what cores it asks for, alone."""
     run = run_of(wildcards)
-    if workflow.local_exec:
+    if runs_here():
         return training_threads(run, workflow.cores, RUNS_AT_ONCE)
     return training_threads(run, GPU_CORES + run.evaluation.threads, 1)
 
