@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-BLOCK = 2**23  # similarities that a thread holds at once (32 MB): memory does not grow with Q x G
-MANY, BUCKETS = 2048, 1024  # similarities that are sorted at once, or first counted in buckets
 
 
 class UnusableEmbeddings(ValueError):
@@ -95,129 +89,17 @@ def rank(
     if not relevant.counts.any():
         none = np.empty(0, dtype=np.int64)
         return Ranking(none, relevant.counts, none)
+    # Each in a file of its own: faiss and torch take long to import.
     if device == "cpu":
-        ranks, first = _by_numpy(vectors, labels, queries, gallery, relevant, threads, nearest)
+        from dmlbench.evaluation import numpy_ranking
+
+        ranks, first = numpy_ranking.ranks_and_nearest(
+            vectors, queries, gallery, relevant, nearest, threads
+        )
     else:
-        from dmlbench.evaluation.torch_ranking import ranks_and_nearest  # torch takes seconds
+        from dmlbench.evaluation import torch_ranking
 
-        ranks, first = ranks_and_nearest(vectors, queries, gallery, relevant, nearest, device)
+        ranks, first = torch_ranking.ranks_and_nearest(
+            vectors, queries, gallery, relevant, nearest, device
+        )
     return Ranking(ranks, relevant.counts, gallery[first].astype(np.int64))
-
-
-def _by_numpy(
-    vectors: NDArray[np.float32],
-    labels: NDArray[np.integer],
-    queries: NDArray[np.integer],
-    gallery: NDArray[np.integer],
-    relevant: Relevant,
-    threads: int,
-    nearest: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Ranking.ranks`, and where in the gallery each query's nearest image is (or (0,))."""
-    import faiss
-
-    images, classes = vectors[gallery], labels[gallery]
-    by_class, lowest, highest = relevant.by_class, relevant.lowest, relevant.highest
-    own, counts = relevant.own, relevant.counts
-    # Rounding differs with an image's place in the matrix, even between equal images: errors of up
-    # to 4e-7 were seen in 512 dimensions. What is no further apart than `tie` is computed exactly.
-    tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
-    # faiss's matrix product runs in as many threads as it is told; numpy's takes every core.
-    product = faiss.LinearTransform(images.shape[1], len(images), False)
-    faiss.copy_array_to_vector(images.ravel(), product.A)
-    product.is_trained = True
-
-    def block(start: int) -> tuple[list[NDArray[np.int64]], list[np.int64]]:
-        rows = np.arange(start, min(start + size, len(queries)))
-        similarities = product.apply(vectors[queries[rows]])
-        inside = np.flatnonzero(own[rows] >= 0)
-        similarities[inside, own[rows[inside]]] = -np.inf
-        found = [ranks(row, similarities[row - start]) for row in rows[counts[rows] > 0]]
-        each = zip(rows.tolist(), similarities, strict=True) if nearest else ()
-        return found, [first_of(row, similarity) for row, similarity in each]
-
-    def rising(row: int, tied: NDArray[np.int64]) -> NDArray[np.int64]:
-        exact = _inner_products(vectors[queries[row]], images, tied)
-        return tied[np.lexsort((-tied, exact))]
-
-    def first_of(row: int, similarity: NDArray[np.float32]) -> np.int64:
-        near = np.flatnonzero(similarity >= similarity.max() - tie)
-        return near[0] if len(near) == 1 else rising(row, near)[-1]
-
-    def ranks(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
-        def settle(tied: NDArray[np.int64]) -> NDArray[np.bool_]:
-            return classes[rising(row, tied)] == labels[queries[row]]
-
-        relevant = np.sort(similarity[by_class[lowest[row] : highest[row]]])
-        return _ranks(similarity, relevant[len(relevant) - counts[row] :], tie, settle)
-
-    size = max(1, BLOCK // len(images))
-    with ThreadPoolExecutor(threads, "rank", faiss.omp_set_num_threads, (1,)) as pool:
-        found, firsts = zip(*pool.map(block, range(0, len(queries), size)), strict=True)
-        return np.concatenate([*chain(*found)]), np.array([*chain(*firsts)], dtype=np.int64)
-
-
-def _ranks(
-    similarity: NDArray[np.float32],
-    relevant: NDArray[np.float32],
-    tie: np.float32,
-    settle: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
-) -> NDArray[np.int64]:
-    """Ranks (R,), rising, of the `relevant` similarities (R,), rising, among all (G,).
-
-    Similarities no more than `tie` apart may be in any order: `settle` takes the images that have
-    such and says whether each is relevant, from the least to the most similar.
-    """
-    near = np.flatnonzero(similarity >= relevant[0] - tie)
-    values, above = similarity[near], np.zeros(len(relevant), dtype=np.int64)
-    if len(near) > MANY:
-        kept, above = _around(values, relevant, tie)
-        near, values = near[kept], values[kept]
-    ordered = np.sort(values)
-    place = np.searchsorted(ordered, relevant - tie)
-    end = np.searchsorted(ordered, relevant + tie, "right")
-    if np.any(end - place > 1):
-        # Relevant images whose ties overlap are settled together: start to stop among the
-        # relevant, bottom to top among all.
-        start = np.flatnonzero(np.append(True, place[1:] >= end[:-1]))
-        stop = np.append(start[1:], len(relevant))
-        bottom, top, size = place[start], end[stop - 1], stop - start
-        place = np.arange(len(relevant)) + np.repeat(bottom - start, size)
-        mixed = top - bottom > size  # with images in between that are not relevant
-        if mixed.any():
-            ends = zip(bottom[mixed], top[mixed], strict=True)
-            span = np.concatenate([np.arange(low, high) for low, high in ends])
-            place[np.repeat(mixed, size)] = span[settle(near[np.argsort(values)[span]])]
-    return (above + len(ordered) - place)[::-1]
-
-
-def _around(
-    values: NDArray[np.float32], relevant: NDArray[np.float32], tie: np.float32
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which values may be within `tie` of a relevant one, and how many others are above each (R,).
-
-    Counting in buckets spares sorting all: no value is below the first bucket, those above all
-    relevant ones are in the last, and a tie reaches no further than the next bucket.
-    """
-    lowest = relevant[0] - 2 * tie
-    scale = 1 / max((relevant[-1] - relevant[0]) / BUCKETS, 4 * tie)
-
-    def bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
-        return np.minimum((values - lowest) * scale, BUCKETS + 1).astype(np.intp)
-
-    where = bucket(values)
-    around = np.zeros(BUCKETS + 2, dtype=bool)
-    around[bucket(relevant - tie)] = around[bucket(relevant + tie)] = True
-    others = np.bincount(where, minlength=len(around)) * ~around
-    return np.flatnonzero(around[where]), others[::-1].cumsum()[::-1][bucket(relevant)]
-
-
-def _inner_products(
-    query: NDArray[np.float32], images: NDArray[np.float32], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Of `query` (D,) and the given rows of `images`: exact, then rounded once."""
-    exact = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), 256):  # what fits the cache
-        part = slice(start, start + 256)
-        exact[part] = np.vecdot(images[rows[part]].astype(np.float64), query.astype(np.float64))
-    return exact
