@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from dmlbench.evaluation.clustering import ami, kmeans, nmi
+from dmlbench.evaluation.clustering import ami, nmi
+from dmlbench.evaluation.kmeans import kmeans
 from dmlbench.evaluation.ranking import rank, unit
 from dmlbench.evaluation.retrieval import (
     map_at_r,
