@@ -34,7 +34,8 @@ import torch
 from numpy.typing import NDArray
 
 from dmlbench.evaluation import evaluate
-from dmlbench.evaluation.clustering import ami, kmeans, nmi
+from dmlbench.evaluation.clustering import ami, nmi
+from dmlbench.evaluation.kmeans import kmeans
 from dmlbench.evaluation.ranking import rank, unit
 from dmlbench.evaluation.retrieval import (
     map_at_r,

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dmlbench.evaluation.clustering import ami, kmeans, nmi
+from dmlbench.evaluation.clustering import ami, nmi
+from dmlbench.evaluation.kmeans import kmeans
 from dmlbench.evaluation.ranking import UnusableEmbeddings, rank, unit
 from dmlbench.evaluation.retrieval import (
     map_at_r,
@@ -85,6 +86,7 @@ def evaluate(
                 settings["kmeans_iterations"],
                 settings["kmeans_restarts"],
                 settings["threads"],
+                device,
             )
             clusterings[images.tobytes()] = {
                 "nmi": nmi(labels[images], clusters),

@@ -126,21 +126,20 @@ def crops(
         (B, C, side, side) uint8.
     """
     squares = np.empty((len(rows), len(images[rows[0]]), side, side), np.uint8)
-    wanted = [*zip(rows.tolist(), boxes.tolist(), strict=True)]  # quicker than arrays' elements
+    wanted = [*zip(squares, rows.tolist(), boxes.tolist(), strict=True)]
 
     @torch.inference_mode()  # of small images, a tenth of the time
-    def fill(places: NDArray[np.int64]) -> None:
-        for place in places:
-            row, (top, left, height, width) = wanted[place]
-            part = images[row][:, top : top + height, left : left + width]
+    def fill(part: slice) -> None:
+        for square, row, (top, left, height, width) in wanted[part]:
+            crop = images[row][:, top : top + height, left : left + width]
             if (height, width) != (side, side):
-                source = torch.from_numpy(part.copy()[None])  # torch takes no read-only memory
-                part = functional.interpolate(
+                source = torch.from_numpy(crop.copy()[None])  # torch takes no read-only memory
+                crop = functional.interpolate(
                     source, (side, side), mode="bilinear", antialias=True
                 ).numpy()[0]
-            squares[place] = part
+            square[:] = crop
 
-    for _ in each(fill, np.array_split(np.arange(len(rows)), PARTS)):
+    for _ in each(fill, [slice(first, None, PARTS) for first in range(PARTS)]):
         pass
     return torch.from_numpy(squares)
 
