@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import traceback
 from collections.abc import Callable
@@ -51,11 +52,9 @@ def _score(folder: Path, run: Run, stores: Path, runs_per_gpu: int) -> dict[str,
     partial = run.tested.data.class_fraction < 1
     tables = store.index, store.protocols
     levels = [name for name in store.index if name.startswith("level_")]
-    settings = run.metric_settings
-
-    def score(**on: Any) -> list[dict[str, Any]]:
-        return evaluate(embeddings, ids, *tables, settings, partial, store.pairs, levels, **on)
-
+    score = functools.partial(
+        evaluate, embeddings, ids, *tables, run.metric_settings, partial, store.pairs, levels
+    )
     if len(ids) >= SCORED_FROM and (gpus := visible_gpus()):
         # SIGTERM ends this job at any moment: it has nothing to save
         with lease(gpus, runs_per_gpu) as gpu:

@@ -30,9 +30,9 @@ def probe(spec: dict[str, Any], asked: float) -> dict[str, float]:
     centres = random.standard_normal((count // PER_CLASS, spec["dim"]), dtype=np.float32)
     noise = random.standard_normal((count, spec["dim"]), dtype=np.float32)
     settings = {**Evaluation(threads=spec["threads"]).model_dump(), "recall_at": [1, 10, 100]}
-    where: dict[str, Any] = {"device": "cuda"} if spec["gpu"] and _wake() else {}
+    device = "cuda" if spec["gpu"] and _wake() else "cpu"
     start, began = time.time() - asked, time.monotonic()
-    evaluate(centres[index["label"]] + noise, ids, index, protocols, settings, **where)
+    evaluate(centres[index["label"]] + noise, ids, index, protocols, settings, device=device)
     return {"start": start, "score": time.monotonic() - began, "images": count}
 
 

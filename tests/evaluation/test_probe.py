@@ -14,7 +14,7 @@ from dmlbench.gpus import SCORED_FROM
 
 def test_it_scores_all_images_with_the_settings_that_are_asked_for(monkeypatch):
     scored = []
-    monkeypatch.setattr(probe, "evaluate", lambda *given: scored.append(given))
+    monkeypatch.setattr(probe, "evaluate", lambda *given, device: scored.append(given))
     answer = probe.probe({"dim": 8, "threads": 3, "gpu": False}, time.time() - 1)
     ((vectors, ids, index, protocols, settings),) = scored
     assert vectors.shape == (answer["images"], 8)
@@ -23,14 +23,14 @@ def test_it_scores_all_images_with_the_settings_that_are_asked_for(monkeypatch):
     assert answer["start"] > 1
 
 
-@pytest.mark.parametrize(("sees", "given"), [(True, {"device": "cuda"}), (False, {})])
-def test_on_a_gpu_it_scores_as_many_as_are_scored_there(monkeypatch, sees, given):
+@pytest.mark.parametrize(("sees", "device"), [(True, "cuda"), (False, "cpu")])
+def test_on_a_gpu_it_scores_as_many_as_are_scored_there(monkeypatch, sees, device):
     asked = []
-    monkeypatch.setattr(probe, "evaluate", lambda *_, **where: asked.append(where))
+    monkeypatch.setattr(probe, "evaluate", lambda *_, device: asked.append(device))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: sees)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     answer = probe.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
-    assert (asked, answer["images"]) == ([given], SCORED_FROM)
+    assert (asked, answer["images"]) == ([device], SCORED_FROM)
 
 
 def test_it_runs_in_a_process_of_its_own_and_without_torch():
