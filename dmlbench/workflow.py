@@ -18,7 +18,7 @@ from dmlbench.run import Run
 from dmlbench.study import SNAPSHOT, Study
 
 GPU_CORES = 9
-"""Cores of a training on a GPU, at most: one drives it, and the others prepare images."""
+"""Cores of a training on a GPU, at most: one drives it, the others prepare images (ahead.py)."""
 _held: list[TextIO] = []  # open for as long as this process lives
 
 

@@ -200,7 +200,7 @@ def test_who_waits_for_a_gpu_hears_the_wish_to_stop(made, data_folder, tmp_path,
 
 
 def test_a_run_has_its_gpu_with_as_many_others_as_the_study_says(
-    tiny, data_folder, tmp_path, monkeypatch
+    tiny, made, data_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(job, "visible_gpus", lambda: ["GPU-a"])
@@ -212,9 +212,9 @@ def test_a_run_has_its_gpu_with_as_many_others_as_the_study_says(
         return [], np.zeros((1, 16), np.float32), np.zeros(1, np.int32)
 
     monkeypatch.setattr(job, "_produce", produce)
-    shared = study.check(tiny | {"runs_per_gpu": 2}, "tiny")
+    made = study.check(tiny | {"runs_per_gpu": 2}, "tiny")
     with lease(["GPU-a"], 2):
-        code, result, *_ = go(shared, data_folder)
+        code, result, *_ = go(made, data_folder)
     assert (code, result["status"], seen) == (0, "ok", ["GPU-a"])
 
 
