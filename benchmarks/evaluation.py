@@ -117,9 +117,7 @@ def on_cpu(images: int, classes: int) -> None:
     print(f"| {name} | {scores['map']:.3f} | {row(ours, theirs)}")
 
     if not (find_spec("pytorch_metric_learning") and find_spec("sklearn")):
-        print(
-            "\npytorch-metric-learning or scikit-learn is not installed."
-        )
+        print("\npytorch-metric-learning or scikit-learn is not installed.")
         return
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 

@@ -145,3 +145,18 @@ def test_memory_does_not_hold_all_similarities(clusters):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 4000**2 / 4  # of 4 bytes each they would be 16 times that
+
+
+def test_images_that_are_equal_or_nearly_so_are_settled_a_block_at_a_time(clusters):
+    embeddings, labels = clusters(1000, 30, dim=16)
+    embeddings[::2] = embeddings[0]  # a network that has collapsed in part
+    embeddings[1::4] = embeddings[1] + 1e-7 * embeddings[1::4]
+    rows, vectors = np.arange(1000), unit(embeddings)
+    with (
+        mock.patch.object(numpy_ranking, "BLOCK", 250_000),
+        mock.patch.object(numpy_ranking, "_products", wraps=numpy_ranking._products) as products,
+    ):
+        found = rank(vectors, labels, rows, rows, nearest=True)
+    assert by_query(found) == list(slow_ranks(vectors, labels, rows, rows))
+    alone = sum(len(call.args[0]) == 1 for call in products.call_args_list)
+    assert alone < 300  # queries; each of the others would take the time of a hundred

@@ -1,5 +1,7 @@
 """The ranking by torch, on torch's CPU: what a GPU runs, line for line."""
 
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmlbench.evaluation import torch_ranking
 from dmlbench.evaluation.ranking import rank, unit
@@ -64,3 +67,48 @@ def test_a_process_that_multiplies_in_low_precision_ranks_the_same(clusters):
         assert_the_same_as_numpy(unit(embeddings), labels, np.arange(2000), np.arange(2000))
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_all_metrics_come_from_a_device_where_neither_faiss_nor_any_peer_is_installed():
+    code = """
+import sys
+from importlib.abc import MetaPathFinder
+import numpy as np
+
+class Bare(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {"faiss", "sklearn", "scipy", "pandas", "pyarrow", "pydantic"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Bare())
+from dmlbench.evaluation import evaluate
+ids = np.arange(40)
+found = evaluate(
+    np.eye(5)[ids % 5], ids, {"id": ids, "label": ids % 5, "level_1": ids % 2},
+    {"protocol": ["p"] * 40, "id": ids, "role": ["both"] * 40, "repetition": ids * 0},
+    {"recall_at": [1], "kmeans_seed": 0, "kmeans_iterations": 5, "kmeans_restarts": 1,
+     "threads": 1},
+    levels=["level_1"], device="cpu:0",
+)
+scores = {row["metric"]: row["value"] for row in found}
+assert scores["recall@1"] == scores["map"] == scores["nmi"] == 1, scores
+assert scores["recall@1 level_1"] < 1, scores
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_step_needs_a_number_that_is_still_on_the_device(clusters):
+    seen = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    embeddings, labels = clusters(400, 10)
+    rows, vectors = np.arange(400), unit(embeddings)
+    for compared in (0, 1000):
+        with mock.patch.object(torch_ranking, "COMPARED", compared), Watch():
+            rank(vectors, labels, rows, rows, nearest=True, device=BY_TORCH)
+    assert {"mm", "gather", "sort", "scatter_"} <= seen
+    assert not seen & {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount"}
