@@ -181,9 +181,8 @@ def on_gpu(images: int, classes: int, device: str) -> None:
     same = np.array_equal(
         rank(vectors, labels, some, ids, device=device).ranks, slow_ranks(vectors, labels, some)
     )
-    print(
-        f"\nThe ranks of {len(some)} queries are {'' if same else 'NOT '}those of a loop in float64."
-    )
+    verdict = "equal" if same else "DIFFER FROM"
+    print(f"\nThe ranks of {len(some)} queries {verdict} those of a loop in float64.")
 
 
 def peers(
