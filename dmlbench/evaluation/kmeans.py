@@ -36,7 +36,7 @@ def kmeans(
     `device`, torch does the heavy work there.
     """
     # From the mean, distances lose fewer digits: embeddings often share a large common part.
-    centred = (vectors - vectors.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     points: Points
     if device == "cpu":
         from dmlbench.evaluation.numpy_kmeans import NumpyPoints
@@ -79,7 +79,7 @@ class Points(Protocol):
 
 def rounding(lengths: NDArray[np.floating], dimensions: int) -> float:
     """How far off a squared distance by a product may be: a multiple of the last digit of the
-    largest of the squared `lengths` (N,); errors of half of it were seen."""
+    largest of the squared `lengths` (N,). Errors of a quarter of it were seen."""
     return float(4 * np.finfo(lengths.dtype).eps * max(8, np.sqrt(dimensions) / 2) * lengths.max())
 
 
