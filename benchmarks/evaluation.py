@@ -79,7 +79,7 @@ def main() -> None:
         f"{datetime.date.today()}, {processor(options.device)}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
         + ", ".join(filter(None, map(package, packages)))
-        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds\n"
+        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds, 1 CPU thread\n"
     )
     if options.device == "cpu":
         on_cpu(images, classes)
@@ -107,7 +107,7 @@ def on_cpu(images: int, classes: int) -> None:
 
     vectors, labels = embeddings(images, classes, SPREADS["trained"])
     half, tenth = vectors.copy(), ranked[::10]
-    half[::2] = half[0]  # a network that has collapsed in part
+    half[: images // 2] = half[0]  # a network that has collapsed in part
     ours, theirs, scores = side_by_side(
         partial(retrieval, half, labels, tenth),
         partial(
