@@ -79,7 +79,8 @@ def main() -> None:
         f"{datetime.date.today()}, {processor(options.device)}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
         + ", ".join(filter(None, map(package, packages)))
-        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds, 1 CPU thread\n"
+        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds, "
+        "1 CPU thread\n"
     )
     if options.device == "cpu":
         on_cpu(images, classes)
