@@ -13,7 +13,8 @@ more, as it holds all pairs in memory several times over.
 
 On a GPU, seconds of the clock and the GPU memory that is taken above the embeddings. The least that
 any such metric needs is torch's float32 product of all pairs in blocks, and each query's nearest
-images. It needs nothing but torch and numpy; peers that are not installed are left out.
+images. It needs nothing but torch and numpy; peers that are not installed are left out, and the
+memory of faiss is not known to torch.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def main() -> None:
         f"{datetime.date.today()}, {processor(options.device)}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
         + ", ".join(filter(None, map(package, packages)))
-        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds\n"
+        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds, "
+        "1 CPU thread\n"
     )
     if options.device == "cpu":
         on_cpu(images, classes)
@@ -106,7 +108,7 @@ def on_cpu(images: int, classes: int) -> None:
 
     vectors, labels = embeddings(images, classes, SPREADS["trained"])
     half, tenth = vectors.copy(), ranked[::10]
-    half[::2] = half[0]  # a network that has collapsed in part
+    half[: images // 2] = half[0]  # a network that has collapsed in part
     ours, theirs, scores = side_by_side(
         partial(retrieval, half, labels, tenth),
         partial(
@@ -159,51 +161,82 @@ def on_gpu(images: int, classes: int, device: str) -> None:
     role, repetition = np.full(images, "both"), np.zeros(images, dtype=np.int32)
     protocol = {"protocol": role, "id": ids, "role": role, "repetition": repetition}
     relevant = int(np.bincount(labels).max() - 1)
+    print("| what | seconds | GPU memory above the embeddings | asked for |")
+    print("| --- | ---: | ---: | ---: |")
     work: dict[str, Callable[[], object]] = {
         "all metrics": partial(evaluate, vectors, ids, index, protocol, SETTINGS, device=device),
         "of them retrieval": partial(retrieval, vectors, labels, ids, device),
         "bare product and nearest": partial(nearest, vectors, relevant, device),
     }
-    if find_spec("pytorch_metric_learning") and find_spec("faiss") and find_spec("sklearn"):
-        work["AccuracyCalculator, without MAP and MRR"] = partial(
-            calculator, vectors, labels, ids, "max_bin_count", (*RETRIEVAL, *CLUSTERING), device
-        )
-    if find_spec("faiss"):
-        import faiss
-
-        if hasattr(faiss, "StandardGpuResources"):
-            metric = faiss.METRIC_INNER_PRODUCT
-            resources = faiss.StandardGpuResources()
-            work["faiss.knn_gpu"] = partial(
-                faiss.knn_gpu, resources, vectors, vectors, relevant, metric=metric
-            )
-    for piece in work.values():
-        piece()  # what the first call loads and compiles counts for nobody
-    print("| what | seconds | GPU memory above the embeddings | asked for |")
-    print("| --- | ---: | ---: | ---: |")
-    for name, seconds, memory in in_turns(work, vectors.nbytes):
+    for name, seconds, memory in in_turns(work, vectors.nbytes, device):
         asked = f"{SECONDS} s, {MEMORY / 1e9:.0f} GB" if name == "all metrics" else ""
-        print(f"| {name} | {seconds:.3g} | {memory / 1e9:.2f} GB | {asked} |")
-    print("\nfaiss's own memory is not counted by torch; peers that are not listed were not there.")
+        print(f"| {name} | {seconds:.3g} | {memory / 1e9:.2f} GB | {asked} |", flush=True)
+    # Two CUDA libraries in one process may not get along: peers come last, and may fail.
+    for name, peer in peers(vectors, labels, relevant, device):
+        try:
+            _, seconds, _ = next(in_turns({name: peer}, vectors.nbytes, device))
+            print(f"| {name} | {seconds:.3g} | | |", flush=True)
+        except Exception as error:
+            print(f"| {name} | failed: {type(error).__name__} | | |", flush=True)
+    some = ids[:: images // 50]
+    same = np.array_equal(
+        rank(vectors, labels, some, ids, device=device).ranks, slow_ranks(vectors, labels, some)
+    )
+    verdict = "equal" if same else "DIFFER FROM"
+    print(f"\nThe ranks of {len(some)} queries {verdict} those of a loop in float64.")
+
+
+def peers(
+    vectors: NDArray[np.float32], labels: NDArray[np.integer], k: int, device: str
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Name and work of those that are installed."""
+    if not find_spec("faiss"):
+        print("| peers: faiss is not installed | | | |")
+        return
+    if find_spec("pytorch_metric_learning") and find_spec("sklearn"):
+        metrics = (*RETRIEVAL, *CLUSTERING)
+        yield (
+            "AccuracyCalculator, without MAP and MRR",
+            partial(
+                *(calculator, vectors, labels, np.arange(len(vectors)), "max_bin_count"),
+                *(metrics, device),
+            ),
+        )
+    import faiss
+
+    if hasattr(faiss, "StandardGpuResources"):
+        resources, metric = faiss.StandardGpuResources(), faiss.METRIC_INNER_PRODUCT
+        search = partial(faiss.knn_gpu, resources, vectors, vectors, k, metric=metric)
+        yield "faiss.knn_gpu", search
 
 
 def in_turns(
-    work: dict[str, Callable[[], object]], embeddings: int
+    work: dict[str, Callable[[], object]], embeddings: int, device: str
 ) -> Iterator[tuple[str, float, int]]:
     """Name, median seconds and peak GPU bytes above the `embeddings` of each piece of work."""
+    for piece in work.values():
+        piece()  # what a first call loads counts for nobody
     seconds, memory = np.empty((ROUNDS, len(work))), dict.fromkeys(work, 0)
     for turn in seconds:
         for place, (name, piece) in enumerate(work.items()):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if device.startswith("cuda"):
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
-            piece()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-                memory[name] = max(0, torch.cuda.max_memory_allocated() - embeddings)
+            piece()  # which ends with numbers on the host, so nothing is still running
             turn[place] = time.perf_counter() - began
+            if device.startswith("cuda"):
+                memory[name] = max(0, torch.cuda.max_memory_allocated() - embeddings)
     yield from zip(work, np.median(seconds, axis=0).tolist(), memory.values(), strict=True)
+
+
+def slow_ranks(
+    vectors: NDArray[np.float32], labels: NDArray[np.integer], queries: NDArray[np.integer]
+) -> NDArray[np.integer]:
+    exact, rows, ranks = vectors.astype(np.float64), np.arange(len(vectors)), []
+    for query in queries:
+        order = np.lexsort((rows, -(exact @ exact[query]).astype(np.float32)))
+        ranks.append(1 + np.flatnonzero(labels[order[order != query]] == labels[query]))
+    return np.concatenate(ranks)
 
 
 def nearest(vectors: NDArray[np.float32], k: int, device: str, block: int = 2**25) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Euclidean k-means of many vectors into many clusters: the textbook's result by matrix products.
 
-Seeding is k-means++ (Arthur and Vassilvitskii, SODA 2007), drawn in blocks by rejection; then
-Lloyd's iterations, in which no distance is computed that cannot change an assignment. Both are
-written once, over the few operations of `Points`, whose arrays are numpy's or a device's.
+Seeding is k-means++ (Arthur and Vassilvitskii, SODA 2007), drawn in blocks by rejection: from random
+vectors, k-means finds only about 85 % NMI even where classes are single points. Then Lloyd's
+iterations, without most of the distances that cannot change an assignment. Both are written once,
+over the few operations of `Points`, whose arrays are numpy's or a device's.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def kmeans(
     `device`, torch does the heavy work there.
     """
     # From the mean, distances lose fewer digits: embeddings often share a large common part.
-    centred = (vectors - vectors.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     points: Points
     if device == "cpu":
         from dmlbench.evaluation.numpy_kmeans import NumpyPoints
@@ -79,7 +80,7 @@ class Points(Protocol):
 
 def rounding(lengths: NDArray[np.floating], dimensions: int) -> float:
     """How far off a squared distance by a product may be: a multiple of the last digit of the
-    largest of the squared `lengths` (N,); errors of half of it were seen."""
+    largest of the squared `lengths` (N,). Errors of a quarter of it were seen."""
     return float(4 * np.finfo(lengths.dtype).eps * max(8, np.sqrt(dimensions) / 2) * lengths.max())
 
 

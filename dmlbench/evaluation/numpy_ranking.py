@@ -38,7 +38,7 @@ def ranks_and_nearest(
     product = faiss.LinearTransform(images.shape[1], len(images), False)
     faiss.copy_array_to_vector(images.ravel(), product.A)
     product.is_trained = True
-    size = min(max(1, BLOCK // len(images)), len(queries))
+    size = max(1, min(BLOCK // len(images), -(-len(queries) // threads)))
 
     def work(thread: int) -> None:
         """Rank this thread's blocks of queries."""

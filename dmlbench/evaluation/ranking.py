@@ -41,7 +41,8 @@ def unit(embeddings: ArrayLike) -> NDArray[np.float32]:
     zero = np.count_nonzero(lengths < np.finfo(np.float32).tiny)
     if zero:
         raise UnusableEmbeddings(f"{zero} of {len(vectors)} embeddings are the zero vector")
-    scaled = np.ascontiguousarray(vectors / lengths[:, None], dtype=np.float32)
+    scaled = np.empty(vectors.shape, dtype=np.float32)
+    np.divide(vectors, lengths[:, None], out=scaled, casting="same_kind")
     # |x - y|² = 2 - 2 cos(x, y): below 2 eps, every similarity is 1 in float32.
     apart = scaled - scaled[:1]
     if np.einsum("nd,nd->n", apart, apart).max(initial=0) < 2 * np.finfo(np.float32).eps:

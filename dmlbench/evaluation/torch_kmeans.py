@@ -37,9 +37,10 @@ class TorchPoints:
         for start in range(0, len(rows), ROWS):
             part = slice(start, start + ROWS)
             here, lengths = np.unique(cluster[part], return_counts=True)
-            # It adds the rows of a cluster in order; index_add_ does not on a GPU.
+            # It adds the rows of a cluster in order; index_add_ does not on a GPU. To check the
+            # lengths, it would wait for the device.
             sums[self._there(here)] += torch.segment_reduce(
-                self.points[each[part]], "sum", lengths=self._there(lengths)
+                self.points[each[part]], "sum", lengths=self._there(lengths), unsafe=True
             )
         means = sums / self._there(sizes)[:, None]
         moved = means - self.centroids[where]

@@ -56,16 +56,17 @@ def ranks_and_nearest(
         if nearest:
             first[rows] = similarity.argmax(1).cpu().numpy()  # the first one, of equal ones
 
-        # The query's class in the gallery, repeated or cut to one width: (rows, width)
+        # The query's class in the gallery (rows, width): what is too much of smaller classes is put
+        # last of all, after the query itself.
         member = lowest[:, None] + torch.arange(max(1, sizes[rows[-1]]), device=device)
         column = by_class[member.clamp(max=len(gallery) - 1)]
         ranked = _by_comparing if column.shape[1] <= COMPARED else _by_sorting
-        none = (member >= highest[:, None]) | (column == own[:, None])
-        sorted_ranks = ranked(similarity, column).masked_fill(none, len(gallery) + 1).sort(1).values
-        found = sorted_ranks.cpu().numpy()  # the block's one wait
-        place = np.arange(found.shape[1])
+        found = ranked(similarity, column)
+        found.masked_fill_(member >= highest[:, None], len(gallery) + 1)
+        numbers = found.sort(1).values.cpu().numpy()  # here the host waits for the block
+        place = np.arange(numbers.shape[1])
         valid = place < counts[rows, None]
-        ranks[(starts[rows, None] + place)[valid]] = found[valid]
+        ranks[(starts[rows, None] + place)[valid]] = numbers[valid]
     return ranks, first
 
 

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 from functools import partial
 from itertools import permutations
@@ -90,6 +91,22 @@ def test_it_is_the_textbook_s_lloyd_on_many_clusters_that_meet(points_of, cluste
     expected = textbook(points.vectors, np.asarray(points.centroids).copy(), 20)[0]
     clustering.iterate(20)
     np.testing.assert_array_equal(clustering.cluster, expected)
+
+
+def test_distances_are_those_of_float64(points_of):
+    rng = np.random.default_rng(0)
+    points = points_of(unit(rng.normal(size=(300, 40))), 50)
+    points.place(np.arange(50), rng.permutation(300)[:50])
+    rows, columns = rng.permutation(300)[:200], rng.permutation(50)[:30]
+    vectors = points.vectors.astype(np.float64)
+    squares = cdist(vectors[rows], np.asarray(points.centroids)[columns], "sqeuclidean")
+    nearest, first, second = points.nearest(rows, columns)
+    np.testing.assert_array_equal(nearest, columns[squares.argmin(axis=1)])
+    np.testing.assert_allclose([first, second], np.sort(squares)[:, :2].T, atol=1e-6)
+    assert np.all(points.nearest(rows, columns[:1])[2] == np.inf)
+    np.testing.assert_allclose(points.apart(rows[:30], columns), np.diag(squares), atol=1e-6)
+    expected = cdist(vectors[rows], vectors[rows], "sqeuclidean")
+    np.testing.assert_allclose(points.between(rows), expected, atol=1e-6)
 
 
 def test_a_centroid_without_vectors_moves_onto_the_vector_farthest_from_its_own(points_of):
@@ -189,8 +206,9 @@ def test_it_ends_as_low_as_scikit_learn_from_seeds_of_one_draw_each(clusters):
 
 
 def test_both_backends_find_the_same_clusters_but_for_ties(clusters):
+    # Of a device that is not called "cpu", torch is asked.
     vectors = unit(clusters(3000, 100, spread=0.5)[0])
-    one, other = (cluster(of(vectors, 100), 0, 20, 3) for of in BACKENDS.values())
+    one, other = (kmeans(vectors, 100, 0, 20, 3, device=name) for name in ("cpu", "cpu:0"))
     np.testing.assert_array_equal(one, other)
 
     noise = unit(np.random.default_rng(0).normal(size=(3000, 64)))
@@ -274,8 +292,6 @@ def test_distances_that_cannot_matter_are_not_computed(clusters):
 
 
 def test_all_distances_are_never_held_at_once():
-    import tracemalloc
-
     vectors = unit(np.random.default_rng(0).normal(size=(20_000, 8)))
     tracemalloc.start()
     kmeans(vectors, 2_000, 0, 2, 1)
