@@ -22,8 +22,17 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class Jitter(Model):
+    """How much colours change, as torchvision's ColorJitter means it; 0: not at all."""
+
+    brightness: Annotated[float, Field(ge=0)] = 0.0
+    contrast: Annotated[float, Field(ge=0)] = 0.0
+    saturation: Annotated[float, Field(ge=0)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
 class Augmentation(Model):
-    """Random resized crop and flip, as the field defines them."""
+    """Random resized crop, flip and colour jitter, as the field defines them."""
 
     crop_scale: tuple[Fraction, Fraction] = (0.16, 1.0)
     """Least and largest share of the image's area that a crop covers."""
@@ -31,6 +40,7 @@ class Augmentation(Model):
     """Least and largest aspect ratio of a crop."""
     flip: bool = True
     """Mirror half of the images left to right. Not for letters."""
+    jitter: Jitter = Jitter()
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:

@@ -23,8 +23,8 @@ Made = TypeVar("Made")
 
 
 def inputs(
-    prepare: Callable[[Key, Each], tuple[Tensor, ...]], keys: Iterable[Key], device: torch.device
-) -> Iterator[tuple[Tensor, ...]]:
+    prepare: Callable[[Key, Each], dict[str, Tensor]], keys: Iterable[Key], device: torch.device
+) -> Iterator[dict[str, Tensor]]:
     """`prepare(key, each)` for each of `keys`, on `device`.
 
     On CPU a batch is made when it is asked for: the recipe says how many threads a run has, and
@@ -37,16 +37,16 @@ def inputs(
     pool = ThreadPoolExecutor(min(THREADS, usable_cores()))
     copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
 
-    def copy(key: Key) -> tuple[tuple[Tensor, ...], torch.cuda.Event]:
-        pinned = [part.pin_memory() for part in prepare(key, pool.map)]
+    def copy(key: Key) -> tuple[dict[str, Tensor], torch.cuda.Event]:
+        pinned = {name: part.pin_memory() for name, part in prepare(key, pool.map).items()}
         with torch.cuda.stream(copying):
-            parts = tuple(part.to(device, non_blocking=True) for part in pinned)
+            parts = {name: part.to(device, non_blocking=True) for name, part in pinned.items()}
             return parts, copying.record_event()
 
     with pool, closing(ahead(copy, keys)) as made:
         for parts, copied in made:
             computing.wait_event(copied)
-            for part in parts:
+            for part in parts.values():
                 part.record_stream(computing)  # until then its memory is not given away
             yield parts
 

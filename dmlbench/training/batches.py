@@ -1,8 +1,9 @@
 """Which images make a batch, and how their pixels become a training or a test image.
 
 A crop is cut out and resampled where its image is read, so that a batch travels to the device as
-small bytes; there it is mirrored and becomes floats. All of it is a pure function of (seed, epoch,
-step), so a resumed training draws what an uninterrupted one would have drawn.
+small bytes; there it is mirrored, becomes floats and changes its colours. All of it is a pure
+function of (seed, epoch, step), so a resumed training draws what an uninterrupted one would have
+drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from dmlbench.training import jitter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,11 +72,15 @@ def sample(
 
 def draw(
     sizes: NDArray[np.int64], how: Augmentation, random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """A batch's random resized crops (B, 4), as of `random_boxes`, and which images (B,) are
-    mirrored."""
+) -> tuple[NDArray[np.int64], dict[str, Tensor]]:
+    """A batch's random resized crops (B, 4), as of `random_boxes`, and what `floats` takes beside
+    the squares: whatever `how` asks for."""
     boxes = random_boxes(sizes, how.crop_scale, how.crop_ratio, random)
-    return boxes, random.random(len(sizes)) < 0.5 if how.flip else np.zeros(len(sizes), dtype=bool)
+    drawn: dict[str, NDArray] = {}
+    if how.flip:
+        drawn["mirrored"] = random.random(len(sizes)) < 0.5
+    drawn |= jitter.draw(how.jitter, len(sizes), random)
+    return boxes, {name: torch.from_numpy(values) for name, values in drawn.items()}
 
 
 def central_boxes(sizes: NDArray[np.int64], side: int) -> NDArray[np.int64]:
@@ -144,8 +151,9 @@ def crops(
     return torch.from_numpy(squares)
 
 
-def floats(squares: Tensor, mirrored: Tensor | None = None) -> Tensor:
-    """(B, C, S, S) uint8 -> float in [0, 1], left and right exchanged where `mirrored` (B,)."""
+def floats(squares: Tensor, mirrored: Tensor | None = None, **factors: Tensor) -> Tensor:
+    """(B, C, S, S) uint8 -> float in [0, 1], left and right exchanged where `mirrored` (B,), then
+    the colours changed by the `factors` of jitter.py."""
     if mirrored is not None:
         squares = torch.where(mirrored[:, None, None, None], squares.flip(-1), squares)
-    return squares.float().div_(255)
+    return jitter.jitter(squares.float().div_(255), factors)

@@ -129,13 +129,12 @@ def train(
             raise Diverged(f"the embeddings are no numbers after step {done}", history)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
-    def prepare(batch: tuple[int, int, NDArray[np.int64]], each: Each) -> tuple[Tensor, ...]:
+    def prepare(batch: tuple[int, int, NDArray[np.int64]], each: Each) -> dict[str, Tensor]:
         epoch, step, rows = batch
         # from 1: [seed, epoch, 0] would be the sampler's own stream
         random = np.random.default_rng([run.seed, epoch, step + 1])
-        boxes, mirrored = batches.draw(store.sizes[rows], recipe.augmentation, random)
-        squares = batches.crops(store, rows, boxes, run.model.image_size, each)
-        return (squares, torch.from_numpy(mirrored)) if recipe.augmentation.flip else (squares,)
+        boxes, drawn = batches.draw(store.sizes[rows], recipe.augmentation, random)
+        return {"squares": batches.crops(store, rows, boxes, run.model.image_size, each), **drawn}
 
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
     for row in history:  # the log of the attempt that wrote them is gone
@@ -168,7 +167,7 @@ def train(
         rows = rows[done % steps :]  # after a resume, the epoch's rest
         targets = torch.from_numpy(split.labels[rows]).to(device)
         chosen = [(epoch, step, split.rows[row]) for step, row in enumerate(rows, done % steps)]
-        for target, squares in zip(targets, inputs(prepare, chosen, device), strict=True):
+        for target, parts in zip(targets, inputs(prepare, chosen, device), strict=True):
             if reason := stop():
                 if done > first:  # a save is progress, and there must have been some
                     save()
@@ -176,7 +175,7 @@ def train(
                 raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
             if checkpoint.due():
                 save()
-            images = batches.floats(*squares)
+            images = batches.floats(**parts)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
             with autocast(recipe, device):
@@ -229,16 +228,16 @@ def embed(
 ) -> NDArray[np.float32]:
     """Embeddings (len(rows), dim) of images by the test transform; the model is in eval mode."""
 
-    def prepare(part: NDArray[np.int64], each: Each) -> tuple[Tensor]:
+    def prepare(part: NDArray[np.int64], each: Each) -> dict[str, Tensor]:
         boxes = batches.central_boxes(store.sizes[part], run.model.image_size)
-        return (batches.crops(store, part, boxes, run.model.image_size, each),)
+        return {"squares": batches.crops(store, part, boxes, run.model.image_size, each)}
 
     embeddings = torch.empty((len(rows), run.model.dim), device=device)
-    parts = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
+    chosen = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
     places = embeddings.split(EMBED_BATCH)
-    for place, squares in zip(places, inputs(prepare, parts, device), strict=True):
+    for place, parts in zip(places, inputs(prepare, chosen, device), strict=True):
         with autocast(run.recipe, device):
-            place.copy_(model(batches.floats(*squares)))
+            place.copy_(model(batches.floats(**parts)))
     return embeddings.cpu().numpy()
 
 

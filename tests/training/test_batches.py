@@ -164,10 +164,10 @@ def test_an_image_that_cannot_be_read_stops_the_batch():
 
 def test_half_of_the_images_are_mirrored_and_none_where_that_is_off():
     sizes, random = np.full((4000, 2), 8), np.random.default_rng(0)
-    _, mirrored = batches.draw(sizes, Augmentation(), random)
-    assert abs(mirrored.mean() - 0.5) < 0.03
-    _, mirrored = batches.draw(sizes, Augmentation(flip=False), random)
-    assert not mirrored.any()
+    _, drawn = batches.draw(sizes, Augmentation(), random)
+    assert abs(drawn["mirrored"].double().mean() - 0.5) < 0.03
+    _, drawn = batches.draw(sizes, Augmentation(flip=False), random)
+    assert not drawn
 
 
 def test_a_flip_mirrors_left_and_right_of_its_own_images_only():

@@ -1,0 +1,101 @@
+"""Colour jitter is torchvision's ColorJitter, image by image."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare, kstest
+from torchvision.transforms import ColorJitter
+from torchvision.transforms import functional as reference
+
+from dmlbench.settings import Augmentation, Jitter
+from dmlbench.training import batches
+from dmlbench.training.jitter import CHANGES, draw, jitter
+
+ALL = Jitter(brightness=0.4, contrast=0.3, saturation=1.5, hue=0.2)
+
+
+def torchvisions(image, factors, place):
+    """One image, changed by torchvision in the order of its turns."""
+    for turn in range(len(factors)):
+        for kind, of_images in factors.items():
+            factor = of_images[turn, place].item()
+            if factor != (kind != "hue"):
+                image = getattr(reference, f"adjust_{kind}")(image, factor)
+    return image
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from([1, 3]),
+    st.floats(0, 2),
+    st.floats(0, 2),
+    st.floats(0, 2),
+    st.floats(0, 0.5),
+    st.integers(0, 2**32),
+)
+def test_each_image_is_what_torchvision_makes_of_it(
+    channels, brightness, contrast, saturation, hue, seed
+):
+    how = Jitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    random = np.random.default_rng(seed)
+    images = torch.from_numpy(random.random((5, channels, 7, 6)))
+    images[0] = 0.25  # all gray: it has no hue
+    images[1] = images[1].round()  # pure colours, two or three equally strong
+    factors = {kind: torch.from_numpy(f).double() for kind, f in draw(how, 5, random).items()}
+    changed = jitter(images, factors)
+    for place, image in enumerate(images):
+        # torchvision's hue is good to six digits in float64 too
+        assert torch.allclose(changed[place], torchvisions(image, factors, place), atol=3e-6)
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_strengths_are_drawn_as_torchvision_draws_them(kind):
+    drawn = draw(ALL, 4000, np.random.default_rng(0))[kind]
+    nothing = float(kind != "hue")
+    ours = drawn[(drawn != nothing).argmax(0), np.arange(4000)]
+    how = ColorJitter(**dict(ALL))
+    bounds = {name: getattr(how, name) for name in CHANGES}
+    place = 1 + [*CHANGES].index(kind)
+    theirs = [ColorJitter.get_params(*bounds.values())[place] for _ in range(4000)]
+    assert kstest(ours, theirs).pvalue > 1e-3
+
+
+def test_every_image_has_an_order_of_its_own_and_all_orders_are_as_likely():
+    factors = draw(ALL, 4800, np.random.default_rng(0))
+    changed = np.stack([of_images != (kind != "hue") for kind, of_images in factors.items()])
+    assert (changed.sum(0) == 1).all()  # one change a turn
+    assert (changed.sum(1) == 1).all()  # each change once
+    orders = changed.argmax(0).T.tolist()
+    counts = [orders.count([*order]) for order in permutations(range(4))]
+    assert sum(counts) == 4800
+    assert chisquare(counts).pvalue > 1e-3
+
+
+def test_what_is_not_asked_for_is_neither_drawn_nor_done():
+    assert draw(Jitter(), 9, np.random.default_rng(0)) == {}
+    assert set(draw(Jitter(hue=0.1, contrast=2), 9, np.random.default_rng(0))) == {
+        "contrast",
+        "hue",
+    }
+
+
+def test_crops_and_flips_are_those_of_a_batch_without_jitter():
+    sizes = np.full((30, 2), 40)
+    plain = batches.draw(sizes, Augmentation(), np.random.default_rng(3))
+    boxes, drawn = batches.draw(sizes, Augmentation(jitter=ALL), np.random.default_rng(3))
+    assert np.array_equal(boxes, plain[0])
+    assert torch.equal(drawn["mirrored"], plain[1]["mirrored"])
+
+
+def test_a_batch_is_mirrored_and_then_jittered_as_the_recipe_asks():
+    squares = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    sizes = np.full((6, 2), 8)
+    _, drawn = batches.draw(sizes, Augmentation(jitter=ALL), np.random.default_rng(0))
+    factors = {kind: values for kind, values in drawn.items() if kind != "mirrored"}
+    mirrored = batches.floats(squares, drawn["mirrored"])
+    assert torch.equal(batches.floats(squares, **drawn), jitter(mirrored, factors))
+    assert not torch.equal(jitter(mirrored, factors), mirrored)
