@@ -12,6 +12,7 @@ import io
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +34,14 @@ TEST = 8
 """Images of two other classes."""
 
 
-def settings(model: str, **values: Any) -> SimpleNamespace:
+class Settings(SimpleNamespace):
+    """Settings by name; in a loop pairs of name and value, as those of pydantic's models."""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(vars(self).items())
+
+
+def settings(model: str, **values: Any) -> Settings:
     """What `model` of dmlbench/settings.py is with these values: its defaults are read from its
     source, as pydantic may be missing, and nothing is checked but the names."""
     tree = ast.parse((source.PACKAGE / "settings.py").read_bytes())
@@ -48,7 +56,7 @@ def settings(model: str, **values: Any) -> SimpleNamespace:
                 found[name] = default and ast.literal_eval(default)
     if unknown := values.keys() - found.keys():
         raise TypeError(f"{model} has no {', '.join(sorted(unknown))}")
-    return SimpleNamespace(**found | values)
+    return Settings(**found | values)
 
 
 class Made(Images):

@@ -36,8 +36,8 @@ class Part(NamedTuple):
     name: str
     command: str
     limit: float
-    miniature: str = ""
-    """Its further options where there is no GPU."""
+    miniature: str | None = ""
+    """Its further options where there is no GPU; None: it does not run there."""
     results: str = ""
     """Of its file of results; without, there is none."""
 
@@ -51,14 +51,16 @@ PARTS = (
     Part("same seed, same bits", "smoke.py same_bits", 35),
     Part("resumed, same bits", "smoke.py resumed", 35),
     Part("steps that wait", "smoke.py no_waits", 25),
+    Part("ranks as by sorting", "smoke.py same_ranks", 20),
     Part(
         "training",
-        "training.py --seconds 100",
-        150,
+        "training.py --seconds 90",
+        140,
         "--seconds 1 --images 1120 --window 2",
         "training",
     ),
-    Part("losses", "losses.py --classes 11318 98", 50, "--classes 98 --rounds 2", "losses"),
+    Part("losses", "losses.py --classes 11318 98", 40, "--classes 98 --rounds 2", "losses"),
+    Part("evaluation", "evaluation.py --size sop", 40, None, "evaluation"),
 )
 
 
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    first, *parts = PARTS
+    first, *parts = [p for p in PARTS if options.device == "cuda" or p.miniature is not None]
     slower = options.minutes / MINUTES
     said, result, seconds = run(first, options.device, slower)
     print(said, flush=True)
@@ -102,7 +104,7 @@ def main() -> None:
 def run(part: Part, device: str, slower: float) -> tuple[str, str, float]:
     """What it printed; what went wrong, or ""; and its seconds."""
     script, *given = part.command.split()
-    given += part.miniature.split() if device == "cpu" else []
+    given += (part.miniature or "").split() if device == "cpu" else []
     command = [sys.executable, str(HERE / script), *given, "--device", device]
     environment = {name: os.environ[name] for name in os.environ.keys() - {NO_BYTECODE}}
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]

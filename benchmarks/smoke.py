@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.evaluation.ranking import rank, unit
 from dmlbench.training import batches, progress
 from dmlbench.training.ahead import Each, inputs
 from dmlbench.training.checkpoint import Checkpoint
@@ -153,30 +154,54 @@ def no_waits(device: torch.device, folder: Path) -> str:
 
 
 def same_inputs(device: torch.device, folder: Path) -> str:
-    """Batches made ahead and copied beside a computation are those made when they are asked for."""
+    """Batches made ahead and copied beside a computation are those made when they are asked for;
+    what a device makes of the last one is what a CPU does."""
     run, store = tiny(device, folder)
+    colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+    how = settings("Augmentation", jitter=settings("Jitter", **colours))
     keys = [np.random.default_rng(n).integers(0, IMAGES, 64) for n in range(40)]
-
-    def prepare(rows: np.ndarray, each: Each) -> tuple[Tensor, Tensor]:
-        random = np.random.default_rng(rows)
-        boxes, mirrored = batches.draw(store.sizes[rows], run.recipe.augmentation, random)
-        squares = batches.crops(store, rows, boxes, run.model.image_size, each)
-        return squares, torch.from_numpy(mirrored)
-
-    def sums() -> Iterator[Tensor]:
-        for squares, mirrored in inputs(prepare, keys, device):
-            busy @ busy  # the copies of later batches overtake what reads this one
-            yield (squares * weights).sum((1, 2, 3)) + mirrored
-
-    busy = torch.rand(*(2 * [8192 if device.type == "cuda" else 8]), device=device)
     side = run.model.image_size
-    weights = torch.arange(3 * side * side, device=device).view(3, side, side)
-    found = torch.stack([*sums()]).cpu()
-    weights = weights.cpu()
-    for sums_of_batch, rows in zip(found, keys, strict=True):
-        squares, mirrored = prepare(rows, map)
-        assert torch.equal(sums_of_batch, (squares * weights).sum((1, 2, 3)) + mirrored)
+
+    def prepare(rows: np.ndarray, each: Each) -> dict[str, Tensor]:
+        boxes, drawn = batches.draw(store.sizes[rows], how, np.random.default_rng(rows))
+        return {"squares": batches.crops(store, rows, boxes, side, each), **drawn}
+
+    def summed(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        squares = parts["squares"]
+        weights = torch.arange(3 * side * side, device=squares.device).view(3, side, side)
+        return {**parts, "squares": (squares * weights).sum((1, 2, 3))}
+
+    busy, found = torch.rand(*(2 * [8192 if device.type == "cuda" else 8]), device=device), []
+    for parts in inputs(prepare, keys, device):
+        busy @ busy  # the copies of later batches overtake what reads this one
+        found.append(summed(parts))
+        last = parts
+    for at_device, rows in zip(found, keys, strict=True):
+        expected = prepare(rows, map)
+        for name, values in summed(expected).items():
+            assert torch.equal(at_device[name].cpu(), values), name
+    pixels = [batches.floats(**parts).cpu() for parts in (last, expected)]
+    torch.testing.assert_close(*pixels, atol=1e-3, rtol=0)
     return f"{len(keys)} batches"
+
+
+def same_ranks(device: torch.device, folder: Path) -> str:
+    """The ranks on this device are those of plain sorting, ties by the lower row."""
+    if device.type == "cpu":
+        return "skipped: on a CPU faiss has part in it"
+    labels = np.random.default_rng(0).integers(300, size=3000)
+    points = np.random.default_rng(1).normal(size=(3000, 64)) + 2 * labels[:, None] % 7
+    points[::50] = points[0]  # many that are equal
+    points, rows = unit(points), np.arange(3000)
+    ranking = rank(points, labels, rows, rows, device=device.type)
+    similarities = (points.astype(np.float64) @ points.astype(np.float64).T).astype(np.float32)
+    np.fill_diagonal(similarities, -np.inf)
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    relevant = (labels[order] == labels[:, None]) & (order != rows[:, None])
+    expected = relevant.nonzero()[1] + 1
+    differ = np.count_nonzero(ranking.ranks != expected)
+    assert differ <= 3, f"{differ} of {len(expected)} ranks differ"  # of 10⁸ one rounds otherwise
+    return f"{len(expected)} ranks, {differ} differ"
 
 
 def tiny(device: torch.device, folder: Path) -> tuple[SimpleNamespace, Made]:
@@ -205,7 +230,7 @@ CHECKS: dict[str, Callable[[torch.device, Path], str]] = {
     check.__name__: check
     for check in (
         *(about, torch_then_faiss, faiss_then_torch, same_inputs, same_embeddings),
-        *(same_bits, resumed, no_waits),
+        *(same_bits, resumed, no_waits, same_ranks),
     )
 }
 

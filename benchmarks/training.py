@@ -6,6 +6,7 @@ medians count. Prints a Markdown table. The images are made: JPEG files, and the
 
     python benchmarks/training.py                  # CPU, the demo's settings, one thread
     python benchmarks/training.py --device cuda    # ResNet-50 at 224 pixels, batches of 112, bf16
+    python benchmarks/training.py --device cuda --compile    # beside it, recipe.gpu_compile
 
 On CPU the files are as large as Omniglot's, which has the demo's settings too. Needs torch,
 torchvision, timm and what those need, and where dmlbench is not installed PYTHONPATH=. before it.
@@ -84,10 +85,13 @@ def main() -> None:
     parser.add_argument("--window", type=int, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each, at most")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no turn begins later")
+    parser.add_argument("--compile", action="store_true", help="beside it, recipe.gpu_compile")
     options = parser.parse_args()
+    if options.compile and options.device == "cpu":
+        parser.error("--compile: only what runs on a GPU is compiled")
     start = time.monotonic()
     setting = SimpleNamespace(**(CUDA if options.device == "cuda" else CPU))
-    setting.device, model = options.device, setting.model
+    setting.device, setting.compile, model = options.device, options.compile, setting.model
     setting.window = options.window or setting.window
     model.type = options.backbone or model.type
     model.resize = options.side or options.size or model.resize or model.image_size
@@ -154,7 +158,12 @@ def ours(setting: SimpleNamespace, turn: Turns) -> None:
         **{"loss_type": "proxy_anchor", "loss_options": {}, "seed": 0, "train_key": "benchmark"},
     )
     store, device = Made(setting.folder), torch.device(setting.device)
-    training.train(run, store, device, setting.folder / "state", turn)
+    training.train(run, store, device, setting.folder / f"state-{os.getpid()}", turn)
+
+
+def compiled(setting: SimpleNamespace, turn: Turns) -> None:
+    setting.recipe.gpu_compile = True
+    ours(setting, turn)
 
 
 def limit(setting: SimpleNamespace, turn: Turns) -> None:
@@ -235,6 +244,7 @@ WAYS: dict[str, Callable[[SimpleNamespace, Turns], None]] = {
     "dmlbench": ours,
     "limit: one resident batch": limit,
     "peer: ImageFolder, DataLoader": peer,
+    "dmlbench, compiled": compiled,
 }
 
 
@@ -251,9 +261,10 @@ def measure(setting: SimpleNamespace, rounds: int, until: float) -> dict[str, np
     """Seconds a step of each way in each round, (rounds, 3): wall, processors, waiting. After the
     monotonic time `until` no round begins but the first."""
     context, pipes = multiprocessing.get_context("spawn"), {}
-    found: dict[str, list[list[float]]] = {name: [] for name in WAYS}
+    names = [name for name, way in WAYS.items() if setting.compile or way is not compiled]
+    found: dict[str, list[list[float]]] = {name: [] for name in names}
     try:
-        for name in WAYS:
+        for name in names:
             pipes[name], end = context.Pipe()
             context.Process(target=take_turns, args=(name, setting, end)).start()
             end.close()
@@ -272,7 +283,7 @@ def measure(setting: SimpleNamespace, rounds: int, until: float) -> dict[str, np
 
 
 def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> None:
-    mine, bare, theirs = found.values()
+    mine, bare, theirs, *other = found.values()
     batch, device, model = setting.recipe.batch_size, setting.device, setting.model
     width, height = setting.file
     packages = ("torch", "torchvision", "timm", "pytorch-metric-learning", "numpy", "Pillow")
@@ -293,11 +304,14 @@ def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> N
         print(f"| {name} | {1e3 * batch / wall:,.0f} | {wall:.1f} | {cpu:.1f} | {waits} |")
     print("\n| dmlbench | ratio, median of the turns | by CPU time | asked for |")
     print("| --- | ---: | ---: | ---: |")
-    for what, other in {"of the limit": bare, "of the peer": theirs}.items():
-        wall, cpu = np.median(other[:, :2] / mine[:, :2], axis=0)
+    for what, seconds in {"of the limit": bare, "of the peer": theirs}.items():
+        wall, cpu = np.median(seconds[:, :2] / mine[:, :2], axis=0)
         bar = BARS[what][device]
         missed = "" if wall >= bar else " **missed**"
         print(f"| images/s, {what} | {wall:.3f}{missed} | {cpu:.3f} | >= {bar} |")
+    for seconds in other:
+        wall, cpu = np.median(mine[:, :2] / seconds[:, :2], axis=0)
+        print(f"| images/s, compiled, of not compiled | {wall:.3f} | {cpu:.3f} | |")
     if device in DATA_WAIT:
         share = np.median(mine[:, 2] / mine[:, 0])
         missed = "" if share <= DATA_WAIT[device] else " **missed**"
