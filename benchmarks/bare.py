@@ -83,9 +83,11 @@ def make(
     side: int,
     form: str = "pixels",
     files: bool = True,
+    times: int = 1,
 ) -> None:
     """`images` training images as a store has them, decoded from JPEG files of `size` (width,
-    height), which stand in a folder a class under train/ if `files` are wanted."""
+    height), which stand in a folder a class under train/ if `files` are wanted. The index names
+    each `times` times, for epochs of more steps than images would be made for."""
     with ThreadPoolExecutor(usable_cores()) as pool:
         contents = [*pool.map(lambda n: _jpeg(n, size, channels), range(DIFFERENT))]
         pictures = [*pool.map(lambda content: scaled(content, side, channels), contents)]
@@ -97,13 +99,14 @@ def make(
         for number in copied:
             file.write(packed[number])
     lengths = np.array([len(content) for content in packed])[copied]
+    rows = np.append(np.tile(np.arange(images), times), np.arange(images, images + TEST))
     np.savez(
         folder / "index.npz",
-        test=np.arange(images + TEST) >= images,
-        label=label,
-        sizes=np.array([(image.height, image.width) for image in pictures])[copied],
-        offsets=np.cumsum(lengths) - lengths,
-        lengths=lengths,
+        test=rows >= images,
+        label=label[rows],
+        sizes=np.array([(image.height, image.width) for image in pictures])[copied[rows]],
+        offsets=(np.cumsum(lengths) - lengths)[rows],
+        lengths=lengths[rows],
         form=form,
         channels=channels,
     )

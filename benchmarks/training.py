@@ -32,7 +32,7 @@ try:
     import timm
     import torch
     from bare import Made, machine, make, settings, stand_in, there
-    from torch.utils.data import DataLoader
+    from torch.utils.data import ConcatDataset, DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -56,6 +56,7 @@ CPU = {
     ),
     "channels": 1,
     "file": (105, 105),
+    "times": 1,  # 56 steps an epoch, as many as the demo's
     "window": 40,
 }
 CUDA = {
@@ -63,6 +64,7 @@ CUDA = {
     "recipe": settings("Recipe", epochs=10**6),
     "channels": 3,
     "file": (500, 375),
+    "times": 10,  # 400 steps an epoch; Stanford Online Products has 531
     "window": 100,
 }
 THREADS = 4
@@ -98,8 +100,12 @@ def main() -> None:
     model.image_size = options.size or model.image_size
     setting.recipe.batch_size = options.batch or setting.recipe.batch_size
     with tempfile.TemporaryDirectory() as folder:
-        setting.folder, size = Path(folder), setting.file
-        make(setting.folder, options.images, size, setting.channels, model.resize, options.store)
+        setting.folder = Path(folder)
+        make(
+            *(setting.folder, options.images, setting.file, setting.channels, model.resize),
+            form=options.store,
+            times=setting.times,
+        )
         found = measure(setting, options.rounds, start + options.seconds)
     show(setting, options.store, found)
 
@@ -203,7 +209,7 @@ def peer(setting: SimpleNamespace, turn: Turns) -> None:
     )
     images = ImageFolder(str(setting.folder / "train"), transform)
     loader = DataLoader(
-        images,
+        ConcatDataset([images] * setting.times),
         recipe.batch_size,
         shuffle=True,
         drop_last=True,

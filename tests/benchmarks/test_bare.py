@@ -107,10 +107,12 @@ def test_images_of_a_benchmark_are_those_of_a_packed_store(bare, tmp_path, monke
 
 def test_test_classes_are_others_than_those_of_training(bare, tmp_path, monkeypatch):
     monkeypatch.setattr(bare, "DIFFERENT", 3)
-    bare.make(tmp_path, 100, (20, 20), 1, 10, files=False)
+    bare.make(tmp_path, 100, (20, 20), 1, 10, files=False, times=3)
     made = bare.Made(tmp_path)
     train, test = made.split("train"), made.split("test")
-    assert len(train.rows) == 100
+    assert len(train.rows) == 300
+    assert np.array_equal(made[train.rows[0]], made[train.rows[100]])
+    assert np.array_equal(train.labels[:100], train.labels[200:])
     assert len(test.rows) == bare.TEST
     assert not set(train.class_names) & set(test.class_names)
     assert sorted({*train.labels}) == [0, 1]
