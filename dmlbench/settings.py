@@ -93,6 +93,9 @@ class Recipe(Model):
     augmentation: Augmentation = Augmentation()
     gpu_precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Autocast of the backbone on a GPU; losses are float32 always, and so is the CPU."""
+    gpu_compile: bool = False
+    """Train by torch.compile's kernels on a GPU; embeddings are made without. The first run
+    compiles them, others find them in the data folder. Not measured yet."""
     cpu_threads: Count = 1
     """Threads of a training on CPU. Part of the key: other sums, other bits."""
 

@@ -26,7 +26,8 @@ from dmlbench.unfinished import look
 
 MODEL = ("type", "dim", "head", "image_size", "resize")
 RECIPE = ("batch_size", "optimizer", "freeze_bn", "pooling")
-"""The settings that decide how fast a model trains, with its precision or threads."""
+ON_GPU, ON_CPU = ("gpu_precision", "gpu_compile"), ("cpu_threads",)
+"""The settings that decide how fast a model trains, on every device and on one kind."""
 LOOKED_AT = 3
 """Finished runs of a loss on a data set whose speeds are read, at most."""
 FORWARD = 3
@@ -128,7 +129,7 @@ class Speeds:
         self, backbone: Mapping[str, Any], recipe: Mapping[str, Any], channels: int
     ) -> str:
         """What decides the speed of a training, by settings as a run or a result has them."""
-        names = (*RECIPE, "gpu_precision" if self.device.gpus else "cpu_threads")
+        names = (*RECIPE, *(ON_GPU if self.device.gpus else ON_CPU))
         spec = {
             "backbone": {name: backbone.get(name) for name in MODEL},
             "recipe": {name: recipe.get(name) for name in names},

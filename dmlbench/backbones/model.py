@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dmlbench.backbones.folding import fold
 from dmlbench.backbones.heads import HEADS
 from dmlbench.backbones.timm import create_trunk
 
@@ -31,8 +32,8 @@ class EmbeddingModel(nn.Module):
             pretrained=backbone.pretrained,
         )
         side = backbone.image_size
+        image = torch.zeros(1, channels, side, side)
         with torch.no_grad():
-            image = torch.zeros(1, channels, side, side)
             self.head = HEADS[backbone.head](self.trunk.eval(), image, backbone.dim)
         self.freeze_bn = recipe.freeze_bn
         self.channel_order = expected.channel_order
@@ -44,6 +45,12 @@ class EmbeddingModel(nn.Module):
         # faster on GPU and CPU alike
         self.to(memory_format=torch.channels_last)
         self.train()
+        if self.freeze_bn:
+
+            def features(trunk: nn.Module) -> object:
+                return self.head.features(trunk, torch.rand_like(image, dtype=torch.float64))
+
+            fold(self.trunk, features)
 
     def forward(self, images: Tensor, train_trunk: bool = True) -> Tensor:
         with torch.set_grad_enabled(train_trunk and torch.is_grad_enabled()):

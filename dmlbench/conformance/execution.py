@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,17 @@ class Waits(Exception):
     """The host would wait for the GPU here."""
 
 
+def refuse(what: str) -> None:
+    raise Waits(what)
+
+
 class NoHost(TorchDispatchMode):
-    """Refuses what needs values, or shapes that follow from values, on the host."""
+    """Refuses what needs values, or shapes that follow from values, on the host; or else tells
+    `found` what it is."""
+
+    def __init__(self, found: Callable[[str], None] = refuse) -> None:
+        super().__init__()
+        self.found = found
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -39,20 +49,24 @@ class NoHost(TorchDispatchMode):
         name = func.overloadpacket.__name__
         indices = args[1] if name in ("index", "index_put", "index_put_") else ()
         if any(index is not None and index.dtype == torch.bool for index in indices):
-            raise Waits("indexing by a mask: how many rows that gives, the host must know")
+            self.found("indexing by a mask: how many rows that gives, the host must know")
         if name == "equal" or any(word in name for word in WAITS):
-            raise Waits(f"{name}: the host must know its result")
+            self.found(f"{name}: the host must know its result")
         return func(*args, **(kwargs or {}))
 
 
 class NoReading(TorchFunctionMode):
-    """Refuses what takes a tensor to Python without a kernel, as tolist() on a CPU."""
+    """The same of what takes a tensor to Python without a kernel, as tolist() on a CPU."""
+
+    def __init__(self, found: Callable[[str], None] = refuse) -> None:
+        super().__init__()
+        self.found = found
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         if func in READS:
-            raise Waits(f"Tensor.{READS[func]}(): it brings values to the host")
+            self.found(f"Tensor.{READS[func]}(): it brings values to the host")
         return func(*args, **(kwargs or {}))
 
 

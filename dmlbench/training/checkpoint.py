@@ -10,13 +10,13 @@ import torch
 
 from dmlbench.files import replacing
 
-SHARE = 0.01  # of the time may go into saving
+SHARE = 0.005  # of the time may go into saving
 PATIENCE = 1.0  # seconds between two saves, at the least
 
 
 class Checkpoint:
-    """One file in the run's state folder, under the run's key. Saving costs at most one percent
-    of the time, however large the model: `due` waits a hundred times as long as a save took."""
+    """One file in the run's state folder, under the run's key. Saving costs at most half a
+    percent of the time, however large the model: `due` waits 200 times as long as a save took."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / "checkpoint.pt"

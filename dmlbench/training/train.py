@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.files import data_folder
 from dmlbench.losses import create_loss
 from dmlbench.training import batches
 from dmlbench.training.ahead import Each, inputs
@@ -84,6 +85,7 @@ def train(
         parents=parents,
         **run.loss_options,
     ).to(device)
+    forward = compiled(model) if compiles(recipe, device) else model
     optimizer = create_optimizer(recipe, model, loss.param_groups(recipe.lr))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -179,7 +181,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
             with autocast(recipe, device):
-                embeddings = model(images, train_trunk=done >= recipe.warmup_steps)
+                embeddings = forward(images, train_trunk=done >= recipe.warmup_steps)
             value = loss(embeddings, target)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -254,6 +256,18 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """bfloat16 on a GPU if the recipe has it; float32 on CPU."""
     enabled = device.type == "cuda" and recipe.gpu_precision == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def compiles(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the steps go through torch.compile: on a GPU if the recipe has it."""
+    return device.type == "cuda" and recipe.gpu_compile
+
+
+def compiled(model: EmbeddingModel) -> Callable[..., Tensor]:
+    """`model` by kernels made for it, which are kept beside the stores for other processes. The
+    model itself stays as it is, in its names and in how it embeds."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data_folder().resolve() / "compiled"))
+    return torch.compile(model, dynamic=False)
 
 
 def create_optimizer(

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from dmlbench import study
-from dmlbench.conformance.execution import READS, WAITS
+from dmlbench import source, study
+from dmlbench.conformance.execution import NoHost, NoReading
 from dmlbench.losses import list_losses
 from dmlbench.settings import Recipe
 from dmlbench.training import progress
@@ -83,52 +81,64 @@ def test_batches_made_ahead_by_threads_give_the_same_bits(tiny, glyphs, tmp_path
     assert set(threading.enumerate()) == threads
 
 
-class Readings:
-    """Counts what would wait for a GPU, by the thread that runs the loop."""
-
-    def __init__(self):
-        counts = self.counts = []
-
-        class Kernels(TorchDispatchMode):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-                name = func.overloadpacket.__name__
-                counts.extend([name] if name == "equal" or any(w in name for w in WAITS) else [])
-                return func(*args, **(kwargs or {}))
-
-        class Methods(TorchFunctionMode):
-            def __torch_function__(self, func, types, args=(), kwargs=None):
-                counts.extend([READS[func]] if func in READS else [])
-                return func(*args, **(kwargs or {}))
-
-        self.modes = Kernels(), Methods()
-
-    def __enter__(self):
-        for mode in self.modes:
-            mode.__enter__()
-        return self.counts
-
-    def __exit__(self, *error):
-        for mode in reversed(self.modes):
-            mode.__exit__(*error)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_no_step_waits_for_the_device(tiny, glyphs, tmp_path, monkeypatch, optimizer):
-    """What is read is read once an epoch, however many steps that has."""
-    monkeypatch.setattr(training, "inputs", made_by_threads)
+@pytest.fixture
+def only_steps(monkeypatch):
+    """Nothing is read because a clock says so."""
     monkeypatch.setattr(progress, "EVERY", float("inf"))
     monkeypatch.setattr(Checkpoint, "due", lambda self: False)
-    counts = {}
-    for batch_size in (48, 24):
-        recipe = {"batch_size": batch_size, "clip_norm": 1.0, "clip_value": 1.0}
-        run = run_of(tiny, "proxy_anchor", optimizer=optimizer, schedule="cosine", **recipe)
-        with Readings() as found:
-            _, _, history = train(run, glyphs, CPU, tmp_path / str(batch_size), never)
-        counts[history[-1]["step"]] = found
-    assert len(counts) == 2
-    few, many = counts.values()
-    assert few == many
-    assert 0 < len(few) < 20
+
+
+RECIPES = {
+    "adamw": {"optimizer": "adamw", "schedule": "cosine"},
+    "adam": {"optimizer": "adam", "schedule": "step", "step_epochs": (1,), "clip_norm": 1.0},
+    "sgd": {"optimizer": "sgd", "clip_value": 1.0, "clip_norm": 1.0},
+    "jitter": {"augmentation": {"jitter": {"brightness": 0.4, "contrast": 0.4}}},
+    "frozen": {"freeze_bn": True, "warmup_steps": 4},
+}
+WRAPPED = "dmlbench.losses._pml"
+NATIVE = [
+    loss for loss in list_losses() if WRAPPED not in source.imports(f"dmlbench.losses.{loss}")
+]
+
+
+@pytest.mark.parametrize(
+    ("loss", "recipe"),
+    [*(("proxy_anchor", recipe) for recipe in RECIPES), *((loss, "adamw") for loss in NATIVE)],
+)
+@pytest.mark.usefixtures("only_steps")
+def test_no_step_waits_for_the_device(tiny, glyphs, tmp_path, monkeypatch, loss, recipe):
+    """The thread that runs the loop reads once an epoch, before the steps and after them; and the
+    first loss, for the progress."""
+    monkeypatch.setattr(training, "inputs", made_by_threads)
+    tiny["losses"] = {"hpl": {"warmup_epochs": 0}, "htl": {"warmup_epochs": 0}}
+    run = run_of(tiny, loss, **RECIPES[recipe])
+    found: list[str] = []
+    before: list[int] = []  # each step, how many were found
+    with NoReading(found.append), NoHost(found.append):
+        train(run, glyphs, CPU, tmp_path, lambda: before.append(len(found)))
+    assert len(before) > 5
+    assert found[before[1] : before[-1]] == []
+    assert before[0] < before[1] == before[-1] < len(found)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.usefixtures("only_steps")
+def test_no_step_waits_for_a_gpu(tiny, glyphs, tmp_path, recipe):
+    """As CUDA itself sees it, from the third step to the last but one."""
+    run = run_of(tiny, "proxy_anchor", **RECIPES[recipe])
+    steps = len(glyphs.split("train", run.data.class_fraction).rows) // run.recipe.batch_size
+    asked = iter(range(steps))
+
+    def watch():
+        step = next(asked)
+        torch.cuda.set_sync_debug_mode("error" if 2 <= step < steps - 1 else "default")
+
+    try:
+        _, _, history = train(run, glyphs, torch.device("cuda"), tmp_path, watch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert history[-1]["step"] == steps
 
 
 def test_seeds_differ_and_a_seed_repeats(tiny, glyphs, tmp_path):

@@ -1,0 +1,96 @@
+"""torch.compile changes a training's speed, and neither its results nor the names in them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from dmlbench import study
+from dmlbench.settings import Recipe
+from dmlbench.training import train as training
+from dmlbench.training.state import Stopped
+from dmlbench.training.train import compiled, compiles, embed, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)],
+)
+def test_it_is_for_gpus_where_the_recipe_asks_for_it(device, asked, expected):
+    assert compiles(Recipe(gpu_compile=asked), torch.device(device)) is expected
+
+
+def test_a_compiled_training_is_the_plain_one_and_goes_on_as_one(
+    tiny, glyphs, tmp_path, monkeypatch
+):
+    """By the graphs alone: Inductor would compile C++ for a minute."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    tiny["plan"]["losses"] = ["proxy_anchor"]
+    tiny["recipe"] |= {"warmup_steps": 2, "freeze_bn": True}
+    run = study.check(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
+    rows = glyphs.split("test", run.data.class_fraction).rows
+    plain = train(run, glyphs, CPU, tmp_path / "plain", lambda: None)[0]
+
+    asked = iter(range(10))
+    stop = lambda: "stopped" if next(asked) == 6 else None  # noqa: E731
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(training, "compiles", lambda *_: True)
+    with pytest.raises(Stopped):
+        train(run, glyphs, CPU, tmp_path / "both", stop)
+    assert counters["stats"]["unique_graphs"] == 2  # in the warm-up, and after it
+    assert not counters["graph_break"]
+    monkeypatch.setattr(training, "compiles", lambda *_: False)
+    both = train(run, glyphs, CPU, tmp_path / "both", lambda: None)[0]
+    assert [*both.state_dict()] == [*plain.state_dict()]
+    expected, found = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, both))
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_kernels_are_kept_beside_the_stores_or_where_the_user_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
+    compiled(nn.Identity())
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "mine"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compiled(nn.Identity())
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "compiled"
+
+
+SCRIPT = """
+import torch
+from torch._dynamo.utils import counters
+from dmlbench.training.train import compiled
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Linear(8, 4))
+images = torch.rand(5, 8)
+value = compiled(net)(images).square().sum()
+value.backward()
+assert torch.allclose(value, net(images).square().sum())
+print(counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_another_process_finds_the_kernels(tmp_path):
+    environ = {**os.environ, "DMLBENCH_DATA": str(tmp_path)}
+    environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert said == [["2", "0"], ["0", "2"]]
