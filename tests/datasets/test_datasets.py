@@ -61,6 +61,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ("module", "dear"),
     [
         ("dmlbench.datasets", "numpy pyarrow pandas torch PIL requests matplotlib"),
+        ("dmlbench.datasets.images", "pyarrow pandas torch PIL requests matplotlib"),
         ("dmlbench.datasets.store", "pandas torch PIL requests matplotlib pyarrow.dataset"),
         ("dmlbench.datasets.pack", "pandas torch requests matplotlib"),
     ],
