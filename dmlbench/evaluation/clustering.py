@@ -1,54 +1,7 @@
-"""Clustering metrics: how well k-means on the embeddings finds the classes."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""Clustering metrics: how well the clusters of the embeddings agree with the classes."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-
-@contextmanager
-def omp_threads(threads: int) -> Iterator[None]:
-    """Let faiss use `threads` threads, and restore the process's setting afterwards."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-def kmeans(
-    embeddings: NDArray[np.float32],
-    k: int,
-    seed: int,
-    iterations: int,
-    restarts: int,
-    threads: int = 1,
-) -> NDArray[np.int64]:
-    """Cluster (N,) of each unit vector (N, D): the best of `restarts` runs of Euclidean k-means.
-
-    k-means++ chooses the first centroids: from random ones, k-means finds only about 85 % NMI
-    even where classes are single points.
-    """
-    import faiss
-
-    with omp_threads(threads):
-        clustering = faiss.Kmeans(
-            embeddings.shape[1],
-            k,
-            niter=iterations,
-            nredo=restarts,
-            seed=seed,
-            init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
-            # Use every vector: by default faiss subsamples, and warns about small clusters.
-            max_points_per_centroid=len(embeddings),
-            min_points_per_centroid=1,
-        )
-        clustering.train(embeddings)
-        return clustering.assign(embeddings)[1]
+from numpy.typing import ArrayLike
 
 
 def nmi(labels: ArrayLike, clusters: ArrayLike) -> float:

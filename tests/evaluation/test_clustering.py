@@ -1,15 +1,13 @@
 from fractions import Fraction
 from math import comb, log
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from dmlbench.evaluation.clustering import ami, kmeans, nmi, omp_threads
-from dmlbench.evaluation.ranking import unit
+from dmlbench.evaluation.clustering import ami, nmi
 
 
 @settings(deadline=None)
@@ -93,38 +91,3 @@ def test_ami_is_about_zero_for_chance_where_nmi_is_not():
 def test_nmi_is_one_for_renamed_classes_and_zero_for_independent_ones():
     assert nmi([0, 0, 1, 2], [7, 7, 3, 5]) == pytest.approx(1, abs=1e-15)
     assert nmi([0, 0, 1, 1], [0, 1, 0, 1]) == pytest.approx(0, abs=1e-15)
-
-
-def test_kmeans_finds_every_class_of_one_point_each():
-    labels = np.arange(3000) % 100
-    assert nmi(labels, kmeans(np.eye(100, dtype=np.float32)[labels], 100, 0, 20, 1)) == 1
-
-
-def test_kmeans_is_a_function_of_the_seed_and_of_no_thread_count(clusters):
-    vectors = unit(clusters(2000, 40, spread=1.5)[0])
-    first = kmeans(vectors, 40, seed=3, iterations=20, restarts=1, threads=1)
-    np.testing.assert_array_equal(first, kmeans(vectors, 40, 3, 20, 1, threads=1))
-    np.testing.assert_array_equal(first, kmeans(vectors, 40, 3, 20, 1, threads=2))
-    assert nmi(first, kmeans(vectors, 40, seed=4, iterations=20, restarts=1)) < 0.99
-
-
-def test_more_restarts_and_iterations_never_end_further_from_the_centres(clusters):
-    vectors = unit(clusters(2000, 40, spread=1.5)[0])
-
-    def distortion(found):
-        return sum(
-            np.square(vectors[found == c] - vectors[found == c].mean(axis=0)).sum()
-            for c in np.unique(found)
-        )
-
-    rough = distortion(kmeans(vectors, 40, 0, iterations=1, restarts=1))
-    finer = distortion(kmeans(vectors, 40, 0, iterations=20, restarts=1))
-    finest = distortion(kmeans(vectors, 40, 0, iterations=20, restarts=8))
-    assert finest < finer < rough
-
-
-def test_the_number_of_threads_of_the_process_is_restored():
-    before = faiss.omp_get_max_threads()
-    with omp_threads(before + 1):
-        assert faiss.omp_get_max_threads() == before + 1
-    assert faiss.omp_get_max_threads() == before
