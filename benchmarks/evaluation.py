@@ -1,33 +1,40 @@
-"""How long the metrics of 20,000 embeddings of 512 dimensions take, beside their peers on the same
-numbers, one thread each. Prints Markdown tables of processor seconds, so that other work on the
-machine counts little: medians of rounds in which both take turns.
+"""How long the metrics of 512-dimensional embeddings take, beside their peers on the same numbers.
+Prints Markdown tables of medians of rounds in which all take turns.
 
-    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py                 # one CPU thread, 20,000 images
+    python benchmarks/evaluation.py --size sop      # 60,502 images, as Stanford Online Products
+    python benchmarks/evaluation.py --device cuda --size sop
 
-The peer of retrieval is the least that any such metric needs: faiss's product of all pairs with the
-R nearest images of each query. The peer of all metrics is pytorch-metric-learning's
-AccuracyCalculator on the whole gallery (k=None), as its MAP and MRR need it; for 1,000 queries, as
-it holds all pairs in memory several times over.
+On CPU, processor seconds are measured, so that other work on the machine counts little. The peer of
+retrieval is the least that any such metric needs: faiss's product of all pairs with the R nearest
+images of each query. The peer of all metrics is pytorch-metric-learning's AccuracyCalculator on the
+whole gallery (k=None), as its MAP and MRR need it; for 1,000 queries of 20,000 images or fewer of
+more, as it holds all pairs in memory several times over.
+
+On a GPU, seconds of the clock and the GPU memory that is taken above the embeddings. The least that
+any such metric needs is torch's float32 product of all pairs in blocks, and each query's nearest
+images. It needs nothing but torch and numpy; peers that are not installed are left out, and the
+memory of faiss is not known to torch.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
+from dmlbench.evaluation import evaluate
 from dmlbench.evaluation.clustering import ami, nmi
 from dmlbench.evaluation.kmeans import kmeans
 from dmlbench.evaluation.ranking import rank, unit
@@ -39,56 +46,98 @@ from dmlbench.evaluation.retrieval import (
     recall_at,
 )
 
-IMAGES, DIMENSIONS, CLASSES, QUERIES, ROUNDS = 20_000, 512, 1_000, 1_000, 3
-SPREADS = {"trained": 2.0, "hardly trained": 3.0, "random": np.inf}  # in a class, of its centre's
+SIZES = {"20k": (20_000, 1_000), "sop": (60_502, 11_316)}  # images, classes
+DIMENSIONS, ROUNDS = 512, 3
+RANKED, CALCULATED = 20_000, 1_000  # queries on CPU: ours and faiss.knn, AccuracyCalculator
+# The deviation of an embedding from its class's centre, in those of the centres.
+SPREADS = {"trained": 2.0, "hardly trained": 3.0, "random": np.inf}
 RETRIEVAL = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
 WHOLE = (*RETRIEVAL, "mean_average_precision", "mean_reciprocal_rank")
+CLUSTERING = ("NMI", "AMI")
+SETTINGS = {
+    "recall_at": [1, 10, 100, 1000],
+    "kmeans_seed": 0,
+    "kmeans_iterations": 20,
+    "kmeans_restarts": 3,
+    "threads": 1,
+}
+SECONDS, MEMORY = 5, 4e9  # asked for, of all metrics of SOP on a GPU; memory in bytes
 
 
 def main() -> None:
-    faiss.omp_set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", default="cpu", help="cpu, or one of torch's, as cuda")
+    parser.add_argument("--size", default="20k", choices=SIZES)
+    options = parser.parse_args()
+    images, classes = SIZES[options.size]
     torch.set_num_threads(1)
-    rows = np.arange(IMAGES)
-    packages = ("faiss-gpu", "numpy", "pytorch-metric-learning", "scikit-learn", "torch")
-    print(
-        f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages)
-        + f"; {IMAGES:,} x {DIMENSIONS}, {CLASSES:,} classes, median of {ROUNDS} rounds, 1 thread\n"
+    packages = (
+        *("torch", "numpy", "faiss-gpu", "faiss-cpu"),
+        *("pytorch-metric-learning", "scikit-learn"),
     )
-    print("| embeddings | MAP | retrieval metrics | faiss.knn | ratio |")
+    print(
+        f"{datetime.date.today()}, {processor(options.device)}, {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
+        + ", ".join(filter(None, map(package, packages)))
+        + f"; {images:,} x {DIMENSIONS}, {classes:,} classes, median of {ROUNDS} rounds, "
+        "1 CPU thread\n"
+    )
+    if options.device == "cpu":
+        on_cpu(images, classes)
+    else:
+        on_gpu(images, classes, options.device)
+
+
+def on_cpu(images: int, classes: int) -> None:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    ranked = np.arange(images)[:: -(-images // RANKED)]
+    print(f"| embeddings, {len(ranked):,} queries | MAP | retrieval metrics | faiss.knn | ratio |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, spread in SPREADS.items():
-        vectors, labels = embeddings(spread)
+        vectors, labels = embeddings(images, classes, spread)
         ours, theirs, scores = side_by_side(
-            partial(retrieval, vectors, labels, rows),
-            partial(faiss.knn, vectors, vectors, IMAGES // CLASSES, faiss.METRIC_INNER_PRODUCT),
+            partial(retrieval, vectors, labels, ranked),
+            partial(
+                *(faiss.knn, vectors[ranked], vectors, images // classes),
+                metric=faiss.METRIC_INNER_PRODUCT,
+            ),
         )
         print(f"| {name} | {scores['map']:.3f} | {row(ours, theirs)}")
 
-    vectors, labels = embeddings(SPREADS["trained"])
-    found = kmeans(vectors, CLASSES, 0, iterations=20, restarts=1)
-    some = rows[:QUERIES]
+    vectors, labels = embeddings(images, classes, SPREADS["trained"])
+    half, tenth = vectors.copy(), ranked[::10]
+    half[: images // 2] = half[0]  # a network that has collapsed in part
+    ours, theirs, scores = side_by_side(
+        partial(retrieval, half, labels, tenth),
+        partial(
+            *(faiss.knn, half[tenth], half, images // classes), metric=faiss.METRIC_INNER_PRODUCT
+        ),
+    )
+    name = f"half of them the same vector, {len(tenth):,} queries"
+    print(f"| {name} | {scores['map']:.3f} | {row(ours, theirs)}")
 
-    def calculator(k: str | None, include: tuple[str, ...], queries: NDArray) -> dict[str, float]:
-        calculate = AccuracyCalculator(include=include, k=k, device=torch.device("cpu"))
-        return calculate.get_accuracy(
-            vectors[queries], labels[queries], vectors, labels, ref_includes_query=True
-        )
+    if not (find_spec("pytorch_metric_learning") and find_spec("sklearn")):
+        print("\npytorch-metric-learning or scikit-learn is not installed.")
+        return
+    from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-    clustering = ("NMI", "AMI")
+    found = kmeans(vectors, classes, 0, iterations=20, restarts=1)
+    some = ranked[: CALCULATED * SIZES["20k"][0] // images]
+    peer = partial(calculator, vectors, labels)
     work = {
-        f"retrieval metrics of {QUERIES:,} queries": (
+        f"retrieval metrics of {len(some):,} queries": (
             lambda: retrieval(vectors, labels, some),
-            lambda: calculator(None, WHOLE, some),
+            lambda: peer(some, None, WHOLE),
         ),
         "its k='max_bin_count', without MAP and MRR": (
             lambda: retrieval(vectors, labels, some),
-            lambda: calculator("max_bin_count", RETRIEVAL, some),
+            lambda: peer(some, "max_bin_count", RETRIEVAL),
         ),
         "k-means of one start, 20 iterations, NMI, AMI": (
-            lambda: scores_of(labels, kmeans(vectors, CLASSES, 0, iterations=20, restarts=1)),
-            lambda: calculator(None, clustering, rows),
+            lambda: scores_of(labels, kmeans(vectors, classes, 0, iterations=20, restarts=1)),
+            lambda: peer(np.arange(images), None, CLUSTERING),
         ),
         "of it NMI": (
             lambda: nmi(labels, found),
@@ -105,19 +154,138 @@ def main() -> None:
         print(f"| {name} | {row(*side_by_side(one, other)[:2])}")
 
 
-def embeddings(spread: float) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+def on_gpu(images: int, classes: int, device: str) -> None:
+    vectors, labels = embeddings(images, classes, SPREADS["trained"])
+    ids = np.arange(images)
+    index = {"id": ids, "label": labels}
+    role, repetition = np.full(images, "both"), np.zeros(images, dtype=np.int32)
+    protocol = {"protocol": role, "id": ids, "role": role, "repetition": repetition}
+    relevant = int(np.bincount(labels).max() - 1)
+    print("| what | seconds | GPU memory above the embeddings | asked for |")
+    print("| --- | ---: | ---: | ---: |")
+    work: dict[str, Callable[[], object]] = {
+        "all metrics": partial(evaluate, vectors, ids, index, protocol, SETTINGS, device=device),
+        "of them retrieval": partial(retrieval, vectors, labels, ids, device),
+        "bare product and nearest": partial(nearest, vectors, relevant, device),
+    }
+    for name, seconds, memory in in_turns(work, vectors.nbytes, device):
+        asked = f"{SECONDS} s, {MEMORY / 1e9:.0f} GB" if name == "all metrics" else ""
+        print(f"| {name} | {seconds:.3g} | {memory / 1e9:.2f} GB | {asked} |", flush=True)
+    # Two CUDA libraries in one process may not get along: peers come last, and may fail.
+    for name, peer in peers(vectors, labels, relevant, device):
+        try:
+            _, seconds, _ = next(in_turns({name: peer}, vectors.nbytes, device))
+            print(f"| {name} | {seconds:.3g} | | |", flush=True)
+        except Exception as error:
+            print(f"| {name} | failed: {type(error).__name__} | | |", flush=True)
+    some = ids[:: images // 50]
+    same = np.array_equal(
+        rank(vectors, labels, some, ids, device=device).ranks, slow_ranks(vectors, labels, some)
+    )
+    verdict = "equal" if same else "DIFFER FROM"
+    print(f"\nThe ranks of {len(some)} queries {verdict} those of a loop in float64.")
+
+
+def peers(
+    vectors: NDArray[np.float32], labels: NDArray[np.integer], k: int, device: str
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Name and work of those that are installed."""
+    if not find_spec("faiss"):
+        print("| peers: faiss is not installed | | | |")
+        return
+    if find_spec("pytorch_metric_learning") and find_spec("sklearn"):
+        metrics = (*RETRIEVAL, *CLUSTERING)
+        yield (
+            "AccuracyCalculator, without MAP and MRR",
+            partial(
+                *(calculator, vectors, labels, np.arange(len(vectors)), "max_bin_count"),
+                *(metrics, device),
+            ),
+        )
+    import faiss
+
+    if hasattr(faiss, "StandardGpuResources"):
+        resources, metric = faiss.StandardGpuResources(), faiss.METRIC_INNER_PRODUCT
+        search = partial(faiss.knn_gpu, resources, vectors, vectors, k, metric=metric)
+        yield "faiss.knn_gpu", search
+
+
+def in_turns(
+    work: dict[str, Callable[[], object]], embeddings: int, device: str
+) -> Iterator[tuple[str, float, int]]:
+    """Name, median seconds and peak GPU bytes above the `embeddings` of each piece of work."""
+    for piece in work.values():
+        piece()  # what a first call loads counts for nobody
+    seconds, memory = np.empty((ROUNDS, len(work))), dict.fromkeys(work, 0)
+    for turn in seconds:
+        for place, (name, piece) in enumerate(work.items()):
+            if device.startswith("cuda"):
+                torch.cuda.reset_peak_memory_stats()
+            began = time.perf_counter()
+            piece()  # which ends with numbers on the host, so nothing is still running
+            turn[place] = time.perf_counter() - began
+            if device.startswith("cuda"):
+                memory[name] = max(0, torch.cuda.max_memory_allocated() - embeddings)
+    yield from zip(work, np.median(seconds, axis=0).tolist(), memory.values(), strict=True)
+
+
+def slow_ranks(
+    vectors: NDArray[np.float32], labels: NDArray[np.integer], queries: NDArray[np.integer]
+) -> NDArray[np.integer]:
+    exact, rows, ranks = vectors.astype(np.float64), np.arange(len(vectors)), []
+    for query in queries:
+        order = np.lexsort((rows, -(exact @ exact[query]).astype(np.float32)))
+        ranks.append(1 + np.flatnonzero(labels[order[order != query]] == labels[query]))
+    return np.concatenate(ranks)
+
+
+def nearest(vectors: NDArray[np.float32], k: int, device: str, block: int = 2**25) -> torch.Tensor:
+    """The `k` nearest images of every image: the bare limit, in float32 proper."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    images = torch.from_numpy(vectors).to(device)
+    found = [
+        (queries @ images.T).topk(k).indices for queries in images.split(block // len(vectors))
+    ]
+    torch.set_float32_matmul_precision(before)
+    return torch.cat(found).cpu()
+
+
+def calculator(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    queries: NDArray[np.integer],
+    k: str | None,
+    include: tuple[str, ...],
+    device: str = "cpu",
+) -> dict[str, float]:
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    every, its = torch.from_numpy(vectors).to(device), torch.from_numpy(labels).to(device)
+    calculate = AccuracyCalculator(include=include, k=k, device=torch.device(device))
+    return calculate.get_accuracy(every[queries], its[queries], every, its, ref_includes_query=True)
+
+
+def embeddings(
+    images: int, classes: int, spread: float
+) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
     """Gaussian classes of equal size around Gaussian centres, as unit vectors, and their labels."""
     random = np.random.default_rng(0)
-    labels = random.permutation(IMAGES) % CLASSES
-    centres = random.normal(size=(CLASSES, DIMENSIONS)) / (spread if np.isfinite(spread) else 1)
-    noise = random.normal(size=(IMAGES, DIMENSIONS))
+    labels = random.permutation(images) % classes
+    centres = random.normal(size=(classes, DIMENSIONS)) / (spread if np.isfinite(spread) else 1)
+    noise = random.normal(size=(images, DIMENSIONS))
     return unit(noise + np.isfinite(spread) * centres[labels]), labels
 
 
-def retrieval(vectors: NDArray, labels: NDArray, queries: NDArray) -> dict[str, float]:
-    ranking = rank(vectors, labels, queries, np.arange(IMAGES))
+def retrieval(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    queries: NDArray[np.integer],
+    device: str = "cpu",
+) -> dict[str, float]:
+    ranking = rank(vectors, labels, queries, np.arange(len(vectors)), device=device)
     return {
-        **{f"recall@{k}": recall_at(k, ranking) for k in (1, 10, 100, 1000)},
+        **{f"recall@{k}": recall_at(k, ranking) for k in SETTINGS["recall_at"]},
         "r_precision": r_precision(ranking),
         "map@r": map_at_r(ranking),
         "map": mean_average_precision(ranking),
@@ -144,8 +312,18 @@ def row(ours: float, theirs: float) -> str:
     return f"{ours:.3g} s | {theirs:.3g} s | {ours / theirs:.2f} |"
 
 
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
+def package(name: str) -> str:
+    """Its name and version, or nothing where it is not installed."""
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return ""
+
+
+def processor(device: str) -> str:
+    """The name of the GPU, or of the processor where Linux tells it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]

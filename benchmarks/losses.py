@@ -1,45 +1,46 @@
-"""How long the losses take at the size of Stanford Online Products (11,318 classes, 512 dimensions,
-batches of 180), one CPU thread, beside their peers. Prints one Markdown table:
+"""How long losses take at the size of Stanford Online Products (11,318 classes, 512 dimensions),
+beside their peers. Prints Markdown tables:
 
 - forward and backward of a native loss by those of pytorch-metric-learning's same loss, both with
   the same parameters on the same batch, by turns in one process (21 rounds). The ratio is the
-  median of the rounds' ratios, so that other work on the machine counts little.
-- SoftTriple's regulariser by the original's, which takes the product of all C x K centres and
-  picks the pairs within a class from it; at a size at which that one fits into about 3 GB.
-- `refresh` of HTL (the tree of all classes) and of HPL (k-means of all proxies).
-
-The last two run in a process each, for their peak memory.
+  median of the rounds' ratios, so that other work on the machine counts little. Batches of 180 and
+  one thread on a CPU; of 112 on a GPU, where the first table of `--classes 98` is of small kernels.
+- the same of each native loss as it is by default, on float32 and bfloat16 embeddings: whether it
+  is finite, and on a GPU whether the host ever waited for it (torch.cuda.set_sync_debug_mode).
+- on a CPU: SoftTriple's regulariser by the original's, which takes the product of all C x K centres
+  and picks the pairs within a class from it, at a size at which that one fits into about 3 GB; and
+  `refresh` of HTL (the tree of all classes) and of HPL (k-means of all proxies). Each runs in a
+  process of its own, for its peak memory.
 
     python benchmarks/losses.py > benchmarks/results/losses-cpu.md
-    python benchmarks/losses.py --device cuda --dtype bfloat16
+    python benchmarks/losses.py --device cuda --classes 11318 98 --dtype bfloat16
 
 On bfloat16 embeddings ours compute in float32, and some of the peers in bfloat16.
+
+Needs torch. Where it is missing, pytorch-metric-learning may be carried along as a folder, by
+PYTHONPATH; else ours are measured alone. Of scipy and faiss only `refresh` has need.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_metric_learning import losses as pml
+from bare import machine, stand_in, there
 from torch import Tensor, nn
 
-from dmlbench.losses import create_loss
-from dmlbench.losses.base import Loss, unit_length
+from dmlbench.losses import _headers, create_loss, list_losses
+from dmlbench.losses.base import unit_length
 from dmlbench.losses.softtriple import mean_center_distance
 
 CLASSES, DIMENSIONS, IMAGES = 11_318, 512, 59_551
-PER_CLASS, BATCH = 5, 180
+PER_CLASS, BATCH = {"cpu": 5, "cuda": 4}, {"cpu": 180, "cuda": 112}
 CENTERS, FEWER_CLASSES = 10, 2_400  # at 11,318 classes the product of all centres takes 51 GB
 ROUNDS = 21
 RATIO, FASTER, SECONDS, MEMORY = 1.05, 20, 60, 3000  # what is asked for; memory in MB
@@ -47,121 +48,164 @@ RATIO, FASTER, SECONDS, MEMORY = 1.05, 20, 60, 3000  # what is asked for; memory
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", default="float32", help="of the embeddings: float32, bfloat16")
+    parser.add_argument("--classes", type=int, nargs="+", default=[CLASSES])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     packages = ("torch", "pytorch-metric-learning", "scipy", "numpy")
     print(
-        f"{datetime.date.today()}, {processor(device)}, load {os.getloadavg()[0]:.1f}, Python "
-        f"{platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in packages)
-        + f"; {CLASSES:,} classes, {DIMENSIONS} dimensions, {options.dtype}, batches of {BATCH}, "
-        f"{ROUNDS} rounds, 1 thread. A peer is pytorch-metric-learning's loss unless it says "
-        "otherwise; memory is what the process takes more at its peak.\n"
+        f"{machine(options.device, *packages)}; {DIMENSIONS} dimensions, {options.dtype}, batches "
+        f"of {BATCH[device.type]}, {options.rounds} rounds, 1 thread. A peer is "
+        "pytorch-metric-learning's loss unless it says otherwise; memory is what the process takes "
+        "more at its peak."
     )
-    print("| what | dmlbench | peer | ratio | asked for |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for name, ours, theirs, batch in pairs(device, dtype):
-        show(name, *side_by_side(ours, theirs, *batch, device))
-    if device.type == "cpu":
-        alone()
+    for classes in options.classes:
+        print(f"\n| {classes:,} classes | dmlbench | peer | ratio | asked for |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for name, losses, data in pairs(classes, device, dtype):
+            show(name, *side_by_side(losses, *data, device, options.rounds))
+        if device.type == "cpu" and classes == CLASSES:
+            alone()
+        print("\n| as it is by default | float32 | bfloat16 | finite | the host waits |")
+        print("| --- | ---: | ---: | :-: | :-: |")
+        natives(classes, device, options.rounds)
+
+
+def library() -> Any:
+    """pytorch-metric-learning's losses; None where it is missing."""
+    if not there("pytorch_metric_learning"):
+        return None
+    stand_in("scipy", "scipy.stats", "scipy.special")  # for losses that have no part in this
+    from pytorch_metric_learning import losses
+
+    return losses
 
 
 def pairs(
-    device: torch.device, dtype: torch.dtype
-) -> Iterator[tuple[str, Loss, nn.Module, tuple[Tensor, Tensor]]]:
-    """Name, our loss, its peer with the same parameters, and a batch."""
+    classes: int, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[str, list[nn.Module], tuple[Tensor, Tensor]]]:
+    """Name, our loss and its peer with the same parameters, if there is one, and a batch."""
+    pml, size = library(), BATCH[device.type]
+    side = round(size**0.5)  # the peer's smooth AP takes as many classes as images of each
     by_class, at_random, square = (
         batch(labels, device, dtype)
         for labels in (
-            torch.randperm(CLASSES)[: BATCH // PER_CLASS].repeat_interleave(PER_CLASS),
-            torch.randint(CLASSES, (BATCH,)),
-            torch.arange(13).repeat_interleave(13),
+            grouped(classes, device),
+            torch.randint(classes, (size,)),
+            torch.arange(side).repeat_interleave(side),
         )
     )
 
-    def pair(name: str, criterion: Callable[..., nn.Module], own: str = "", its: str = "", **given):
-        ours = create_loss(name, CLASSES, DIMENSIONS, **given).to(device)
-        theirs = criterion(CLASSES, DIMENSIONS) if own else criterion()
+    def pair(
+        name: str, peer: str, own: str = "", its: str = "", theirs: Any = None, **given: Any
+    ) -> list[nn.Module]:
+        """Ours with the options `given`, its peer with `theirs`; `own` is called `its` there."""
+        ours = create_loss(name, classes, DIMENSIONS, **given)
+        if pml is None:
+            return [ours.to(device)]
+        sizes = (classes, DIMENSIONS) if own else ()
+        other = getattr(pml, peer)(*sizes, **(theirs or {}))
         if own:
             weights = getattr(ours, own).detach().flatten(0, -2)
-            weight = getattr(theirs, its)
+            weight = getattr(other, its)
             weight.data = (weights if weight.shape == weights.shape else weights.T).clone()
-        return ours, theirs.to(device)
+        return [ours.to(device), other.to(device)]
 
-    def softtriple(centers: int) -> tuple[Loss, nn.Module]:
-        return pair(
-            "softtriple",
-            lambda *sizes: pml.SoftTripleLoss(*sizes, centers_per_class=centers),
-            "centers",
-            "fc",
-            centers_per_class=centers,
-            tau=0.0,
-        )
+    def softtriple(centers: int) -> list[nn.Module]:
+        options = {"centers_per_class": centers}
+        return pair("softtriple", "SoftTripleLoss", "centers", "fc", options, **options, tau=0.0)
 
-    def ranked_list() -> nn.Module:
-        return pml.RankedListLoss(margin=0.4, Tn=10, Tp=0, alpha=1.2)
+    def ranked_list(**given: Any) -> list[nn.Module]:
+        options = {"margin": 0.4, "Tn": 10, "Tp": 0, "alpha": 1.2}
+        return pair("rll", "RankedListLoss", theirs=options, **given, form="tpami")  # as it has it
 
-    halves = {"form": "tpami"}  # as the peer has it
-    both = {**halves, "gallery_grad": True, "weight_grad": True}
-    proxies = ("proxies", "proxies")
-    softmax = ("proxies", "W")
-    found = {
-        "SoftTriple, K = 2": (softtriple(2), by_class),
-        "SoftTriple, K = 10": (softtriple(10), by_class),
-        "Proxy Anchor": (pair("proxy_anchor", pml.ProxyAnchorLoss, *proxies), by_class),
-        "Proxy Anchor, random batch": (
-            pair("proxy_anchor", pml.ProxyAnchorLoss, *proxies),
-            at_random,
-        ),
-        "normalised softmax": (
-            pair("normalized_softmax", pml.NormalizedSoftmaxLoss, *softmax),
-            by_class,
-        ),
-        "ProxyNCA++": (
-            pair("proxynca_pp", lambda *s: pml.ProxyNCALoss(*s, softmax_scale=9), *proxies),
-            by_class,
-        ),
-        "RLL, gradients as the peer's": (pair("rll", ranked_list, **both), by_class),
-        "RLL": (pair("rll", ranked_list, **halves), by_class),
-        "RLL, random batch": (pair("rll", ranked_list, **halves), at_random),
-        "smooth AP, batch of 13 x 13": (pair("smooth_ap", pml.SmoothAPLoss), square),
-    }
-    for name, (losses, data) in found.items():
-        yield name, *losses, data
+    def proxy_anchor() -> list[nn.Module]:
+        return pair("proxy_anchor", "ProxyAnchorLoss", "proxies", "proxies")
+
+    softmax = ("normalized_softmax", "NormalizedSoftmaxLoss", "proxies", "W")
+    nca = ("proxynca_pp", "ProxyNCALoss", "proxies", "proxies", {"softmax_scale": 9})
+    yield "SoftTriple, K = 2", softtriple(2), by_class
+    yield "SoftTriple, K = 10", softtriple(10), by_class
+    yield "Proxy Anchor", proxy_anchor(), by_class
+    yield "Proxy Anchor, random batch", proxy_anchor(), at_random
+    yield "normalised softmax", pair(*softmax), by_class
+    yield "ProxyNCA++", pair(*nca), by_class
+    same = {"gallery_grad": True, "weight_grad": True}
+    yield "RLL, gradients as the peer's", ranked_list(**same), by_class
+    yield "RLL", ranked_list(), by_class
+    yield "RLL, random batch", ranked_list(), at_random
+    yield f"smooth AP, batch of {side} x {side}", pair("smooth_ap", "SmoothAPLoss"), square
+
+
+def grouped(classes: int, device: torch.device) -> Tensor:
+    """Labels of a batch of some images of each of its classes."""
+    images = PER_CLASS[device.type]
+    return torch.randperm(classes)[: BATCH[device.type] // images].repeat_interleave(images)
 
 
 def batch(
     labels: Tensor, device: torch.device, dtype: torch.dtype, spread: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Embeddings around a centre for each class, and `labels`."""
-    centres = torch.randn(CLASSES, DIMENSIONS)[labels]
+    centres = torch.randn(int(labels.max()) + 1, DIMENSIONS)[labels]
     embeddings = centres + spread * torch.randn(len(labels), DIMENSIONS)
     return embeddings.to(device, dtype).requires_grad_(), labels.to(device)
 
 
 def side_by_side(
-    ours: nn.Module, theirs: nn.Module, embeddings: Tensor, labels: Tensor, device: torch.device
-) -> tuple[str, str, float, float]:
-    """Median milliseconds of both, and the median ratio."""
-    values = [loss(embeddings, labels).item() for loss in (ours, theirs)]
-    if not np.isclose(*values, rtol=1e-2):
+    losses: list[nn.Module], embeddings: Tensor, labels: Tensor, device: torch.device, rounds: int
+) -> tuple[list[str], float]:
+    """Median milliseconds of each, and the median ratio of the first to the last."""
+    values = [loss(embeddings, labels).item() for loss in losses]
+    tolerance = 1e-2 if embeddings.dtype == torch.float32 else 0.1
+    if not np.isclose(values[0], values[-1], rtol=tolerance):
         raise AssertionError(f"not the same loss: {values}")
-    seconds = np.empty((ROUNDS + 1, 2))  # the first round warms up
+    seconds = np.empty((rounds + 1, len(losses)))  # the first round warms up
     for number, turn in enumerate(seconds):
-        for place in (0, 1) if number % 2 else (1, 0):
-            loss = (ours, theirs)[place]
+        for place in list(range(len(losses)))[:: 1 if number % 2 else -1]:
             embeddings.grad = None
-            loss.zero_grad(set_to_none=True)
+            losses[place].zero_grad(set_to_none=True)
             began = clock(device)
-            loss(embeddings, labels).backward()
+            losses[place](embeddings, labels).backward()
             turn[place] = clock(device) - began
-    one, other = np.median(seconds[1:], axis=0)
-    ratio = np.median(seconds[1:, 0] / seconds[1:, 1])
-    return f"{1000 * one:.3g} ms", f"{1000 * other:.3g} ms", float(ratio), RATIO
+    ratio = np.median(seconds[1:, 0] / seconds[1:, -1])
+    return [f"{1000 * median:.3g} ms" for median in np.median(seconds[1:], axis=0)], float(ratio)
+
+
+def natives(classes: int, device: torch.device, rounds: int) -> None:
+    """A line for each native loss."""
+    stand_in("scipy", "scipy.cluster", "scipy.cluster.hierarchy", "scipy.optimize")  # of refresh
+    labels = grouped(classes, device)
+    for name in list_losses():
+        if _headers.header(name).wraps:
+            continue
+        loss = create_loss(name, classes, DIMENSIONS).to(device)
+        cells, finite = [], True
+        for dtype in (torch.float32, torch.bfloat16):
+            data = batch(labels, device, dtype)
+            cells += side_by_side([loss], *data, device, rounds)[0]
+            value = loss(*data)
+            finite &= bool(value.isfinite() and data[0].grad.isfinite().all())
+        cells.append("yes" if finite else "**no**")
+        cells.append(waits(loss, *data) if device.type == "cuda" else "not seen on a CPU")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def waits(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> str:
+    """Whether the host waits for the GPU in forward and backward, and where first."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss(embeddings, labels).backward()
+    except RuntimeError as error:
+        return f"**{' '.join(str(error).split())}**"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return "no"
 
 
 def clock(device: torch.device) -> float:
@@ -181,23 +225,27 @@ def alone() -> None:
     for place, unit in enumerate(("s", "MB")):
         ours, theirs = (f"{figures[place]:.3g} {unit}" for figures in (few, original))
         peer = f"{theirs} (original)"
-        show(f"{size}: {unit}", ours, peer, few[place] / original[place], 1 / FASTER)
+        show(f"{size}: {unit}", [ours, peer], few[place] / original[place], 1 / FASTER)
     seconds, more, _ = full
     print(f"| the same, {CLASSES:,} classes | {seconds:.3g} s, {more:.0f} MB | does not fit | | |")
-    for linkage in ("single", "average"):
+    for linkage in ("single", "average") if there("scipy") else ():
         seconds, _, peak = apart(tree, linkage)
         missed = "" if seconds <= SECONDS and peak <= MEMORY else " **missed**"
         asked = f"{SECONDS} s, {MEMORY} MB"
         name = f"HTL's tree of {IMAGES:,} embeddings, {linkage} linkage, whole process"
         print(f"| {name} | {seconds:.3g} s, {peak:.0f} MB{missed} | | | {asked} |")
-    for name, work in (("first", clusters), ("and matched to the one before", clusters_again)):
+    again = ("and matched to the one before", clusters_again)
+    for name, work in (("first", clusters), again) if there("scipy") and there("faiss") else ():
         seconds, more, _ = apart(work)
         print(f"| HPL's k-means, {name} | {seconds:.3g} s, {more:.0f} MB | | | |")
 
 
-def show(name: str, ours: str, theirs: str, ratio: float, asked: float) -> None:
+def show(name: str, times: list[str], ratio: float, asked: float = RATIO) -> None:
+    if len(times) == 1:
+        print(f"| {name} | {times[0]} | missing | | |", flush=True)
+        return
     missed = "" if ratio <= asked else " **missed**"
-    print(f"| {name} | {ours} | {theirs} | {ratio:.3g}{missed} | {asked:g} |", flush=True)
+    print(f"| {name} | {' | '.join(times)} | {ratio:.3g}{missed} | {asked:g} |", flush=True)
 
 
 def apart(work: Callable[..., Callable[[], object]], *arguments: Any) -> tuple[float, float, float]:
@@ -275,16 +323,6 @@ def clusters_again() -> Callable[[], object]:
 
 def _nothing() -> tuple[Tensor, Tensor]:
     raise AssertionError("HPL looks at its proxies alone")
-
-
-def processor(device: torch.device) -> str:
-    """The processor's or the GPU's name, as Linux or its driver tells it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}, no GPU used"
 
 
 if __name__ == "__main__":

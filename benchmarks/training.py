@@ -6,26 +6,22 @@ medians count. Prints a Markdown table. The images are made: JPEG files, and the
 
     python benchmarks/training.py                  # CPU, the demo's settings, one thread
     python benchmarks/training.py --device cuda    # ResNet-50 at 224 pixels, batches of 112, bf16
+    python benchmarks/training.py --device cuda --compile    # beside it, recipe.gpu_compile
 
 On CPU the files are as large as Omniglot's, which has the demo's settings too. Needs torch,
-torchvision, timm, numpy, Pillow, pyarrow, pydantic, safetensors, tqdm; without
-pytorch-metric-learning the peer has our loss.
+torchvision, timm and what those need, and where dmlbench is not installed PYTHONPATH=. before it.
+pytorch-metric-learning may be carried along as a folder, by PYTHONPATH too; without it the peer has
+our loss.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import datetime
-import io
 import multiprocessing
 import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,43 +31,44 @@ try:
     import numpy as np
     import timm
     import torch
-    from PIL import Image
-    from torch.utils.data import DataLoader
+    from bare import Made, machine, make, settings, stand_in, there
+    from torch.utils.data import ConcatDataset, DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
     from dmlbench.backbones.model import EmbeddingModel
     from dmlbench.datasets import usable_cores
-    from dmlbench.datasets.pack import pack
-    from dmlbench.datasets.store import Store
     from dmlbench.losses import create_loss
-    from dmlbench.settings import Backbone, Dataset, Recipe
+    from dmlbench.training import ahead
     from dmlbench.training import train as training
     from dmlbench.training.device import keep_freed_memory
 except ModuleNotFoundError as error:
     raise SystemExit(f"this machine has no {error.name}: pip install {error.name}") from None
 
 CPU = {
-    "model": Backbone(type="test_resnet", dim=128, image_size=32),
-    "recipe": Recipe(
+    "model": settings("Backbone", type="test_resnet", dim=128, image_size=32),
+    "recipe": settings(
+        "Recipe",
         epochs=10**6,
         batch_size=80,
         lr=3e-3,
-        augmentation={"crop_scale": (0.6, 1.0), "flip": False},
+        augmentation=settings("Augmentation", crop_scale=(0.6, 1.0), flip=False),
     ),
     "channels": 1,
     "file": (105, 105),
+    "times": 1,  # 56 steps an epoch, as many as the demo's
     "window": 40,
 }
 CUDA = {
-    "model": Backbone(type="resnet50", dim=512, image_size=224, resize=256),
-    "recipe": Recipe(epochs=10**6),
+    "model": settings("Backbone", type="resnet50", dim=512, image_size=224, resize=256),
+    "recipe": settings("Recipe", epochs=10**6),
     "channels": 3,
     "file": (500, 375),
+    "times": 10,  # 400 steps an epoch; Stanford Online Products has 531
     "window": 100,
 }
-IMAGES_PER_CLASS, DIFFERENT = 56, 400
-"""DIFFERENT: files; the others are copies, which nobody who reads them knows."""
+THREADS = 4
+"""That prepare batches for a GPU: as the bar has it, where a training takes up to 8."""
 WARM_UP = 10
 """Steps before each window: what was prepared while others had their turn is used up."""
 BARS = {"of the limit": {"cpu": 0.92, "cuda": 0.95}, "of the peer": {"cpu": 1.3, "cuda": 2.0}}
@@ -88,51 +85,29 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4480)
     parser.add_argument("--store", choices=["pixels", "jpeg"], default="pixels")
     parser.add_argument("--window", type=int, help="steps of a turn")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each, at most")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no turn begins later")
+    parser.add_argument("--compile", action="store_true", help="beside it, recipe.gpu_compile")
     options = parser.parse_args()
+    if options.compile and options.device == "cpu":
+        parser.error("--compile: only what runs on a GPU is compiled")
+    start = time.monotonic()
     setting = SimpleNamespace(**(CUDA if options.device == "cuda" else CPU))
-    setting.device = options.device
+    setting.device, setting.compile, model = options.device, options.compile, setting.model
     setting.window = options.window or setting.window
-    size = options.size or setting.model.image_size
-    changes = {
-        "type": options.backbone or setting.model.type,
-        "image_size": size,
-        "resize": options.side or (size if options.size else setting.model.resize),
-    }
-    setting.model = Backbone(**(setting.model.model_dump() | changes))
-    if options.batch:
-        setting.recipe = setting.recipe.model_copy(update={"batch_size": options.batch})
+    model.type = options.backbone or model.type
+    model.resize = options.side or options.size or model.resize or model.image_size
+    model.image_size = options.size or model.image_size
+    setting.recipe.batch_size = options.batch or setting.recipe.batch_size
     with tempfile.TemporaryDirectory() as folder:
         setting.folder = Path(folder)
-        make(setting, options.images, options.store)
-        found = measure(setting, options.rounds)
+        make(
+            *(setting.folder, options.images, setting.file, setting.channels, model.resize),
+            form=options.store,
+            times=setting.times,
+        )
+        found = measure(setting, options.rounds, start + options.seconds)
     show(setting, options.store, found)
-
-
-def make(setting: SimpleNamespace, images: int, form: str) -> None:
-    """JPEG files in a folder a class, and the store of them."""
-    random, width, height = np.random.default_rng(0), *setting.file
-    contents = []
-    for _ in range(min(DIFFERENT, images)):
-        coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
-        smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-        noisy = np.clip(smooth + random.normal(0, 8, (height, width, 1)), 0, 255)
-        image, file = Image.fromarray(noisy.astype(np.uint8)), io.BytesIO()
-        image.convert("L" if setting.channels == 1 else "RGB").save(file, "JPEG", quality=90)
-        contents.append(file.getvalue())
-    lines = ["path,label,split"]
-    for number in range(images + 4):  # a store has test classes too
-        split = "train" if number < images else "test"
-        label = number // IMAGES_PER_CLASS if split == "train" else f"test {number % 2}"
-        path = f"{split}/{label}/{number}.jpg"
-        (setting.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (setting.folder / path).write_bytes(contents[number % len(contents)])
-        lines.append(f"{path},{label},{split}")
-    (setting.folder / "images.csv").write_text("\n".join(lines))
-    own = {"file": str(setting.folder / "images.csv"), "channels": setting.channels}
-    out = setting.folder / "store"
-    with contextlib.redirect_stdout(sys.stderr):  # which leaves the table alone
-        pack("csv", setting.model.side, out, setting.folder, options=own, form=form)
 
 
 class Turns:
@@ -181,22 +156,27 @@ def processors() -> float:
 
 def ours(setting: SimpleNamespace, turn: Turns) -> None:
     keep_freed_memory()
+    ahead.THREADS = THREADS
     inputs = training.inputs
     training.inputs = lambda *given: turn.timed(inputs(*given))
     run = SimpleNamespace(
-        **{"recipe": setting.recipe, "model": setting.model, "data": Dataset(type="csv")},
+        **{"recipe": setting.recipe, "model": setting.model, "data": settings("Dataset")},
         **{"loss_type": "proxy_anchor", "loss_options": {}, "seed": 0, "train_key": "benchmark"},
     )
-    store = Store(setting.folder / "store")
-    training.train(run, store, torch.device(setting.device), setting.folder / "state", turn)
+    store, device = Made(setting.folder), torch.device(setting.device)
+    training.train(run, store, device, setting.folder / f"state-{os.getpid()}", turn)
+
+
+def compiled(setting: SimpleNamespace, turn: Turns) -> None:
+    setting.recipe.gpu_compile = True
+    ours(setting, turn)
 
 
 def limit(setting: SimpleNamespace, turn: Turns) -> None:
     keep_freed_memory()
     recipe, device = setting.recipe, torch.device(setting.device)
     training.set_up(recipe, device)
-    store = Store(setting.folder / "store")
-    classes = len(store.split("train").class_names)
+    classes = len(Made(setting.folder).split("train").class_names)
     model = EmbeddingModel(setting.model, recipe, setting.channels).to(device)
     loss = create_loss("proxy_anchor", classes, setting.model.dim).to(device)
     optimizer = training.create_optimizer(recipe, model, loss.param_groups(recipe.lr))
@@ -229,7 +209,7 @@ def peer(setting: SimpleNamespace, turn: Turns) -> None:
     )
     images = ImageFolder(str(setting.folder / "train"), transform)
     loader = DataLoader(
-        images,
+        ConcatDataset([images] * setting.times),
         recipe.batch_size,
         shuffle=True,
         drop_last=True,
@@ -258,10 +238,11 @@ def peer(setting: SimpleNamespace, turn: Turns) -> None:
 
 
 def peer_loss(classes: int, dim: int) -> torch.nn.Module:
-    try:
-        from pytorch_metric_learning.losses import ProxyAnchorLoss
-    except ModuleNotFoundError:
+    if not there("pytorch_metric_learning"):
         return create_loss("proxy_anchor", classes, dim)
+    stand_in("scipy", "scipy.stats", "scipy.special")  # for other losses of it
+    from pytorch_metric_learning.losses import ProxyAnchorLoss
+
     return ProxyAnchorLoss(classes, dim)
 
 
@@ -269,6 +250,7 @@ WAYS: dict[str, Callable[[SimpleNamespace, Turns], None]] = {
     "dmlbench": ours,
     "limit: one resident batch": limit,
     "peer: ImageFolder, DataLoader": peer,
+    "dmlbench, compiled": compiled,
 }
 
 
@@ -281,16 +263,20 @@ def take_turns(name: str, setting: SimpleNamespace, pipe: Connection) -> None:
         return
 
 
-def measure(setting: SimpleNamespace, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds a step of each way in each round, (rounds, 3): wall, processors, waiting."""
+def measure(setting: SimpleNamespace, rounds: int, until: float) -> dict[str, np.ndarray]:
+    """Seconds a step of each way in each round, (rounds, 3): wall, processors, waiting. After the
+    monotonic time `until` no round begins but the first."""
     context, pipes = multiprocessing.get_context("spawn"), {}
-    found: dict[str, list[list[float]]] = {name: [] for name in WAYS}
+    names = [name for name, way in WAYS.items() if setting.compile or way is not compiled]
+    found: dict[str, list[list[float]]] = {name: [] for name in names}
     try:
-        for name in WAYS:
+        for name in names:
             pipes[name], end = context.Pipe()
             context.Process(target=take_turns, args=(name, setting, end)).start()
             end.close()
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number and time.monotonic() > until:
+                break
             for name, pipe in pipes.items():
                 pipe.send("your turn")
                 found[name].append(pipe.recv())
@@ -303,18 +289,15 @@ def measure(setting: SimpleNamespace, rounds: int) -> dict[str, np.ndarray]:
 
 
 def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> None:
-    mine, bare, theirs = found.values()
-    batch, device = setting.recipe.batch_size, setting.device
-    where = torch.cuda.get_device_name() + ", " if device == "cuda" else ""
+    mine, bare, theirs, *other = found.values()
+    batch, device, model = setting.recipe.batch_size, setting.device, setting.model
     width, height = setting.file
     packages = ("torch", "torchvision", "timm", "pytorch-metric-learning", "numpy", "Pillow")
+    how = f"bfloat16, {THREADS} threads prepare batches"
     print(
-        f"{datetime.date.today()}, {where}{usable_cores()} cores of {processor()}, load "
-        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {found_version(name)}" for name in packages)
-        + f"; {setting.model.type} at {setting.model.image_size} of {setting.model.side} pixels, "
-        f"{'gray' if setting.channels == 1 else 'colour'}, batches of {batch}, Proxy Anchor, "
-        f"AdamW, {'bfloat16' if device == 'cuda' else f'{setting.recipe.cpu_threads} thread'}; "
+        f"{machine(device, *packages)}; {model.type} at {model.image_size} of {model.resize} "
+        f"pixels, {'gray' if setting.channels == 1 else 'colour'}, batches of {batch}, Proxy "
+        f"Anchor, AdamW, {how if device == 'cuda' else f'{setting.recipe.cpu_threads} thread'}; "
         f"store of {form}; files of {width} x {height}, {usable_cores()} workers of the peer's "
         f"loader; medians of {len(mine)} turns of {setting.window} steps.\n"
     )
@@ -327,31 +310,18 @@ def show(setting: SimpleNamespace, form: str, found: dict[str, np.ndarray]) -> N
         print(f"| {name} | {1e3 * batch / wall:,.0f} | {wall:.1f} | {cpu:.1f} | {waits} |")
     print("\n| dmlbench | ratio, median of the turns | by CPU time | asked for |")
     print("| --- | ---: | ---: | ---: |")
-    for what, other in {"of the limit": bare, "of the peer": theirs}.items():
-        wall, cpu = np.median(other[:, :2] / mine[:, :2], axis=0)
+    for what, seconds in {"of the limit": bare, "of the peer": theirs}.items():
+        wall, cpu = np.median(seconds[:, :2] / mine[:, :2], axis=0)
         bar = BARS[what][device]
         missed = "" if wall >= bar else " **missed**"
         print(f"| images/s, {what} | {wall:.3f}{missed} | {cpu:.3f} | >= {bar} |")
+    for seconds in other:
+        wall, cpu = np.median(mine[:, :2] / seconds[:, :2], axis=0)
+        print(f"| images/s, compiled, of not compiled | {wall:.3f} | {cpu:.3f} | |")
     if device in DATA_WAIT:
         share = np.median(mine[:, 2] / mine[:, 0])
         missed = "" if share <= DATA_WAIT[device] else " **missed**"
         print(f"| waiting for data | {share:.3f}{missed} | | <= {DATA_WAIT[device]} |")
-
-
-def found_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
-
-
-def processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

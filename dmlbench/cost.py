@@ -11,6 +11,7 @@ from dmlbench import source
 from dmlbench.datasets import store_bytes
 from dmlbench.due import Due
 from dmlbench.files import read_json_if_whole
+from dmlbench.gpus import SCORED_FROM
 from dmlbench.run import Run
 from dmlbench.speeds import Speed, Speeds, embeds_between_epochs
 from dmlbench.study import Study
@@ -138,7 +139,7 @@ def cost(study: Study, found: Due, speeds: Speeds, stores: Path) -> Cost:
             total.unmeasured.append(run)
             continue
         if speeds.device.gpus:
-            busy = training * run.uses_model
+            busy = training * run.uses_model + scoring * (cell.work.tested >= SCORED_FROM)
         else:
             busy = training * run.recipe.cpu_threads + scoring * run.evaluation.threads
         total.jobs.append(Job(run, training + scoring, busy))

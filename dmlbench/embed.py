@@ -18,8 +18,8 @@ from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets import DatasetError, Row, listed
 from dmlbench.datasets.archives import open_zip
 from dmlbench.datasets.decoding import Decoded, Source, decode, from_file, from_zip
+from dmlbench.datasets.images import unpacked
 from dmlbench.datasets.metadata import is_zip
-from dmlbench.datasets.store import unpacked
 from dmlbench.files import MissingResult, read_result, replacing
 from dmlbench.training.batches import central_boxes, crops, floats
 from dmlbench.training.train import EMBED_BATCH, autocast, set_up

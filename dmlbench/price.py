@@ -30,7 +30,8 @@ def price(
     if not speeds.device.gpus:
         unit, devices = "CPU", usable_cores()
     total = cost(study, found, speeds, stores)
-    lines = _costs(total, unit, devices, speeds.device.name)
+    sharing = study.settings.runs_per_gpu if unit == "GPU" else 1
+    lines = _costs(total, unit, devices, speeds.device.name, sharing)
     if budget is None:
         return lines
     if total.unmeasured or total.uncounted:
@@ -39,7 +40,7 @@ def price(
     return lines + _proposed(study, total, proposal, budget, f"{unit}-hours")
 
 
-def _costs(total: Cost, unit: str, devices: int, device: str) -> list[str]:
+def _costs(total: Cost, unit: str, devices: int, device: str, sharing: int) -> list[str]:
     lines = []
     if total.jobs:
         cores = f"{devices} {'core' if unit == 'CPU' else 'GPU'}{'s' * (devices != 1)}"
@@ -47,11 +48,14 @@ def _costs(total: Cost, unit: str, devices: int, device: str) -> list[str]:
             f"cost: {_runs(len(total.jobs))}, {_hours(total.busy)} {unit}-hours on {device}; with "
             f"{cores} about {duration(total.finish(devices))}, once images and weights are there"
         )
+        if sharing > 1:
+            saved = f"what runs_per_gpu: {sharing} saves is not known"
+            lines.append(f"cost: as if each run had its GPU alone; {saved}")
     sizes = {
         "packed images": total.stores,
         "embeddings": total.embeddings,
         "models": total.models,
-        "checkpoints while it runs": total.checkpoint * devices,
+        "checkpoints while it runs": total.checkpoint * devices * sharing,
     }
     if any(sizes.values()):
         parts = [f"{_bytes(size)} of {name}" for name, size in sizes.items() if size]

@@ -15,7 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dmlbench.training.device import keep_freed_memory, lease, visible_gpus
+from dmlbench.gpus import lease, visible_gpus
+from dmlbench.training.device import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,7 @@ def _timed(do: Any) -> float:
 
 def main() -> None:
     spec, asked = json.loads(sys.argv[1]), float(sys.argv[2])
-    with lease(visible_gpus(), lambda: None) as gpu:
+    with lease(visible_gpus()) as gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
         print(json.dumps(probe(spec, asked)))
 

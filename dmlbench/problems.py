@@ -7,9 +7,10 @@ import difflib
 import traceback
 import typing
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+if TYPE_CHECKING:  # a training that finds all as it should be has no need of it
+    from pydantic import BaseModel, ValidationError
 
 TAIL = 12  # lines of a failure that are kept
 
@@ -69,6 +70,6 @@ def _fields(model: type[BaseModel], loc: Iterable[int | str]) -> Iterable[str]:
             inner = model.model_fields[str(part)].annotation
             # of `Model | None`, and of tuple[Model, ...], what is in them
             for option in (inner, *typing.get_args(inner)):
-                if isinstance(option, type) and issubclass(option, BaseModel):
+                if hasattr(option, "model_fields"):
                     model = option
     return model.model_fields

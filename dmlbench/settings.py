@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dmlbench.gpus import MOST
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -285,6 +287,10 @@ class Settings(Model):
     leaderboard lists them."""
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""
+    runs_per_gpu: Annotated[int, Field(ge=1, le=MOST)] = 1
+    """How many trainings share a GPU; 1: each has its own. More pay where one leaves most of a GPU
+    idle, as small models and images do; they share its memory too. Nothing on SLURM, which gives
+    each job a GPU of its own."""
     tracking: bool = True
     """Write the results to MLflow when the table is made."""
     track_embeddings: bool = False

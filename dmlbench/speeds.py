@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from dmlbench import installed, source
 from dmlbench.files import read_json_if_whole
+from dmlbench.gpus import SCORED_FROM, visible_gpus
 from dmlbench.run import METRICS, Run
 from dmlbench.study import Study
-from dmlbench.training.device import visible_gpus
 from dmlbench.training.provenance import processor
 from dmlbench.unfinished import look
 
@@ -80,7 +80,9 @@ class Probe(NamedTuple):
     def title(self) -> str:
         spec = json.loads(self.spec)
         model = spec.get("backbone")
-        return f"{model['type']} at {model['image_size']}" if model else f"scoring {spec['dim']}-d"
+        if model:
+            return f"{model['type']} at {model['image_size']}"
+        return f"scoring {spec['dim']}-d{' on a GPU' * spec['gpu']}"
 
     @property
     def known(self) -> dict[str, Any] | None:
@@ -162,8 +164,9 @@ class Speeds:
         probe."""
         if took := self.scored.get((run.model.dim, run.dataset)):
             return median(took)
-        settings = f"{run.model.dim} {run.evaluation.threads}"
-        answer = self._known(settings, lambda: self.scoring_probe(run))
+        on_gpu = bool(self.device.gpus) and images >= SCORED_FROM
+        settings = f"{run.model.dim} {run.evaluation.threads} {on_gpu}"
+        answer = self._known(settings, lambda: self.scoring_probe(run, on_gpu))
         return scoring_seconds(images, **answer) if answer else None
 
     def training_probe(self, run: Run) -> Probe:
@@ -172,12 +175,12 @@ class Speeds:
         versions = installed.versions("torch", "torchvision", "timm")
         return Probe(TRAINING, self.model(run), [self.device.name, versions, code])
 
-    def scoring_probe(self, run: Run) -> Probe:
-        asked = json.dumps({"dim": run.model.dim, "threads": run.evaluation.threads})
+    def scoring_probe(self, run: Run, on_gpu: bool) -> Probe:
+        spec = {"dim": run.model.dim, "threads": run.evaluation.threads, "gpu": on_gpu}
         code = source.digest(SCORING, METRICS)
-        versions = installed.versions("numpy", "faiss-gpu", "faiss-cpu")
-        # where a GPU trains, the CPU scores
-        return Probe(SCORING, asked, [processor(), versions, code])
+        versions = installed.versions("numpy", "faiss-gpu", "faiss-cpu", "torch")
+        device = self.device.name if on_gpu else processor()
+        return Probe(SCORING, json.dumps(spec), [device, versions, code])
 
     def _known(self, settings: str, probe: Callable[[], Probe]) -> dict[str, Any] | None:
         if settings not in self._answers:
@@ -205,7 +208,9 @@ def measure(runs: Iterable[Run]) -> None:
     for run in runs:
         if run.uses_model and speeds.model(run) not in probes:
             probes[speeds.model(run)] = speeds.training_probe(run)
-        probes.setdefault(f"{run.model.dim} {run.evaluation.threads}", speeds.scoring_probe(run))
+        for on_gpu in (False, True) if speeds.device.gpus else (False,):
+            settings = f"{run.model.dim} {run.evaluation.threads} {on_gpu}"
+            probes.setdefault(settings, speeds.scoring_probe(run, on_gpu))
     for number, probe in enumerate(probes.values(), start=1):
         what = f"probe {number} of {len(probes)}, {probe.title}"
         print(f"{what}: ", end="", file=sys.stderr, flush=True)

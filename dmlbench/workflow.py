@@ -9,11 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from dmlbench.cost import images
 from dmlbench.datasets import DatasetError, load
 from dmlbench.files import read_json_if_whole, write_json
+from dmlbench.gpus import SCORED_FROM
 from dmlbench.problems import StudyError
+from dmlbench.run import Run
 from dmlbench.study import SNAPSHOT, Study
 
+GPU_CORES = 9
+"""Cores of a training on a GPU, at most: one drives it, the others prepare images (ahead.py)."""
 _held: list[TextIO] = []  # open for as long as this process lives
 
 
@@ -49,6 +54,25 @@ def _same_place(store: Path, packed: str, named: Path) -> None:
             "they hold other images, give the entry another name or `revision`; if the same, name "
             "the former, or remove it."
         )
+
+
+def training_threads(run: Run, cores: int, at_once: int) -> int:
+    """Cores of a training of which `at_once` run on GPUs, on a machine with `cores` for jobs: its
+    share, for the threads that prepare its images. What is left is for those that score. On a CPU
+    (`at_once` 0) as many as the recipe says.
+
+    No number depends on it: arithmetic on the CPU has `recipe.cpu_threads`.
+    """
+    threads = run.recipe.cpu_threads
+    if not (at_once and run.uses_model):
+        return threads
+    return max(threads, min(GPU_CORES, (cores - run.evaluation.threads) // at_once))
+
+
+def scoring_gpus(run: Run, store: Path) -> int:
+    """GPUs of the scoring of `run`, whose test images are in `store`: 1 where they are many."""
+    count = (images(run.tested, store) or {}).get("test", 0)
+    return int(count * run.tested.data.class_fraction >= SCORED_FROM)
 
 
 def claim(study: Study) -> None:

@@ -129,6 +129,11 @@ def test_a_gpu_is_busy_with_trainings_alone_and_cores_with_all_of_their_threads(
     assert job(costs(made), "proxy_anchor").busy == pytest.approx(2 * seconds + 3 * 2)
 
 
+def test_the_scores_of_many_images_keep_a_gpu_busy_too(tiny):
+    tiny["datasets"] = {"letters": {"type": "sop"}}
+    assert job(costs(study.check(tiny, "tiny"), gpus=4), "control_random").busy == 2
+
+
 def test_what_is_done_costs_nothing_and_what_is_trained_is_but_scored(tiny, write_results):
     made = omniglot(tiny)
     write_results(made, "letters/tiny/proxy_anchor/seed0")

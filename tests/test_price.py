@@ -65,6 +65,19 @@ def test_on_gpus_trainings_alone_cost_and_more_gpus_end_sooner(plan, tiny):
         assert f"cost: 9 runs, {hours:.1f} GPU-hours on a machine; with {with_}" in err
 
 
+def test_runs_that_share_a_gpu_cost_as_if_they_had_it_alone_and_that_is_said(plan, tiny):
+    tiny["runs_per_gpu"] = 3
+    _, _, err = plan(gpus=2)
+    lines = err.splitlines()
+    assert (
+        lines[2]
+        == "cost: as if each run had its GPU alone; what runs_per_gpu: 3 saves is not known"
+    )
+    assert "72.0 MB of checkpoints while it runs" in lines[3]  # six at once
+    _, _, err = plan()
+    assert "runs_per_gpu" not in err
+
+
 def test_gpus_that_are_not_there_have_no_speed(plan):
     code, out, _ = plan("--gpus", "2")
     assert code == "dmlbench: --gpus 2: there is no GPU here, and its speed is not known."

@@ -198,6 +198,31 @@ def test_each_model_is_measured_once(tiny, monkeypatch, capsys):
     assert "probe 4 of 4" in said[-1]
 
 
+def test_on_a_machine_with_gpus_scoring_is_measured_on_both(made, monkeypatch, capsys):
+    answer = {**dict.fromkeys(["train", "embed", "start", "score"], 1), "images": 20_000}
+    monkeypatch.setattr(speeds, "device", lambda: Device("NVIDIA H200", 2))
+    monkeypatch.setattr(Probe, "ask", lambda _: answer)
+    speeds.measure(made.runs.values())
+    said = [line.partition(", ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert [line.partition(":")[0] for line in said] == [
+        "scoring 16-d",
+        "scoring 16-d on a GPU",
+        "test_resnet at 32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "images", "expected"),
+    [(2, 19_999, False), (2, 20_000, True), (0, 10**6, False)],
+)
+def test_many_images_are_scored_at_the_speed_of_the_gpu(made, gpus, images, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(installed, "remembered", lambda _, facts: asked.append(facts))
+    Speeds(Device("NVIDIA H200", gpus)).scoring(made.runs[ONE], images)
+    ((device, *_, spec),) = asked
+    assert json.loads(spec)["gpu"] == expected == (device == "NVIDIA H200")
+
+
 def test_a_probe_that_fails_is_named_with_its_last_words(tiny, monkeypatch):
     monkeypatch.setattr(speeds, "_SCRIPT", "raise MemoryError('no room')")
     with pytest.raises(installed.BrokenInstallation) as caught:
@@ -213,7 +238,7 @@ def test_the_probe_of_scoring_runs_in_a_process_of_its_own(tiny, tmp_path, monke
     run = study.check(tiny, "tiny").runs[ONE]
     monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path))
     began = time.time()
-    answer = Speeds(CPU).scoring_probe(run).ask()
+    answer = Speeds(CPU).scoring_probe(run, False).ask()
     took = time.time() - began
     assert 0 < answer["start"] < took
     assert 0 < answer["score"] < took

@@ -110,6 +110,7 @@ def test_a_metric_s_setting_moves_evaluations_and_no_training():
         ("files.py", "eval_key", lambda path: False),
         ("losses/__init__.py", "train_key", lambda path: False),
         ("datasets/store.py", "train_key", lambda path: True),
+        ("datasets/images.py", "train_key", lambda path: True),
         ("backbones/timm.py", "train_key", lambda path: True),
         ("backbones/heads.py", "train_key", lambda path: True),
         ("backbones/bn_inception.py", "train_key", lambda path: False),

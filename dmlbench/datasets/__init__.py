@@ -124,8 +124,11 @@ def store_bytes(images: int, channels: int, side: int, form: str) -> float:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: on a cluster fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: on a cluster fewer than the machine has, and of a workflow's
+    job as many as DMLBENCH_CORES says."""
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, int(os.environ.get("DMLBENCH_CORES", cores)))
 
 
 @cache

@@ -182,7 +182,7 @@ def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int, for
     for row, source in chunk:
         try:
             image = scaled(source, side, channels)
-            content = _encoded(image, form)
+            content = encoded(image, form)
         except Exception as error:  # a damaged file raises nearly anything in its decoder
             if isinstance(error, MemoryError) or getattr(error, "errno", None):
                 raise  # this machine's fault, and not the image's
@@ -219,7 +219,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(TURNED[orientation]) if orientation in TURNED else image
 
 
-def _encoded(image: Image.Image, form: str) -> bytes:
+def encoded(image: Image.Image, form: str) -> bytes:
+    """What a store of the `form` "pixels" or "jpeg" keeps of an image; see `images.unpacked`."""
     if form == "jpeg":
         file = io.BytesIO()
         image.save(file, "JPEG", quality=QUALITY, subsampling=0)

@@ -1,9 +1,7 @@
-"""Packed stores: memory-mapped, read-only, opened by every job. Needs numpy and pyarrow only, and
-Pillow where the images are JPEG files."""
+"""Packed stores: images and their index, opened by every job."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmlbench.datasets import FORMAT, DatasetError
+from dmlbench.datasets.images import Images
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
 """What reading a damaged store raises, by where the damage is."""
@@ -59,12 +58,10 @@ class Columns(Mapping[str, NDArray[Any]]):
         return len(self._file.schema_arrow.names)
 
 
-class Store:
-    """The images of a data set at one size, with their index: `store[row]` is an image, (channels,
-    height, width) uint8, and `sizes[row]` its height and width.
+class Store(Images):
+    """The images of a data set at one size, with their index; the ids are the rows of both.
 
-    An image of a store of pixels is a view of the mapped file: of a part of it only that part is
-    read. Raises DatasetError when `path` holds no complete store.
+    Raises DatasetError when `path` holds no complete store.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -78,20 +75,17 @@ class Store:
                     raise ValueError(f"{name} has {found:,} bytes and not {size:,}")
             self.index = Columns(self.path / "index.parquet")
             """index.parquet, in the order of the ids."""
-            columns = [self.index[name] for name in ("height", "width")]
-            self.sizes = np.stack(columns, axis=1).astype(np.int64)
-            """(N, 2) heights and widths."""
-            self._offsets = self.index["offset"]
-            self.channels: int = self.manifest["channels"]
-            # a plain array, as indexing a memmap costs more
-            self._content = np.asarray(np.memmap(self.path / "images.bin", np.uint8, mode="r"))
-            encoded = self.manifest["store"] == "jpeg"
-            lengths = self.index["bytes"] if encoded else self.sizes.prod(1) * self.channels
-            self._ends = self._offsets + lengths
-            if not self.manifest["images"] == len(self.sizes) or (
-                max(self._ends) != len(self._content)
-            ):
+            sizes = np.stack([self.index["height"], self.index["width"]], axis=1).astype(np.int64)
+            if self.manifest["images"] != len(sizes):
                 raise ValueError("its files do not belong together")
+            super().__init__(
+                self.path / "images.bin",
+                self.manifest["store"],
+                self.manifest["channels"],
+                sizes,
+                self.index["offset"],
+                self.index["bytes"] if self.manifest["store"] == "jpeg" else None,
+            )
         except UNREADABLE as error:
             raise DatasetError(
                 f"{self.path}: no complete store of a data set: {error}. "
@@ -100,9 +94,6 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.path,)  # another process maps the file and gets no copy
-
-    def __len__(self) -> int:
-        return len(self.sizes)
 
     @cached_property
     def protocols(self) -> Columns:
@@ -141,22 +132,6 @@ class Store:
             names[example].tolist(),
             np.stack(parents) if parents else None,
         )
-
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        content = self._content[self._offsets[row] : self._ends[row]]
-        return unpacked(content, self.manifest["store"], (self.channels, *self.sizes[row]))
-
-
-def unpacked(
-    content: NDArray[np.uint8], form: str, shape: tuple[int, int, int]
-) -> NDArray[np.uint8]:
-    """(channels, height, width) = `shape` uint8, from the bytes of an image in a store."""
-    if form == "pixels":
-        return content.reshape(shape)
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(io.BytesIO(content.tobytes())))
-    return pixels.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
 
 def _share(names: Sequence[str], groups: Sequence[Hashable], fraction: float) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Metrics: pure functions of embeddings and labels. numpy and faiss, no torch."""
+"""Metrics: pure functions of embeddings and labels. numpy and faiss; torch on a GPU alone."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -38,6 +38,7 @@ def evaluate(
     partial: bool = False,
     pairs: Table | None = None,
     levels: Sequence[str] = (),
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Score `embeddings` (N, D) of the images `ids` (N,) under every protocol.
 
@@ -46,7 +47,7 @@ def evaluate(
     averaged. `settings`: recall_at (list of K), kmeans_seed, kmeans_iterations, kmeans_restarts,
     threads. `partial`: score the images that have an embedding, where a part of the classes was
     embedded. `pairs`: first and second (ids), same (whether they are of one class) and fold, to be
-    verified.
+    verified. `device`: "cpu", or where torch is to rank and to cluster, as "cuda".
 
     Returns rows {"protocol", "metric", "value"} with the metrics recall@K, "recall@1 <level>",
     map@r, r_precision, map, mrr, nmi and ami (over all images of the protocol, as many clusters as
@@ -73,7 +74,7 @@ def evaluate(
 
     def score(queries: NDArray[np.integer], gallery: NDArray[np.integer]) -> dict[str, float]:
         """All metrics of one repetition, from one ranking and one clustering."""
-        ranking = rank(vectors, labels, queries, gallery, settings["threads"], bool(groups))
+        ranking = rank(vectors, labels, queries, gallery, settings["threads"], bool(groups), device)
         if not len(ranking.ranks):
             raise ValueError("no query has an image of its class in the gallery")
         images = np.union1d(queries, gallery)
@@ -85,6 +86,7 @@ def evaluate(
                 settings["kmeans_iterations"],
                 settings["kmeans_restarts"],
                 settings["threads"],
+                device,
             )
             clusterings[images.tobytes()] = {
                 "nmi": nmi(labels[images], clusters),

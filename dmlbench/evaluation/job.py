@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from dmlbench import source
 from dmlbench.datasets.store import Store
 from dmlbench.evaluation import evaluate
 from dmlbench.files import MissingResult, read_result, write_json
+from dmlbench.gpus import SCORED_FROM, lease, visible_gpus
 from dmlbench.problems import failure
 from dmlbench.run import METRICS, Run
 from dmlbench.study import Study
@@ -29,7 +33,7 @@ def evaluate_job(study: Study, run: Run, stores: Path) -> None:
     result: dict[str, Any] = {"status": trained["status"], "error": trained["error"], "metrics": []}
     if trained["status"] == "ok":
         try:
-            result["metrics"] = _score(folder, run, stores)
+            result |= _score(folder, run, stores, study.settings.runs_per_gpu)
         except Exception as error:
             traceback.print_exc()
             result |= failure("error", f"{type(error).__name__}: {error}")
@@ -38,7 +42,8 @@ def evaluate_job(study: Study, run: Run, stores: Path) -> None:
     write_json(folder / "metrics.json", {**keys, **result, **made_by})
 
 
-def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
+def _score(folder: Path, run: Run, stores: Path, runs_per_gpu: int) -> dict[str, Any]:
+    """The metrics, and the device that they were made on: a GPU if it pays and there is one."""
     with np.load(folder / "embeddings.npz") as file:
         embeddings, ids, key = file["embeddings"], file["id"], str(file["train_key"])
     if key != run.train_key:
@@ -47,4 +52,31 @@ def _score(folder: Path, run: Run, stores: Path) -> list[dict[str, Any]]:
     partial = run.tested.data.class_fraction < 1
     tables = store.index, store.protocols
     levels = [name for name in store.index if name.startswith("level_")]
-    return evaluate(embeddings, ids, *tables, run.metric_settings, partial, store.pairs, levels)
+    score = functools.partial(
+        evaluate, embeddings, ids, *tables, run.metric_settings, partial, store.pairs, levels
+    )
+    if len(ids) >= SCORED_FROM and (gpus := visible_gpus()):
+        # SIGTERM ends this job at any moment: it has nothing to save
+        with lease(gpus, runs_per_gpu) as gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
+            if found := _on_gpu(score):
+                return found
+    return {"metrics": score(), "device": "cpu"}
+
+
+def _on_gpu(score: Callable[..., list[dict[str, Any]]]) -> dict[str, Any] | None:
+    """The metrics by the GPU, and its name; None where torch cannot use it, or its memory does not
+    suffice."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print("torch does not see the GPU: scoring on the CPU", flush=True)
+        return None
+    try:
+        return {"metrics": score(device="cuda"), "device": torch.cuda.get_device_name()}
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("out of memory", "ALLOC_FAILED")):
+            raise
+        print(f"scoring on the CPU, as the GPU says: {error}", flush=True)
+    torch.cuda.empty_cache()  # another run may have the GPU now
+    return None

@@ -4,6 +4,7 @@ process of its own: `python -m dmlbench.evaluation.probe SPEC TIME`."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmlbench.evaluation import evaluate
+from dmlbench.gpus import SCORED_FROM, lease, visible_gpus
 from dmlbench.settings import Evaluation
 
 IMAGES, PER_CLASS = 2000, 20
@@ -18,19 +20,39 @@ IMAGES, PER_CLASS = 2000, 20
 
 def probe(spec: dict[str, Any], asked: float) -> dict[str, float]:
     """Seconds from the time `asked` to the first arithmetic, and of that on `images` images."""
+    count = SCORED_FROM if spec["gpu"] else IMAGES
     random = np.random.default_rng(0)
-    ids = np.arange(IMAGES)
+    ids = np.arange(count)
     index = {"id": ids, "label": ids // PER_CLASS}
     whole = {"protocol": "zero_shot", "role": "both", "repetition": 0}
-    protocols = {"id": ids, **{name: np.full(IMAGES, value) for name, value in whole.items()}}
+    protocols = {"id": ids, **{name: np.full(count, value) for name, value in whole.items()}}
     # not all alike: classes that can be told apart take k-means fewer rounds
-    centres = random.standard_normal((IMAGES // PER_CLASS, spec["dim"]), dtype=np.float32)
-    noise = random.standard_normal((IMAGES, spec["dim"]), dtype=np.float32)
+    centres = random.standard_normal((count // PER_CLASS, spec["dim"]), dtype=np.float32)
+    noise = random.standard_normal((count, spec["dim"]), dtype=np.float32)
     settings = {**Evaluation(threads=spec["threads"]).model_dump(), "recall_at": [1, 10, 100]}
+    device = "cuda" if spec["gpu"] and _wake() else "cpu"
     start, began = time.time() - asked, time.monotonic()
-    evaluate(centres[index["label"]] + noise, ids, index, protocols, settings)
-    return {"start": start, "score": time.monotonic() - began, "images": IMAGES}
+    evaluate(centres[index["label"]] + noise, ids, index, protocols, settings, device=device)
+    return {"start": start, "score": time.monotonic() - began, "images": count}
+
+
+def _wake() -> bool:
+    """Start the GPU; whether torch can use it."""
+    import torch
+
+    found = torch.cuda.is_available()
+    if found:
+        torch.cuda.init()
+    return found
+
+
+def main() -> None:
+    spec, asked = json.loads(sys.argv[1]), float(sys.argv[2])
+    with lease(visible_gpus() if spec["gpu"] else []) as gpu:
+        if gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch looks
+        print(json.dumps(probe(spec, asked)))
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe(json.loads(sys.argv[1]), float(sys.argv[2]))))
+    main()

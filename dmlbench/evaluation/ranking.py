@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-BLOCK = 2**23  # similarities that a thread holds at once (32 MB): memory does not grow with Q x G
-MANY, BUCKETS = 2048, 1024  # similarities that are sorted at once, or first counted in buckets
 
 
 class UnusableEmbeddings(ValueError):
@@ -47,12 +41,28 @@ def unit(embeddings: ArrayLike) -> NDArray[np.float32]:
     zero = np.count_nonzero(lengths < np.finfo(np.float32).tiny)
     if zero:
         raise UnusableEmbeddings(f"{zero} of {len(vectors)} embeddings are the zero vector")
-    scaled = np.ascontiguousarray(vectors / lengths[:, None], dtype=np.float32)
+    scaled = np.empty(vectors.shape, dtype=np.float32)
+    np.divide(vectors, lengths[:, None], out=scaled, casting="same_kind")
     # |x - y|² = 2 - 2 cos(x, y): below 2 eps, every similarity is 1 in float32.
     apart = scaled - scaled[:1]
     if np.einsum("nd,nd->n", apart, apart).max(initial=0) < 2 * np.finfo(np.float32).eps:
         raise UnusableEmbeddings(f"all {len(vectors)} embeddings are the same vector (collapsed)")
     return scaled
+
+
+@dataclass(frozen=True)
+class Relevant:
+    """Where in a gallery the class of each of Q queries is: at `by_class[lowest[q]:highest[q]]`,
+    the query itself at `own[q]` of the gallery, which is -1 if it is not there."""
+
+    by_class: NDArray[np.int64]
+    lowest: NDArray[np.int64]
+    highest: NDArray[np.int64]
+    own: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return self.highest - self.lowest - (self.own >= 0)
 
 
 def rank(
@@ -62,124 +72,35 @@ def rank(
     gallery: NDArray[np.integer],
     threads: int = 1,
     nearest: bool = False,
+    device: str = "cpu",
 ) -> Ranking:
     """Rank the gallery for each query by falling float32 similarity, then rising row.
 
     `vectors` (N, D) are unit vectors, `labels` (N,) their classes; `queries` (Q,) and `gallery`
     (G,) are rows of them, each unique and rising. A query is no part of its own ranking. `nearest`:
-    tell each query's nearest image too, which takes 3 % longer.
+    tell each query's nearest image too, which takes 3 % longer. On a `device` other than "cpu",
+    torch does the work; the ranks are the same.
     """
-    import faiss
-
-    images, classes = vectors[gallery], labels[gallery]
+    classes = labels[gallery]
     by_class = np.argsort(classes, kind="stable")
     lowest = np.searchsorted(classes, labels[queries], "left", sorter=by_class)
     highest = np.searchsorted(classes, labels[queries], "right", sorter=by_class)
-    own, inside = np.searchsorted(gallery, queries), np.isin(queries, gallery)
-    counts = highest - lowest - inside
-    if not counts.any():
+    own = np.where(np.isin(queries, gallery), np.searchsorted(gallery, queries), -1)
+    relevant = Relevant(by_class, lowest, highest, own)
+    if not relevant.counts.any():
         none = np.empty(0, dtype=np.int64)
-        return Ranking(none, counts, none)
+        return Ranking(none, relevant.counts, none)
+    # Each in a file of its own: faiss and torch take long to import.
+    if device == "cpu":
+        from dmlbench.evaluation import numpy_ranking
 
-    # Rounding differs with an image's place in the matrix, even between equal images: errors of up
-    # to 4e-7 were seen in 512 dimensions. What is no further apart than `tie` is computed exactly.
-    tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
-    # faiss's matrix product runs in as many threads as it is told; numpy's takes every core.
-    product = faiss.LinearTransform(images.shape[1], len(images), False)
-    faiss.copy_array_to_vector(images.ravel(), product.A)
-    product.is_trained = True
+        ranks, first = numpy_ranking.ranks_and_nearest(
+            vectors, queries, gallery, relevant, nearest, threads
+        )
+    else:
+        from dmlbench.evaluation import torch_ranking
 
-    def block(start: int) -> tuple[list[NDArray[np.int64]], list[np.int64]]:
-        rows = np.arange(start, min(start + size, len(queries)))
-        similarities = product.apply(vectors[queries[rows]])
-        similarities[rows[inside[rows]] - start, own[rows[inside[rows]]]] = -np.inf
-        found = [ranks(row, similarities[row - start]) for row in rows[counts[rows] > 0]]
-        each = zip(rows.tolist(), similarities, strict=True) if nearest else ()
-        return found, [first_of(row, similarity) for row, similarity in each]
-
-    def rising(row: int, tied: NDArray[np.int64]) -> NDArray[np.int64]:
-        exact = _inner_products(vectors[queries[row]], images, tied)
-        return tied[np.lexsort((-tied, exact))]
-
-    def first_of(row: int, similarity: NDArray[np.float32]) -> np.int64:
-        near = np.flatnonzero(similarity >= similarity.max() - tie)
-        return near[0] if len(near) == 1 else rising(row, near)[-1]
-
-    def ranks(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
-        def settle(tied: NDArray[np.int64]) -> NDArray[np.bool_]:
-            return classes[rising(row, tied)] == labels[queries[row]]
-
-        relevant = np.sort(similarity[by_class[lowest[row] : highest[row]]])
-        return _ranks(similarity, relevant[len(relevant) - counts[row] :], tie, settle)
-
-    size = max(1, BLOCK // len(images))
-    with ThreadPoolExecutor(threads, "rank", faiss.omp_set_num_threads, (1,)) as pool:
-        found, firsts = zip(*pool.map(block, range(0, len(queries), size)), strict=True)
-        ranked, first = np.concatenate([*chain(*found)]), np.array([*chain(*firsts)], np.int64)
-        return Ranking(ranked, counts, gallery[first].astype(np.int64))
-
-
-def _ranks(
-    similarity: NDArray[np.float32],
-    relevant: NDArray[np.float32],
-    tie: np.float32,
-    settle: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
-) -> NDArray[np.int64]:
-    """Ranks (R,), rising, of the `relevant` similarities (R,), rising, among all (G,).
-
-    Similarities no more than `tie` apart may be in any order: `settle` takes the images that have
-    such and says whether each is relevant, from the least to the most similar.
-    """
-    near = np.flatnonzero(similarity >= relevant[0] - tie)
-    values, above = similarity[near], np.zeros(len(relevant), dtype=np.int64)
-    if len(near) > MANY:
-        kept, above = _around(values, relevant, tie)
-        near, values = near[kept], values[kept]
-    ordered = np.sort(values)
-    place = np.searchsorted(ordered, relevant - tie)
-    end = np.searchsorted(ordered, relevant + tie, "right")
-    if np.any(end - place > 1):
-        # Relevant images whose ties overlap are settled together: start to stop among the
-        # relevant, bottom to top among all.
-        start = np.flatnonzero(np.append(True, place[1:] >= end[:-1]))
-        stop = np.append(start[1:], len(relevant))
-        bottom, top, size = place[start], end[stop - 1], stop - start
-        place = np.arange(len(relevant)) + np.repeat(bottom - start, size)
-        mixed = top - bottom > size  # with images in between that are not relevant
-        if mixed.any():
-            ends = zip(bottom[mixed], top[mixed], strict=True)
-            span = np.concatenate([np.arange(low, high) for low, high in ends])
-            place[np.repeat(mixed, size)] = span[settle(near[np.argsort(values)[span]])]
-    return (above + len(ordered) - place)[::-1]
-
-
-def _around(
-    values: NDArray[np.float32], relevant: NDArray[np.float32], tie: np.float32
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which values may be within `tie` of a relevant one, and how many others are above each (R,).
-
-    Counting in buckets spares sorting all: no value is below the first bucket, those above all
-    relevant ones are in the last, and a tie reaches no further than the next bucket.
-    """
-    lowest = relevant[0] - 2 * tie
-    scale = 1 / max((relevant[-1] - relevant[0]) / BUCKETS, 4 * tie)
-
-    def bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
-        return np.minimum((values - lowest) * scale, BUCKETS + 1).astype(np.intp)
-
-    where = bucket(values)
-    around = np.zeros(BUCKETS + 2, dtype=bool)
-    around[bucket(relevant - tie)] = around[bucket(relevant + tie)] = True
-    others = np.bincount(where, minlength=len(around)) * ~around
-    return np.flatnonzero(around[where]), others[::-1].cumsum()[::-1][bucket(relevant)]
-
-
-def _inner_products(
-    query: NDArray[np.float32], images: NDArray[np.float32], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Of `query` (D,) and the given rows of `images`: exact, then rounded once."""
-    exact = np.empty(len(rows), dtype=np.float32)
-    for start in range(0, len(rows), 256):  # what fits the cache
-        part = slice(start, start + 256)
-        exact[part] = np.vecdot(images[rows[part]].astype(np.float64), query.astype(np.float64))
-    return exact
+        ranks, first = torch_ranking.ranks_and_nearest(
+            vectors, queries, gallery, relevant, nearest, device
+        )
+    return Ranking(ranks, relevant.counts, gallery[first].astype(np.int64))

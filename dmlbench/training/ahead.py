@@ -34,7 +34,7 @@ def inputs(
         for key in keys:
             yield prepare(key, map)
         return
-    pool = ThreadPoolExecutor(min(THREADS, usable_cores()))
+    pool = ThreadPoolExecutor(max(1, min(THREADS, usable_cores() - 1)))  # one drives the GPU
     copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
 
     def copy(key: Key) -> tuple[dict[str, Tensor], torch.cuda.Event]:

@@ -11,6 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ import pyarrow.parquet as pq
 
 from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
+from dmlbench.gpus import lease, visible_gpus
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
-from dmlbench.training.device import keep_freed_memory, lease, visible_gpus
+from dmlbench.training.device import keep_freed_memory
 from dmlbench.training.provenance import measured, now, provenance
 from dmlbench.training.state import Attempts, Stopped, alone, stop_requests
 
@@ -50,7 +52,10 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
         if not failed:
             gpus = visible_gpus() if run.uses_model else []
             try:
-                with stop_requests(max_minutes) as stop, lease(gpus, stop) as gpu:
+                with (
+                    stop_requests(max_minutes) as stop,
+                    lease(gpus, study.settings.runs_per_gpu, partial(_heed, stop)) as gpu,
+                ):
                     if gpu or not run.uses_model:
                         os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
                     attempts.begin()
@@ -73,6 +78,12 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
             attempts.forget()
         print(f"{run.path}: {result['status']}")
     return 0
+
+
+def _heed(stop: Callable[[], str | None]) -> None:
+    """Stop waiting where `stop` gives a reason."""
+    if reason := stop():
+        raise Stopped(reason, f"{reason} while waiting for a GPU")
 
 
 def _produce(

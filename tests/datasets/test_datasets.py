@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dmlbench.datasets import DatasetError, list_datasets, load
+from dmlbench.datasets import DatasetError, list_datasets, load, usable_cores
 from dmlbench.source import declarations
 
 
@@ -61,6 +61,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ("module", "dear"),
     [
         ("dmlbench.datasets", "numpy pyarrow pandas torch PIL requests matplotlib"),
+        ("dmlbench.datasets.images", "pyarrow pandas torch PIL requests matplotlib"),
         ("dmlbench.datasets.store", "pandas torch PIL requests matplotlib pyarrow.dataset"),
         ("dmlbench.datasets.pack", "pandas torch requests matplotlib"),
     ],
@@ -69,3 +70,11 @@ def test_imports_nothing_dear(module: str, dear: str):
     code = f"import sys, {module}; print(sorted(set('{dear}'.split()) & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_job_uses_no_more_cores_than_its_workflow_gives_it(monkeypatch):
+    monkeypatch.delenv("DMLBENCH_CORES", raising=False)
+    here = usable_cores()
+    for given, used in ((1, 1), (10 * here, here)):
+        monkeypatch.setenv("DMLBENCH_CORES", str(given))
+        assert usable_cores() == used

@@ -1,11 +1,14 @@
 """The job scores what the trainer wrote, hands its failure on, and takes nothing else."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+import torch
 
 from dmlbench import source, study
+from dmlbench.evaluation import job
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.files import MissingResult
 
@@ -94,3 +97,85 @@ def test_a_training_of_another_key_is_refused(made, data_folder, test_split):
     with pytest.raises(MissingResult, match=r"run\.json: it has key other.*ask again"):
         evaluate_job(made, run, data_folder / "stores")
     assert not (folder / "metrics.json").exists()
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """A machine with a GPU, on which all is scored; what its scoring was asked and saw, a call
+    each."""
+    asked = []
+
+    def scored(*given, device="cpu"):
+        asked.append((device, os.environ.get("CUDA_VISIBLE_DEVICES")))
+        if device == "cuda" and gpu.error:
+            raise gpu.error
+        return [{"protocol": "zero_shot", "metric": "map@r", "value": 1.0}]
+
+    def gpu():
+        return asked
+
+    gpu.error = None
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(job, "SCORED_FROM", 10)
+    monkeypatch.setattr(job, "visible_gpus", lambda: ["GPU-a"])
+    monkeypatch.setattr(job, "evaluate", scored)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake 9000")
+    return gpu
+
+
+def test_many_embeddings_are_scored_on_the_gpu_that_is_leased(made, data_folder, test_split, gpu):
+    run, folder = trained(made, test_split, perfect(test_split))
+    result = score(made, run, folder, data_folder)
+    assert gpu() == [("cuda", "GPU-a")]
+    assert (result["status"], result["device"], len(result["metrics"])) == ("ok", "Fake 9000", 1)
+    assert result["eval_key"] == run.eval_key
+
+
+def test_few_embeddings_or_no_gpu_are_scored_on_the_cpu(
+    made, data_folder, test_split, gpu, monkeypatch
+):
+    run, folder = trained(made, test_split, perfect(test_split))
+    monkeypatch.setattr(job, "SCORED_FROM", len(test_split.rows) + 1)
+    assert score(made, run, folder, data_folder)["device"] == "cpu"
+    monkeypatch.setattr(job, "SCORED_FROM", len(test_split.rows))
+    monkeypatch.setattr(job, "visible_gpus", list)
+    assert score(made, run, folder, data_folder)["device"] == "cpu"
+    assert gpu() == 2 * [("cpu", "0,1")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_where_the_memory_of_the_gpu_does_not_suffice_the_cpu_scores(
+    made, data_folder, test_split, gpu, capsys, error
+):
+    gpu.error = error
+    run, folder = trained(made, test_split, perfect(test_split))
+    result = score(made, run, folder, data_folder)
+    assert [device for device, _ in gpu()] == ["cuda", "cpu"]
+    assert (result["status"], result["device"]) == ("ok", "cpu")
+    assert str(error) in capsys.readouterr().out
+
+
+def test_another_error_of_the_gpu_is_an_error(made, data_folder, test_split, gpu):
+    gpu.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    run, folder = trained(made, test_split, perfect(test_split))
+    result = score(made, run, folder, data_folder)
+    assert (result["status"], result["metrics"]) == ("error", [])
+    assert "illegal memory access" in result["error"]["message"]
+
+
+def test_a_gpu_that_torch_does_not_see_is_none(
+    made, data_folder, test_split, gpu, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run, folder = trained(made, test_split, perfect(test_split))
+    assert score(made, run, folder, data_folder)["device"] == "cpu"
+    assert "torch does not see the GPU" in capsys.readouterr().out

@@ -5,13 +5,17 @@ import subprocess
 import sys
 import time
 
+import pytest
+import torch
+
 from dmlbench.evaluation import probe
+from dmlbench.gpus import SCORED_FROM
 
 
 def test_it_scores_all_images_with_the_settings_that_are_asked_for(monkeypatch):
     scored = []
-    monkeypatch.setattr(probe, "evaluate", lambda *given: scored.append(given))
-    answer = probe.probe({"dim": 8, "threads": 3}, time.time() - 1)
+    monkeypatch.setattr(probe, "evaluate", lambda *given, device: scored.append(given))
+    answer = probe.probe({"dim": 8, "threads": 3, "gpu": False}, time.time() - 1)
     ((vectors, ids, index, protocols, settings),) = scored
     assert vectors.shape == (answer["images"], 8)
     assert len(ids) == len(index["label"]) == len(protocols["id"]) == answer["images"]
@@ -19,8 +23,18 @@ def test_it_scores_all_images_with_the_settings_that_are_asked_for(monkeypatch):
     assert answer["start"] > 1
 
 
+@pytest.mark.parametrize(("sees", "device"), [(True, "cuda"), (False, "cpu")])
+def test_on_a_gpu_it_scores_as_many_as_are_scored_there(monkeypatch, sees, device):
+    asked = []
+    monkeypatch.setattr(probe, "evaluate", lambda *_, device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sees)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    answer = probe.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
+    assert (asked, answer["images"]) == ([device], SCORED_FROM)
+
+
 def test_it_runs_in_a_process_of_its_own_and_without_torch():
-    spec = json.dumps({"dim": 8, "threads": 1})
+    spec = json.dumps({"dim": 8, "threads": 1, "gpu": False})
     began = time.time()
     call = [sys.executable, "-X", "importtime", "-m", "dmlbench.evaluation.probe", spec, str(began)]
     done = subprocess.run(call, capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlbench.evaluation import ranking
+from dmlbench.evaluation import numpy_ranking
 from dmlbench.evaluation.ranking import UnusableEmbeddings, rank, unit
 
 
@@ -76,7 +76,7 @@ def test_equals_the_slow_ranking_with_duplicates_and_any_overlap_of_query_and_ga
     labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
     rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
     queries, gallery = data.draw(rows), data.draw(rows)
-    with mock.patch.multiple(ranking, MANY=many, BLOCK=40, BUCKETS=8):
+    with mock.patch.multiple(numpy_ranking, MANY=many, BLOCK=40, BUCKETS=8):
         found = rank(vectors, labels, queries, gallery, nearest=True)
         assert rank(vectors, labels, queries, gallery).ranks.tolist() == found.ranks.tolist()
     if found.counts.any():
@@ -92,7 +92,7 @@ def test_buckets_keep_all_ties_and_count_the_others_above(reach):
         values = (0.5 + tie * random.uniform(0, reach, size=500)).astype(np.float32)
         relevant = np.sort(random.choice(values, size=3))
         values = values[values >= relevant[0] - tie]
-        kept, above = ranking._around(values, relevant, tie)
+        kept, above = numpy_ranking._around(values, relevant, tie)
         tied = np.abs(values[:, None] - relevant) <= tie
         assert set(np.flatnonzero(tied.any(axis=1))) <= set(kept)
         others = np.delete(values, kept)
@@ -129,7 +129,7 @@ def test_the_ranking_is_the_same_for_any_number_of_threads_and_size_of_block(clu
     rows, vectors = np.arange(2400), unit(embeddings)
     before = faiss.omp_get_max_threads()
     one = rank(vectors, labels, rows, rows, nearest=True)
-    with mock.patch.object(ranking, "BLOCK", block):
+    with mock.patch.object(numpy_ranking, "BLOCK", block):
         other = rank(vectors, labels, rows, rows, threads=2, nearest=True)
     for field in ("ranks", "counts", "nearest"):
         np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
@@ -139,9 +139,24 @@ def test_the_ranking_is_the_same_for_any_number_of_threads_and_size_of_block(clu
 def test_memory_does_not_hold_all_similarities(clusters):
     embeddings, labels = clusters(4000, 2000, dim=4)
     rows, vectors = np.arange(4000), unit(embeddings)
-    with mock.patch.object(ranking, "BLOCK", 2**16):
+    with mock.patch.object(numpy_ranking, "BLOCK", 2**16):
         tracemalloc.start()
         rank(vectors, labels, rows, rows)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 4000**2 / 4  # of 4 bytes each they would be 16 times that
+
+
+def test_images_that_are_equal_or_nearly_so_are_settled_a_block_at_a_time(clusters):
+    embeddings, labels = clusters(1000, 30, dim=16)
+    embeddings[::2] = embeddings[0]  # a network that has collapsed in part
+    embeddings[1::4] = embeddings[1] + 1e-7 * embeddings[1::4]
+    rows, vectors = np.arange(1000), unit(embeddings)
+    with (
+        mock.patch.object(numpy_ranking, "BLOCK", 250_000),
+        mock.patch.object(numpy_ranking, "_products", wraps=numpy_ranking._products) as products,
+    ):
+        found = rank(vectors, labels, rows, rows, nearest=True)
+    assert by_query(found) == list(slow_ranks(vectors, labels, rows, rows))
+    alone = sum(len(call.args[0]) == 1 for call in products.call_args_list)
+    assert alone < 300  # queries; each of the others would take the time of a hundred

@@ -22,6 +22,7 @@ from dmlbench.backbones.weights import MissingWeights
 from dmlbench.datasets.csv import Csv
 from dmlbench.datasets.pack import pack
 from dmlbench.evaluation.job import evaluate_job
+from dmlbench.gpus import lease
 from dmlbench.training import job
 from dmlbench.training.train import Diverged, embed_test
 
@@ -188,6 +189,33 @@ def test_a_run_whose_minutes_are_over_before_its_first_step_ends_as_timeout(made
         assert go(made, data_folder, minutes=1e-6)[0] == job.TRY_AGAIN
     code, result, *_ = go(made, data_folder, minutes=1e-6)
     assert (code, result["status"]) == (0, "timeout")
+
+
+def test_who_waits_for_a_gpu_hears_the_wish_to_stop(made, data_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(job, "visible_gpus", lambda: ["GPU-a"])
+    with lease(["GPU-a"]):
+        code, result, *_ = go(made, data_folder, minutes=1e-6)
+    assert (code, result) == (job.TRY_AGAIN, None)
+
+
+def test_a_run_has_its_gpu_with_as_many_others_as_the_study_says(
+    tiny, made, data_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(job, "visible_gpus", lambda: ["GPU-a"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    seen = []
+
+    def produce(*_):
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return [], np.zeros((1, 16), np.float32), np.zeros(1, np.int32)
+
+    monkeypatch.setattr(job, "_produce", produce)
+    made = study.check(tiny | {"runs_per_gpu": 2}, "tiny")
+    with lease(["GPU-a"], 2):
+        code, result, *_ = go(made, data_folder)
+    assert (code, result["status"], seen) == (0, "ok", ["GPU-a"])
 
 
 def test_embeddings_that_are_no_numbers_are_a_divergence(made, data_folder, monkeypatch):

@@ -14,7 +14,13 @@ from dmlbench import study
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 from dmlbench.tracking import tracking_uri
-from dmlbench.workflow import claim, look_for_images
+from dmlbench.workflow import (
+    GPU_CORES,
+    claim,
+    look_for_images,
+    scoring_gpus,
+    training_threads,
+)
 
 # Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -44,6 +50,9 @@ STORES = f"{DATA}/stores"
 ENVIRONMENT = f"../../envs/{os.environ.get('DMLBENCH_CONDA', 'cpu')}.yaml"
 RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
 SNAPSHOT = f"{STUDY.folder}/study.json"
+# This machine's, of the profile or `--resources gpu=2`; a cluster's are not counted
+GPUS = workflow.global_resources.get("gpu").value or 0
+RUNS_AT_ONCE = GPUS * STUDY.settings.runs_per_gpu
 TRACKED = f"{STUDY.folder}/tracked.txt"
 
 
@@ -63,6 +72,8 @@ def open_study():
         look_for_images(STUDY, Path(STORES))
     except StudyError as error:
         raise WorkflowError(str(error))
+    if GPUS and runs_here():
+        workflow.register_resource("gpu", RUNS_AT_ONCE)
 
 
 def point_to_leaderboard():
@@ -134,12 +145,31 @@ def eval_key(wildcards):
     return run_of(wildcards).eval_key
 
 
-def cpu_threads(wildcards):
-    return run_of(wildcards).recipe.cpu_threads
+def runs_here():
+    """Whether jobs share this machine; on a cluster each has its GPU, and what cores it asks for,
+    alone."""
+    return workflow.local_exec and workflow.is_main_process
 
 
-def gpus(wildcards):
+def train_gpus(wildcards):
     return int(run_of(wildcards).uses_model)
+
+
+def train_threads(wildcards):
+    run = run_of(wildcards)
+    if runs_here():
+        return training_threads(run, workflow.cores, RUNS_AT_ONCE)
+    return training_threads(run, GPU_CORES + run.evaluation.threads, 1)
+
+
+def train_priority(wildcards):
+    """A GPU never waits for cores that scores are made on; without one, scores come as they can."""
+    return train_gpus(wildcards) if GPUS else 0
+
+
+def score_gpus(wildcards):
+    run = run_of(wildcards)
+    return scoring_gpus(run, Path(STORES) / run.tested.store)
 
 
 def results(name):

@@ -44,5 +44,5 @@ rule store:
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "exec python -m dmlbench data pack {params.source:q}"
+        "DMLBENCH_CORES={threads} exec python -m dmlbench data pack {params.source:q}"
         ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'

@@ -1,4 +1,5 @@
-# Embeddings -> metrics. No GPU, no model: a metric's fix costs minutes for a whole table.
+# Embeddings -> metrics. No model: a metric's fix costs minutes for a whole table. A GPU where the
+# test images are many.
 
 
 rule evaluate:
@@ -17,6 +18,7 @@ rule evaluate:
         ENVIRONMENT
     threads: STUDY.settings.evaluation.threads
     resources:
+        gpu=score_gpus,
         runtime=120,
         mem_mb=4000,
     params:

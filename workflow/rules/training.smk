@@ -17,11 +17,12 @@ rule train:
         f"{RUN}/log.txt",
     benchmark:
         f"{RUN}/train.benchmark.tsv"
+    priority: train_priority
     conda:
         ENVIRONMENT
-    threads: cpu_threads
+    threads: train_threads
     resources:
-        gpu=gpus,
+        gpu=train_gpus,
         runtime=720,
         mem_mb=8000,
     params:
@@ -30,6 +31,6 @@ rule train:
     message:
         "Train {wildcards.loss} on {wildcards.dataset}, {wildcards.backbone}, seed {wildcards.seed}"
     shell:
-        "exec python -m dmlbench train {params.study:q}"
+        "DMLBENCH_CORES={threads} exec python -m dmlbench train {params.study:q}"
         " {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.loss:q}/seed{wildcards.seed}"
         " --key {params.key} --max-minutes {resources.runtime} > {log:q} 2>&1"

@@ -1,0 +1,60 @@
+"""One part of the command for GPU machines takes no other with it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = {
+    "about.py": "print('2 cores\\nMade GPU 200')",
+    "broken.py": "print('| half |'); raise ValueError('no such kernel')",
+    "slow.py": "import time; print('| begun |', flush=True); time.sleep(60)",
+    "whole.py": "import sys; print('| table |', *sys.argv[1:])",
+}
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("gpu", BENCHMARKS / "gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "out")])
+    return module
+
+
+def test_all_parts_take_less_than_8_minutes(gpu):
+    assert sum(part.limit for part in gpu.PARTS) <= 60 * gpu.MINUTES < 8 * 60
+    assert all((BENCHMARKS / part.command.split()[0]).exists() for part in gpu.PARTS)
+
+
+def test_what_fails_or_is_too_slow_takes_no_other_part_with_it(gpu, tmp_path, monkeypatch, capfd):
+    for name, code in SCRIPTS.items():
+        (tmp_path / name).write_text(code)
+    parts = [gpu.Part(n, f"{n}.py", 30, results=n) for n in ("broken", "slow", "whole")]
+    parts[1] = parts[1]._replace(limit=3)
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    monkeypatch.setattr(gpu, "PARTS", (gpu.Part("machine", "about.py", 30), *parts))
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 1
+    written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    summary = written.pop("gpu-made-gpu-200.md")
+    assert written == {
+        "broken-made-gpu-200.md": "| half |\n\nIncomplete: ValueError: no such kernel.\n",
+        "slow-made-gpu-200.md": "| begun |\n\nIncomplete: stopped after 3 s.\n",
+        "whole-made-gpu-200.md": "| table | --device cuda\n",
+    }
+    assert [line.split(" | ")[1] for line in summary.splitlines()[2:]] == [
+        *("ok", "FAILED", "FAILED", "ok")
+    ]
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_without_a_gpu_it_says_so_and_begins_nothing(gpu, tmp_path, monkeypatch):
+    (tmp_path / "about.py").write_text("raise RuntimeError('Found no NVIDIA driver')")
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    monkeypatch.setattr(gpu, "PARTS", (gpu.Part("machine", "about.py", 30),))
+    with pytest.raises(SystemExit, match=r"no cuda to be used by torch here: .*no NVIDIA driver"):
+        gpu.main()
