@@ -47,7 +47,7 @@ class Images:
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         content = self._content[self._offsets[row] : self._ends[row]]
-        return unpacked(content, self.form, (self.channels, *self.sizes[row]))
+        return unpacked(content, self.form, (self.channels, *self.sizes[row].tolist()))
 
 
 def unpacked(

@@ -1,7 +1,7 @@
 """Euclidean k-means of many vectors into many clusters: the textbook's result by matrix products.
 
-Seeding is k-means++ (Arthur and Vassilvitskii, SODA 2007), drawn in blocks by rejection: from random
-vectors, k-means finds only about 85 % NMI even where classes are single points. Then Lloyd's
+Seeding is k-means++ (Arthur and Vassilvitskii, SODA 2007), drawn in blocks by rejection: from
+random vectors, k-means finds only about 85 % NMI even where classes are single points. Then Lloyd's
 iterations, without most of the distances that cannot change an assignment. Both are written once,
 over the few operations of `Points`, whose arrays are numpy's or a device's.
 """
