@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dmlbench import __version__, source
 from dmlbench.backbones.weights import MissingWeights
 from dmlbench.datasets import DatasetError
 from dmlbench.files import MissingResult, data_folder, write_json
+from dmlbench.imports import leave
 from dmlbench.installed import BrokenInstallation, UnusableLoss
 from dmlbench.problems import StudyError
 
@@ -287,7 +288,7 @@ def _weights(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> NoReturn:
     from dmlbench import study
 
     found = study.read(options.study)
@@ -296,7 +297,7 @@ def _train(options: argparse.Namespace) -> int:
     _use_threads(run.recipe.cpu_threads)
     from dmlbench.training.job import train_job
 
-    return train_job(found, run, data_folder() / "stores", options.max_minutes)
+    leave(train_job(found, run, data_folder() / "stores", options.max_minutes))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dmlbench.backbones.folding import fold
 from dmlbench.backbones.heads import HEADS
 from dmlbench.backbones.timm import create_trunk
 
@@ -46,6 +45,7 @@ class EmbeddingModel(nn.Module):
         self.to(memory_format=torch.channels_last)
         self.train()
         if self.freeze_bn:
+            from dmlbench.backbones.folding import fold  # timm, which controls do without
 
             def features(trunk: nn.Module) -> object:
                 return self.head.features(trunk, torch.rand_like(image, dtype=torch.float64))

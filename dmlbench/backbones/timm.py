@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from dmlbench.backbones.weights import MissingWeights, staged
+from dmlbench.imports import importing
 from dmlbench.installed import BROKEN_TIMM, BrokenInstallation, backbone_module, versions
 
 
@@ -39,7 +40,8 @@ def create_trunk(
         BrokenInstallation: timm does not import.
     """
     try:
-        import timm
+        with importing():
+            import timm
     except (ImportError, RuntimeError) as error:  # torchvision's operators: RuntimeError
         found = versions("torch", "torchvision", "timm")
         shown = ", ".join(f"{name} {number}" for name, number in found.items())

@@ -48,7 +48,7 @@ class Columns(Mapping[str, NDArray[Any]]):
         if name not in self._read:
             if name not in self._file.schema_arrow.names:
                 raise KeyError(name)
-            self._read[name] = self._file.read([name])[name].to_numpy()
+            self._read[name] = _numpy(self._file.read([name])[name])
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -56,6 +56,16 @@ class Columns(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._file.schema_arrow.names)
+
+
+def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The values of `column`; its own `to_numpy` imports pandas."""
+    values = column.combine_chunks()
+    if pa.types.is_integer(values.type):
+        return np.from_dlpack(values)
+    coded = values.dictionary_encode()
+    kind = bool if pa.types.is_boolean(values.type) else object
+    return np.array(coded.dictionary.to_pylist(), dtype=kind)[np.from_dlpack(coded.indices)]
 
 
 class Store(Images):

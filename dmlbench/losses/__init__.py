@@ -7,6 +7,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmlbench.imports import importing
+
 if TYPE_CHECKING:  # torch takes seconds, and a study only asks for names
     from torch import Tensor
 
@@ -38,7 +40,8 @@ def create_loss(
     """
     path, _, attribute = name.rpartition(".")
     if path == "pml":
-        wrapper = importlib.import_module("dmlbench.losses._pml")
+        with importing():
+            wrapper = importlib.import_module("dmlbench.losses._pml")
         return wrapper.by_name(attribute, num_classes, embedding_dim, **options)
     if path:
         own = getattr(importlib.import_module(path), attribute)
@@ -47,7 +50,8 @@ def create_loss(
         near = difflib.get_close_matches(name, list_losses(), n=1)
         guess = f" Did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"no loss '{name}'.{guess} Losses: {', '.join(list_losses())}.")
-    module = importlib.import_module(f"dmlbench.losses.{name}")
+    with importing():
+        module = importlib.import_module(f"dmlbench.losses.{name}")
     (loss,) = (
         value
         for key, value in vars(module).items()

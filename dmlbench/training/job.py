@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
 from dmlbench.gpus import lease, visible_gpus
+from dmlbench.imports import importing
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
 from dmlbench.training.device import keep_freed_memory
@@ -90,11 +91,12 @@ def _produce(
     study: Study, run: Run, stores: Path, state: Path, stop: Callable[[], str | None]
 ) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
     """History, and the test split's embeddings with their rows of the index."""
-    import torch
+    with importing():
+        import torch
 
-    from dmlbench.training.controls import control_embeddings
-    from dmlbench.training.elsewhere import read_embeddings
-    from dmlbench.training.train import Diverged, embed_test, train
+        from dmlbench.training.controls import control_embeddings
+        from dmlbench.training.elsewhere import read_embeddings
+        from dmlbench.training.train import Diverged, embed_test, train
 
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -163,8 +165,7 @@ def _write(
 ) -> None:
     """Write the run's files, run.json last: it says that the others are whole."""
     with replacing(out / "history.parquet") as temporary:
-        empty = pa.schema({"epoch": pa.int64(), "step": pa.int64(), "loss": pa.float64()})
-        pq.write_table(pa.Table.from_pylist(history) if history else empty.empty_table(), temporary)
+        pq.write_table(_table(history), temporary)
     with replacing(out / "embeddings.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, embeddings=embeddings, id=ids, train_key=run.train_key)
     if not study.settings.keep_model:
@@ -185,6 +186,20 @@ def _write(
             "provenance": origin,
         },
     )
+
+
+def _table(history: list[dict[str, Any]]) -> pa.Table:
+    """A row an epoch. Built from numpy's memory: all that takes lists imports pandas."""
+    whole = {"epoch": np.int64, "step": np.int64}
+    columns = {
+        name: np.array([row.get(name) for row in history], whole.get(name, np.float64))
+        for name in (history[0] if history else (*whole, "loss"))
+    }
+    arrays = [
+        pa.Array.from_buffers(pa.from_numpy_dtype(c.dtype), len(c), [None, pa.py_buffer(c)])
+        for c in columns.values()
+    ]
+    return pa.Table.from_arrays(arrays, names=[*columns])
 
 
 def _finished(out: Path, run: Run, keep_model: bool) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmlbench.backbones import model as models
+from dmlbench.backbones import folding
 from dmlbench.backbones.folding import FoldedNorm, fold
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.settings import Backbone, Recipe
@@ -44,7 +44,7 @@ def draw(module):
 @pytest.fixture
 def build(monkeypatch):
     def build(kind="test_resnet", size=32, head="linear", folds=True, **recipe):
-        monkeypatch.setattr(models, "fold", fold if folds else lambda *_: None)
+        monkeypatch.setattr(folding, "fold", fold if folds else lambda *_: None)
         torch.manual_seed(0)
         backbone = Backbone(type=kind, dim=12, image_size=size, head=head)
         made = EmbeddingModel(backbone, Recipe(**{"freeze_bn": True, **recipe}), 3)

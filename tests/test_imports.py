@@ -1,0 +1,92 @@
+"""Each process imports what it needs and no more: a run's jobs start thousands of times."""
+
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from dmlbench.imports import importing
+
+PATH = "letters/tiny/control_oracle/seed0"
+DEAR = {
+    *("torch", "torchvision", "timm", "pytorch_metric_learning", "sklearn", "faiss", "scipy"),
+    *("numpy", "pyarrow", "pandas", "matplotlib", "mlflow", "sqlalchemy", "snakemake"),
+}
+
+
+@pytest.fixture
+def imported(tiny, tmp_path, data_folder):
+    """Which dear packages a call of `dmlbench` imports."""
+    tiny["plan"]["controls"] = ["oracle"]
+    (tmp_path / "study.json").write_text(json.dumps(tiny))
+    environment = {**os.environ, "DMLBENCH_DATA": str(data_folder)}
+
+    def call(*arguments):
+        command = [sys.executable, "-X", "importtime", "-m", "dmlbench", *arguments]
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run(command, check=True, **options)
+        return DEAR & set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["plan", "study.json"],
+        ["status", "study.json"],
+        ["list", "losses"],
+        ["list", "datasets"],
+    ],
+)
+def test_what_people_wait_for_imports_nothing_dear(imported, arguments):
+    assert imported(*arguments) == set()
+
+
+def test_jobs_of_a_run_import_no_tables(imported):
+    assert imported("train", "study.json", PATH) <= {"torch", "numpy", "pyarrow"}
+    assert imported("evaluate", "study.json", PATH) <= {"numpy", "pyarrow", "faiss"}
+
+
+def test_garbage_is_collected_again_after_an_import():
+    class Cycle:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            collected.append(self)
+
+    collected = []
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), importing():
+        raise ImportError
+    assert gc.isenabled()
+    Cycle()
+    gc.collect()
+    assert collected
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_process_that_leaves_has_said_all_and_has_its_code():
+    code = "from dmlbench.imports import leave; print('said', end=''); leave(75)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("said", 75)
+
+
+def test_a_process_that_ends_by_itself_complains_of_nothing():
+    code = "from dmlbench.imports import importing\nwith importing(): import torch._dynamo"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
