@@ -41,7 +41,7 @@ try:
     from dmlbench.losses import create_loss
     from dmlbench.training import ahead
     from dmlbench.training import train as training
-    from dmlbench.training.device import keep_freed_memory
+    from dmlbench.training.process import keep_freed_memory
 except ModuleNotFoundError as error:
     raise SystemExit(f"this machine has no {error.name}: pip install {error.name}") from None
 

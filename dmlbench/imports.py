@@ -21,12 +21,13 @@ def importing() -> Iterator[None]:
     An import makes hundreds of thousands of objects that stay, and Python's collector walks
     through all of them again and again.
     """
-    enabled = gc.isenabled()
+    enabled, before = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > before:  # else garbage alone would be kept
+            gc.freeze()
         if enabled:
             gc.enable()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dmlbench.gpus import lease, visible_gpus
-from dmlbench.training.device import keep_freed_memory
+from dmlbench.training.process import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np

@@ -80,6 +80,13 @@ def test_garbage_is_collected_again_after_an_import():
         gc.enable()
 
 
+def test_what_is_imported_already_freezes_nothing_more():
+    before = gc.get_freeze_count()
+    with importing():
+        import json  # noqa: F401
+    assert gc.get_freeze_count() == before
+
+
 def test_a_process_that_leaves_has_said_all_and_has_its_code():
     code = "from dmlbench.imports import leave; print('said', end=''); leave(75)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

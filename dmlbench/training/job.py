@@ -25,7 +25,7 @@ from dmlbench.gpus import lease, visible_gpus
 from dmlbench.imports import importing
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
-from dmlbench.training.device import keep_freed_memory
+from dmlbench.training.process import keep_freed_memory, keep_kernels
 from dmlbench.training.provenance import measured, now, provenance
 from dmlbench.training.state import Attempts, Stopped, alone, stop_requests
 
@@ -91,6 +91,7 @@ def _produce(
     study: Study, run: Run, stores: Path, state: Path, stop: Callable[[], str | None]
 ) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
     """History, and the test split's embeddings with their rows of the index."""
+    keep_kernels()
     with importing():
         import torch
 

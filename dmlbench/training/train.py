@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.files import data_folder
 from dmlbench.losses import create_loss
 from dmlbench.training import batches
 from dmlbench.training.ahead import Each, inputs
@@ -85,7 +84,8 @@ def train(
         parents=parents,
         **run.loss_options,
     ).to(device)
-    forward = compiled(model) if compiles(recipe, device) else model
+    # the model itself stays as it is, in its names and in how it embeds
+    forward = torch.compile(model, dynamic=False) if compiles(recipe, device) else model
     optimizer = create_optimizer(recipe, model, loss.param_groups(recipe.lr))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -261,13 +261,6 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 def compiles(recipe: Recipe, device: torch.device) -> bool:
     """Whether the steps go through torch.compile: on a GPU if the recipe has it."""
     return device.type == "cuda" and recipe.gpu_compile
-
-
-def compiled(model: EmbeddingModel) -> Callable[..., Tensor]:
-    """`model` by kernels made for it, which are kept beside the stores for other processes. The
-    model itself stays as it is, in its names and in how it embeds."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data_folder().resolve() / "compiled"))
-    return torch.compile(model, dynamic=False)
 
 
 def create_optimizer(

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch._dynamo.utils import counters
 
 from dmlbench import study
 from dmlbench.settings import Recipe
 from dmlbench.training import train as training
+from dmlbench.training.process import keep_kernels
 from dmlbench.training.state import Stopped
-from dmlbench.training.train import compiled, compiles, embed, train
+from dmlbench.training.train import compiles, embed, train
 
 CPU = torch.device("cpu")
 
@@ -61,21 +61,22 @@ def test_a_compiled_training_is_the_plain_one_and_goes_on_as_one(
 def test_kernels_are_kept_beside_the_stores_or_where_the_user_says(tmp_path, monkeypatch):
     monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
-    compiled(nn.Identity())
+    keep_kernels()
     assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "mine"
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    compiled(nn.Identity())
+    keep_kernels()
     assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "compiled"
 
 
 SCRIPT = """
+from dmlbench.training.process import keep_kernels
+keep_kernels()
 import torch
 from torch._dynamo.utils import counters
-from dmlbench.training.train import compiled
 torch.manual_seed(0)
 net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Linear(8, 4))
 images = torch.rand(5, 8)
-value = compiled(net)(images).square().sum()
+value = torch.compile(net, dynamic=False)(images).square().sum()
 value.backward()
 assert torch.allclose(value, net(images).square().sum())
 print(counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_cache_hit"])

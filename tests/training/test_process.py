@@ -18,7 +18,7 @@ def test_freed_memory_is_used_again_and_not_asked_of_the_system_anew():
         "for _ in range(100): np.ones(2**23)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
-    keep = "from dmlbench.training.device import keep_freed_memory; keep_freed_memory()"
+    keep = "from dmlbench.training.process import keep_freed_memory; keep_freed_memory()"
     faults = [
         int(subprocess.check_output([sys.executable, "-c", script.format(keep=text)]))
         for text in ("", keep)
