@@ -27,6 +27,7 @@ from dmlbench import source
 from dmlbench.datasets import usable_cores
 from dmlbench.datasets.decoding import encoded, scaled
 from dmlbench.datasets.images import Images
+from dmlbench.training.provenance import processor
 
 IMAGES_PER_CLASS, DIFFERENT = 56, 400
 """DIFFERENT: files; the others are copies, which nobody who reads them knows."""
@@ -161,7 +162,7 @@ def there(module: str) -> bool:
 
 def machine(device: str, *packages: str) -> str:
     """What a table says of where it was made."""
-    gpu = f"{torch.cuda.get_device_name()}, " if device == "cuda" else ""
+    gpu = f"{torch.cuda.get_device_name()}, " if device.startswith("cuda") else ""
     return (
         f"{datetime.date.today()}, {gpu}{usable_cores()} cores of {processor()}, load "
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
@@ -176,11 +177,3 @@ def found_version(package: str) -> str:
         module = package.replace("-", "_")
     carried = importlib.import_module(module) if there(module) else None
     return "missing" if carried is None else carried.__version__
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -44,18 +44,19 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("machine", "smoke.py about", 40),
-    Part("torch, then faiss", "smoke.py torch_then_faiss", 20),
-    Part("faiss, then torch", "smoke.py faiss_then_torch", 20),
-    Part("batches made ahead", "smoke.py same_inputs", 20),
-    Part("embeddings as on a CPU", "smoke.py same_embeddings", 20),
-    Part("same seed, same bits", "smoke.py same_bits", 35),
-    Part("resumed, same bits", "smoke.py resumed", 35),
-    Part("steps that wait", "smoke.py no_waits", 25),
-    Part("ranks as by sorting", "smoke.py same_ranks", 20),
+    Part("torch-then-faiss", "smoke.py torch_then_faiss", 20),
+    Part("faiss-then-torch", "smoke.py faiss_then_torch", 20),
+    Part("batches-made-ahead", "smoke.py same_inputs", 20),
+    Part("embeddings-as-on-a-cpu", "smoke.py same_embeddings", 20),
+    Part("same-seed-same-bits", "smoke.py same_bits", 35),
+    Part("resumed-same-bits", "smoke.py resumed", 35),
+    Part("steps-that-wait", "smoke.py no_waits", 25),
+    Part("ranks-as-by-sorting", "smoke.py same_ranks", 20),
+    Part("clusters-as-on-a-cpu", "smoke.py same_clusters", 20),
     Part(
         "training",
-        "training.py --seconds 90",
-        140,
+        "training.py --seconds 80",
+        125,
         "--seconds 1 --images 1120 --window 2",
         "training",
     ),
@@ -67,17 +68,25 @@ PARTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, help="folder of the tables; of a CPU: a temporary one")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of all parts together")
-    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS])
+    names = [part.name for part in PARTS]
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", choices=names, help=f"of: {', '.join(names)}"
+    )
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    first, *parts = [p for p in PARTS if options.device == "cuda" or p.miniature is not None]
+    on_gpu = options.device == "cuda"
+    out = options.out or (HERE / "results" if on_gpu else Path(tempfile.mkdtemp()))
+    out.mkdir(parents=True, exist_ok=True)
+    first, *parts = [p for p in PARTS if on_gpu or p.miniature is not None]
     slower = options.minutes / MINUTES
     said, result, seconds = run(first, options.device, slower)
     print(said, flush=True)
     if result:
-        raise SystemExit(f"no {options.device} to be used by torch here: {result}")
+        other = "; --device cpu runs it in miniature" if on_gpu else ""
+        raise SystemExit(f"no {options.device} to be used by torch here: {result}{other}")
+    if missing := {*(options.only or ())} - {part.name for part in (first, *parts)}:
+        raise SystemExit(f"on a {options.device} there is no {', '.join(missing)}")
     where = re.sub(r"\W+", "-", said.splitlines()[-1]).lower()  # the device's name
     rows = [f"| {first.name} | ok | {seconds:.0f} | |"]
     failed = 0
@@ -93,11 +102,11 @@ def main() -> None:
         rows.append(f"| {part.name} | {'FAILED' if result else 'ok'} | {seconds:.0f} | {told} |")
         if part.results and said:
             stopped = f"\nIncomplete: {result}.\n" if result else ""
-            path = options.out / f"{part.results}-{where}.md"
+            path = out / f"{part.results}-{where}.md"
             path.write_text(said + stopped)
     summary = "\n".join(["| part | | seconds | |", "| --- | --- | ---: | --- |", *rows])
-    (options.out / f"gpu-{where}.md").write_text(f"{summary}\n")
-    print(f"\n{summary}\n\nThe tables stand in {options.out}")
+    (out / f"gpu-{where}.md").write_text(f"{summary}\n")
+    print(f"\n{summary}\n\nThe tables stand in {out}")
     raise SystemExit(1 if failed else 0)
 
 

@@ -32,12 +32,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from bare import machine, stand_in, there
+from bare import machine, settings, stand_in, there
 from torch import Tensor, nn
 
 from dmlbench.losses import _headers, create_loss, list_losses
 from dmlbench.losses.base import unit_length
 from dmlbench.losses.softtriple import mean_center_distance
+from dmlbench.training.train import set_up
 
 CLASSES, DIMENSIONS, IMAGES = 11_318, 512, 59_551
 PER_CLASS, BATCH = {"cpu": 5, "cuda": 4}, {"cpu": 180, "cuda": 112}
@@ -53,9 +54,9 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[CLASSES])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    set_up(settings("Recipe"), device)
     packages = ("torch", "pytorch-metric-learning", "scipy", "numpy")
     print(
         f"{machine(options.device, *packages)}; {DIMENSIONS} dimensions, {options.dtype}, batches "

@@ -69,8 +69,9 @@ CUDA = {
 }
 THREADS = 4
 """That prepare batches for a GPU: as the bar has it, where a training takes up to 8."""
-WARM_UP = 10
-"""Steps before each window: what was prepared while others had their turn is used up."""
+WARM_UP = {"cpu": 10, "cuda": 50}
+"""Steps before each window: what was prepared while others had their turn is used up, and the
+peer's workers are at rest, who after its turn prepare what it will ask for next."""
 BARS = {"of the limit": {"cpu": 0.92, "cuda": 0.95}, "of the peer": {"cpu": 1.3, "cuda": 2.0}}
 DATA_WAIT = {"cuda": 0.02}
 
@@ -117,9 +118,9 @@ class Turns:
         self.pipe, self.setting, self.step, self.waited = pipe, setting, 0, 0.0
 
     def __call__(self) -> None:
-        if self.step == WARM_UP:
+        if self.step == WARM_UP[self.setting.device]:
             self.start = self.clocks()
-        if self.step == WARM_UP + self.setting.window:
+        if self.step == WARM_UP[self.setting.device] + self.setting.window:
             ends = self.clocks()
             self.pipe.send([end - start for start, end in zip(self.start, ends, strict=True)])
             self.step = 0

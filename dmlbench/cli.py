@@ -17,7 +17,7 @@ from dmlbench import __version__, source
 from dmlbench.backbones.weights import MissingWeights
 from dmlbench.datasets import DatasetError
 from dmlbench.files import MissingResult, data_folder, write_json
-from dmlbench.imports import leave
+from dmlbench.imports import for_one_job, leave
 from dmlbench.installed import BrokenInstallation, UnusableLoss
 from dmlbench.problems import StudyError
 
@@ -290,6 +290,8 @@ def _weights(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> NoReturn:
     from dmlbench import study
+
+    for_one_job()
 
     found = study.read(options.study)
     run = found.run(options.run)

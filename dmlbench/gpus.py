@@ -45,6 +45,13 @@ def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
     return [uuids.get(name, name) for name in names]
 
 
+def keep_to(count: int) -> None:
+    """Leave all but `count` of the GPUs, those that are the least busy now, to others."""
+    gpus, folder = visible_gpus(), _common_folder()
+    kept = sorted(gpus, key=lambda device: _busy(folder / device))[:count]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(kept)
+
+
 @contextlib.contextmanager
 def lease(
     devices: list[str],

@@ -15,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dmlbench.files import data_folder
 from dmlbench.gpus import lease, visible_gpus
-from dmlbench.training.process import keep_freed_memory
+from dmlbench.training.process import keep_freed_memory, keep_kernels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +98,8 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
 
     `spec`: what decides the speed, as `Speeds.model_of` gives it.
     """
+    if spec["recipe"].get("gpu_compile"):
+        keep_kernels(data_folder() / "compiled")
     import numpy as np
     import torch
 
@@ -107,6 +110,8 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
 
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
+        raise SystemExit("torch does not see the GPU: see its version, and the driver's")
     model = Backbone(**spec["backbone"])
     recipe = Recipe(**spec["recipe"], epochs=10**6, images_per_class=None)
     run = Run(

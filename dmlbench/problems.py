@@ -48,6 +48,8 @@ def describe(error: ValidationError, model: type[BaseModel], path: str = "") -> 
         if item["type"] == "extra_forbidden":
             name = str(item["loc"][-1])
             line = f"unknown key. {did_you_mean(name, _fields(model, item['loc'][:-1]))}"
+        elif item["type"] == "model_type":
+            line = f"found {found}, not a mapping. {did_you_mean('', _fields(model, item['loc']))}"
         elif item["type"] == "missing":
             line = "is missing."
         elif item["type"] == "value_error":

@@ -114,7 +114,9 @@ class Run:
             return {**_images(self.tested), "embeddings": _file_digest(self.embeddings)}
         recipe = self.recipe.model_dump(mode="json")
         if self.control:
-            recipe = {name: recipe[name] for name in ("pooling", "gpu_precision", "cpu_threads")}
+            # freeze_bn: folded into the convolutions, it rounds otherwise
+            names = ("pooling", "freeze_bn", "gpu_precision", "cpu_threads")
+            recipe = {name: recipe[name] for name in names}
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
             model["pretrained"] = _file_digest(Path(self.model.pretrained))

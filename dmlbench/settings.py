@@ -13,24 +13,30 @@ from dmlbench.gpus import MOST
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Checksum = Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]+$")]
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0)]
 Control = Literal["random", "untrained", "oracle"]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Jitter(Model):
     """How much colours change, as torchvision's ColorJitter means it; 0: not at all."""
 
-    brightness: Annotated[float, Field(ge=0)] = 0.0
-    contrast: Annotated[float, Field(ge=0)] = 0.0
-    saturation: Annotated[float, Field(ge=0)] = 0.0
+    brightness: Rate = 0.0
+    """0.4: each image's is multiplied by a factor from 0.6 to 1.4."""
+    contrast: Rate = 0.0
+    """0.4: its differences from its mean gray are, by a factor from 0.6 to 1.4."""
+    saturation: Rate = 0.0
+    """0.4: its differences from its own gray are, by a factor from 0.6 to 1.4."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """0.1: turned by up to a tenth of the circle, either way."""
 
 
 class Augmentation(Model):
@@ -43,6 +49,7 @@ class Augmentation(Model):
     flip: bool = True
     """Mirror half of the images left to right. Not for letters."""
     jitter: Jitter = Jitter()
+    """Change the colours of each image, in an order of its own."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
@@ -97,7 +104,8 @@ class Recipe(Model):
     """Autocast of the backbone on a GPU; losses are float32 always, and so is the CPU."""
     gpu_compile: bool = False
     """Train by torch.compile's kernels on a GPU; embeddings are made without. The first run
-    compiles them, others find them in the data folder. Not measured yet."""
+    compiles them, others find them in the data folder. Some are chosen by their speed: compiled
+    anew, they may give other bits. Not measured yet."""
     cpu_threads: Count = 1
     """Threads of a training on CPU. Part of the key: other sums, other bits."""
 
@@ -287,10 +295,10 @@ class Settings(Model):
     leaderboard lists them."""
     keep_model: bool = False
     """Keep the trained weights as model.safetensors, of runs that are trained from then on."""
-    runs_per_gpu: Annotated[int, Field(ge=1, le=MOST)] = 1
-    """How many trainings share a GPU; 1: each has its own. More pay where one leaves most of a GPU
-    idle, as small models and images do; they share its memory too. Nothing on SLURM, which gives
-    each job a GPU of its own."""
+    runs_per_gpu: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 1
+    """How many jobs share a GPU; 1: each has its own. More pay where one leaves most of a GPU idle,
+    as trainings of small models on small images do; they share its memory too. Nothing on SLURM,
+    which gives each job a GPU of its own."""
     tracking: bool = True
     """Write the results to MLflow when the table is made."""
     track_embeddings: bool = False

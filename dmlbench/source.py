@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent
 NO_NUMBERS = frozenset(
     f"dmlbench.{name}"
     for name in (
-        *("files", "installed", "problems", "source", "datasets", "losses"),
+        *("files", "imports", "installed", "problems", "source", "datasets", "losses"),
         "backbones.weights",
         *("training.ahead", "training.checkpoint", "training.progress", "training.state"),
     )

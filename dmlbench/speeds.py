@@ -234,7 +234,8 @@ def read(study: Study) -> Speeds:
     for lock in (study.folder / "state").glob("*/*/*/*/lock"):
         path = str(lock.parent.relative_to(study.folder / "state"))
         if path in study.runs:
-            _look_at_unfinished(speeds, study.runs[path], lock.parent)
+            alone = not speeds.device.gpus or study.settings.runs_per_gpu == 1
+            _look_at_unfinished(speeds, study.runs[path], lock.parent, alone)
     return speeds
 
 
@@ -247,6 +248,8 @@ def _learn(speeds: Speeds, run: Run, folder: Path) -> bool:
     origin, settings = result["provenance"], result["settings"]
     rate, took = origin.get("images_per_second"), origin.get("train_seconds")
     if origin.get("device") != speeds.device.name or not rate:
+        return False
+    if origin.get("runs_per_gpu", 1) > 1:  # it had a part of the device
         return False
     if settings["loss"]["type"] != run.loss_type:  # which may be no more
         return False
@@ -271,13 +274,13 @@ def _benchmark(table: Path) -> float | None:
         return None
 
 
-def _look_at_unfinished(speeds: Speeds, run: Run, state: Path) -> None:
+def _look_at_unfinished(speeds: Speeds, run: Run, state: Path, alone: bool) -> None:
     begun = look(state, run.train_key)
     if not begun or not begun.progress:
         return
     progress = begun.progress
     speeds.done[run.path] = progress["step"] / progress["steps"]
-    alike = progress["device"].startswith("cuda") == bool(speeds.device.gpus)
+    alike = alone and progress["device"].startswith("cuda") == bool(speeds.device.gpus)
     if alike and progress["host"] == platform.node() and progress["steps_per_second"]:
         rate = progress["steps_per_second"] * run.recipe.batch_size
         _note(speeds, speeds.model(run), run.loss_type, run.dataset, rate)

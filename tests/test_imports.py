@@ -80,11 +80,18 @@ def test_garbage_is_collected_again_after_an_import():
         gc.enable()
 
 
-def test_what_is_imported_already_freezes_nothing_more():
-    before = gc.get_freeze_count()
-    with importing():
-        import json  # noqa: F401
-    assert gc.get_freeze_count() == before
+def test_a_job_s_imports_are_no_garbage_to_look_through_and_others_are():
+    code = (
+        "import gc; from dmlbench.imports import for_one_job, importing\n"
+        "with importing(): import fractions\n"
+        "print(gc.get_freeze_count()); for_one_job()\n"
+        "with importing(): import fractions\n"
+        "print(gc.get_freeze_count())\n"
+        "with importing(): import difflib\n"
+        "print(gc.get_freeze_count() > 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0", "True"]
 
 
 def test_a_process_that_leaves_has_said_all_and_has_its_code():
@@ -94,6 +101,9 @@ def test_a_process_that_leaves_has_said_all_and_has_its_code():
 
 
 def test_a_process_that_ends_by_itself_complains_of_nothing():
-    code = "from dmlbench.imports import importing\nwith importing(): import torch._dynamo"
+    code = (
+        "from dmlbench.imports import for_one_job, importing\nfor_one_job()\n"
+        "with importing(): import torch._dynamo"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -24,13 +24,16 @@ def made(tiny, tmp_path, monkeypatch):
 def finish(write_results):
     """Finish a run in so many seconds at so many images a second."""
 
-    def write(made, path, rate=1000.0, train=60.0, wall=70.0, device=CPU.name, scored="3.5"):
+    def write(
+        made, path, rate=1000.0, train=60.0, wall=70.0, device=CPU.name, scored="3.5", **more
+    ):
         write_results(made, path)
         folder = made.folder / "runs" / path
         result = json.loads((folder / "run.json").read_text())
         result["provenance"] = {
             **{"device": device, "images_per_second": rate},
             **{"train_seconds": train, "wall_seconds": wall},
+            **more,
         }
         (folder / "run.json").write_text(json.dumps(result))
         (folder / "evaluate.benchmark.tsv").write_text(f"s\th:m:s\n{scored}\t0:00:03\n")
@@ -47,6 +50,13 @@ def test_a_finished_run_tells_its_loss_s_speed_and_to_others_its_model_s(made, f
     other = made.runs[TWO]
     assert found.of_training(other) is None
     assert found.of_model(other).train == 1000
+
+
+def test_a_run_that_shared_its_gpu_tells_no_speed(made, finish):
+    finish(made, ONE, runs_per_gpu=2)
+    assert read(made).of_training(made.runs[ONE]) is None
+    finish(made, ONE, runs_per_gpu=1)
+    assert read(made).of_training(made.runs[ONE]) == 1000
 
 
 def test_another_batch_size_or_model_is_another_speed_and_another_rate_is_not(made, tiny, finish):

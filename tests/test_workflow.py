@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dmlbench import study
-from dmlbench.workflow import scoring_gpus, training_threads
+from dmlbench.workflow import GPU_CORES, scoring_gpus, training_threads
 
 
 def run_of(tiny, loss="proxy_anchor"):
@@ -55,3 +55,9 @@ def test_images_that_nobody_counted_are_few_until_they_are_packed(tiny, tmp_path
     store.mkdir()
     (store / "manifest.json").write_text('{"splits": {"test": [900, 200000]}}')
     assert scoring_gpus(run, store) == 1
+
+
+def test_a_training_s_most_cores_are_its_own_and_those_that_prepare_its_images():
+    from dmlbench.training.ahead import THREADS
+
+    assert GPU_CORES == 1 + THREADS

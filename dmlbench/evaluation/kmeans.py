@@ -34,7 +34,7 @@ def kmeans(
     Where there are fewer than k distinct vectors, each of them is a cluster, and the others stay
     empty. A centroid that loses all its vectors moves onto the one that is farthest from its own.
     On "cpu", in numpy and faiss, the result is the same for any number of `threads`; on another
-    `device`, torch does the heavy work there.
+    `device`, torch does the heavy work there, and may settle equal distances otherwise.
     """
     # From the mean, distances lose fewer digits: embeddings often share a large common part.
     centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)

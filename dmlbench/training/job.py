@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dmlbench.datasets.store import Store
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
+NOT_SEEN = "torch does not see the GPU: training on the CPU"
 
 
 def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -> int:
@@ -59,6 +60,8 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
                 ):
                     if gpu or not run.uses_model:
                         os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
+                    if gpu:
+                        origin["runs_per_gpu"] = study.settings.runs_per_gpu
                     attempts.begin()
                     history, embeddings, ids = _produce(study, run, stores, state, stop)
             except Stopped as stopped:
@@ -91,7 +94,8 @@ def _produce(
     study: Study, run: Run, stores: Path, state: Path, stop: Callable[[], str | None]
 ) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]:
     """History, and the test split's embeddings with their rows of the index."""
-    keep_kernels()
+    if run.recipe.gpu_compile:
+        keep_kernels(stores.parent / "compiled")
     with importing():
         import torch
 
@@ -101,6 +105,8 @@ def _produce(
 
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
+        print(NOT_SEEN, flush=True)
     test = _open(stores, run.tested)
     if run.embeddings:
         rows = test.split("test", run.tested.data.class_fraction).rows

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-
-from dmlbench.files import data_folder
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -20,7 +20,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def keep_kernels() -> None:
-    """Keep what torch.compile makes beside the stores, for other processes, unless the user says
-    where. Before torch is imported: it would choose a folder of this machine alone."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(data_folder().resolve() / "compiled"))
+def keep_kernels(folder: Path) -> None:
+    """Keep what torch.compile makes in `folder`, for other processes, if it can be written and the
+    user names no other. Before torch is imported: it would choose a folder of this machine alone.
+    """
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))

@@ -244,12 +244,15 @@ def embed(
 
 
 def set_up(recipe: Recipe, device: torch.device) -> None:
-    """Make the arithmetic repeatable: threads by the recipe, deterministic kernels on a GPU."""
+    """Make the arithmetic repeatable: threads by the recipe, deterministic kernels on a GPU, where
+    torch has them: not for the backward pass of attention."""
     torch.set_num_threads(recipe.cpu_threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # else each new tensor is filled with NaN first
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

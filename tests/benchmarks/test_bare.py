@@ -130,6 +130,7 @@ def test_what_stands_in_for_a_library_says_so_when_it_is_called(bare, monkeypatc
         function(1)
 
 
+@pytest.mark.slow
 def test_the_training_is_measured_where_there_is_torch_and_timm_alone(run):
     options = ["--images", "1120", "--window", "1", "--rounds", "1"]
     code, table, errors = run("training.py", *options)

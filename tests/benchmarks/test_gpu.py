@@ -1,12 +1,15 @@
 """One part of the command for GPU machines takes no other with it."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
 SCRIPTS = {
     "about.py": "print('2 cores\\nMade GPU 200')",
     "broken.py": "print('| half |'); raise ValueError('no such kernel')",
@@ -26,7 +29,21 @@ def gpu(tmp_path, monkeypatch):
 
 def test_all_parts_take_less_than_8_minutes(gpu):
     assert sum(part.limit for part in gpu.PARTS) <= 60 * gpu.MINUTES < 8 * 60
-    assert all((BENCHMARKS / part.command.split()[0]).exists() for part in gpu.PARTS)
+
+
+@pytest.mark.slow
+def test_every_part_is_one_that_its_script_knows(gpu):
+    for part in gpu.PARTS:
+        script, *options = part.command.split()
+        command = [sys.executable, str(BENCHMARKS / script), *options, "--device", "cuda", "--help"]
+        subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+
+
+@pytest.mark.slow
+def test_checks_of_a_gpu_pass_on_a_cpu():
+    for check in ("same_inputs", "resumed", "same_clusters", "no_waits"):
+        command = [sys.executable, str(BENCHMARKS / "smoke.py"), check, "--device", "cpu"]
+        subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
 
 
 def test_what_fails_or_is_too_slow_takes_no_other_part_with_it(gpu, tmp_path, monkeypatch, capfd):

@@ -23,14 +23,19 @@ def test_it_scores_all_images_with_the_settings_that_are_asked_for(monkeypatch):
     assert answer["start"] > 1
 
 
-@pytest.mark.parametrize(("sees", "device"), [(True, "cuda"), (False, "cpu")])
-def test_on_a_gpu_it_scores_as_many_as_are_scored_there(monkeypatch, sees, device):
+def test_on_a_gpu_it_scores_as_many_as_are_scored_there(monkeypatch):
     asked = []
     monkeypatch.setattr(probe, "evaluate", lambda *_, device: asked.append(device))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: sees)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     answer = probe.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
-    assert (asked, answer["images"]) == ([device], SCORED_FROM)
+    assert (asked, answer["images"]) == (["cuda"], SCORED_FROM)
+
+
+def test_the_cpu_is_not_measured_in_the_name_of_a_gpu_that_torch_does_not_see(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="torch does not see the GPU"):
+        probe.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
 
 
 def test_it_runs_in_a_process_of_its_own_and_without_torch():

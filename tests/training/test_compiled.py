@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,19 +57,29 @@ def test_a_compiled_training_is_the_plain_one_and_goes_on_as_one(
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-def test_kernels_are_kept_beside_the_stores_or_where_the_user_says(tmp_path, monkeypatch):
-    monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine"))
-    keep_kernels()
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "mine"
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    keep_kernels()
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "compiled"
+def test_kernels_are_kept_where_they_can_be_or_where_the_user_says(tmp_path, monkeypatch):
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    monkeypatch.setenv(name, str(tmp_path / "mine"))
+    keep_kernels(tmp_path / "compiled")
+    assert os.environ[name] == str(tmp_path / "mine")
+    monkeypatch.delenv(name)
+    (tmp_path / "file").touch()
+    keep_kernels(tmp_path / "file/compiled")
+    assert name not in os.environ
+    monkeypatch.setattr(os, "access", lambda *_: False)  # another user's: root may write anywhere
+    keep_kernels(tmp_path / "compiled")
+    assert name not in os.environ
+    monkeypatch.undo()
+    monkeypatch.setenv(name, "")  # for it to be taken back at the end
+    monkeypatch.delenv(name)
+    keep_kernels(tmp_path / "compiled")
+    assert os.environ[name] == str(tmp_path / "compiled")
 
 
 SCRIPT = """
+import sys
 from dmlbench.training.process import keep_kernels
-keep_kernels()
+keep_kernels(Path(sys.argv[1]))
 import torch
 from torch._dynamo.utils import counters
 torch.manual_seed(0)
@@ -86,7 +95,7 @@ print(counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_another_process_finds_the_kernels(tmp_path):
-    environ = {**os.environ, "DMLBENCH_DATA": str(tmp_path)}
+    environ = {**os.environ}
     environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
     said = [
         subprocess.run(

@@ -11,6 +11,7 @@ from scipy.stats import chisquare, kstest
 from torchvision.transforms import ColorJitter
 from torchvision.transforms import functional as reference
 
+from dmlbench.conformance.execution import NoHost, NoReading
 from dmlbench.settings import Augmentation, Jitter
 from dmlbench.training import batches
 from dmlbench.training.jitter import CHANGES, draw, jitter
@@ -60,6 +61,7 @@ def test_strengths_are_drawn_as_torchvision_draws_them(kind):
     how = ColorJitter(**dict(ALL))
     bounds = {name: getattr(how, name) for name in CHANGES}
     place = 1 + [*CHANGES].index(kind)
+    torch.manual_seed(0)
     theirs = [ColorJitter.get_params(*bounds.values())[place] for _ in range(4000)]
     assert kstest(ours, theirs).pvalue > 1e-3
 
@@ -73,6 +75,14 @@ def test_every_image_has_an_order_of_its_own_and_all_orders_are_as_likely():
     counts = [orders.count([*order]) for order in permutations(range(4))]
     assert sum(counts) == 4800
     assert chisquare(counts).pvalue > 1e-3
+
+
+def test_no_change_waits_for_the_device():
+    factors = draw(ALL, 2, np.random.default_rng(0))
+    images = torch.rand(2, 3, 8, 8)
+    tensors = {kind: torch.from_numpy(values) for kind, values in factors.items()}
+    with NoReading(), NoHost():
+        jitter(images, tensors)
 
 
 def test_what_is_not_asked_for_is_neither_drawn_nor_done():

@@ -43,16 +43,17 @@ def box(project, tmp_path):
     return project
 
 
-@pytest.mark.parametrize("runs", [1, 2])
-def test_as_many_trainings_run_at_once_as_the_study_lets_share_a_gpu(box, tiny, runs):
-    at_once = 2 * runs
+@pytest.mark.parametrize(("runs", "gpus"), [(1, 2), (2, 2), (2, 1)])
+def test_as_many_trainings_run_at_once_as_the_study_lets_share_a_gpu(box, tiny, runs, gpus):
+    at_once = gpus * runs
     tiny["plan"] |= {"losses": ["triplet"], "seeds": list(range(at_once + 2)), "controls": []}
     box.write(tiny | {"runs_per_gpu": runs})
-    here = "    keep_kernels()\n"
+    here = "    if run.recipe.gpu_compile:\n"
     job = "dmlbench/training/job.py"
     box.edit(job, here, TRAIN.replace("AT_ONCE", str(at_once)) + here)
     box.edit(job, "origin |= measured(history)", "pass")
-    box.run("--until", "train", cores=9)
+    limit = () if gpus == 2 else ("--resources", f"gpu={gpus}")
+    box.run("--until", "train", *limit, cores=9)
     at_work, most, cores = Counter(), Counter(), set()
     for line in (box.folder / "begun-and-ended").read_text().splitlines():
         word, device, *given = line.split()
@@ -60,7 +61,9 @@ def test_as_many_trainings_run_at_once_as_the_study_lets_share_a_gpu(box, tiny, 
         most |= at_work
         most["all"] = max(most["all"], at_work.total())
         cores |= {*given}
-    assert most == {"GPU-a": runs, "GPU-b": runs, "all": at_once}
+    devices = [device for device in most if device != "all"]
+    assert most == dict.fromkeys(devices, runs) | {"all": at_once}
+    assert len(devices) == gpus
     assert cores == {str(8 // at_once)}  # one is left for those that score
 
 
@@ -77,6 +80,7 @@ def test_scores_of_many_images_ask_for_a_gpu_too_and_all_goes_on_where_torch_see
         )
         assert f"'gpu': {gpus}" in train["resources"]
         assert train["threads"] == cores
+        assert evaluate["threads"] == "1"
         assert "'gpu': 1" in evaluate["resources"]
         assert "torch does not see the GPU" in (folder / "evaluate.log").read_text()
         assert box.json(f"{RUNS}/{loss}/seed0/metrics.json")["device"] == "cpu"

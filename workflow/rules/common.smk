@@ -11,6 +11,7 @@ ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dmlbench import study
+from dmlbench.gpus import keep_to
 from dmlbench.installed import BrokenInstallation
 from dmlbench.problems import StudyError
 from dmlbench.tracking import tracking_uri
@@ -74,6 +75,8 @@ def open_study():
         raise WorkflowError(str(error))
     if GPUS and runs_here():
         workflow.register_resource("gpu", RUNS_AT_ONCE)
+        if RUNS_AT_ONCE > GPUS:  # which would spread over more of them
+            keep_to(GPUS)
 
 
 def point_to_leaderboard():
@@ -159,7 +162,7 @@ def train_threads(wildcards):
     run = run_of(wildcards)
     if runs_here():
         return training_threads(run, workflow.cores, RUNS_AT_ONCE)
-    return training_threads(run, GPU_CORES + run.evaluation.threads, 1)
+    return max(run.recipe.cpu_threads, GPU_CORES * train_gpus(wildcards))
 
 
 def train_priority(wildcards):
