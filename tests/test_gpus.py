@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from dmlbench.gpus import lease, visible_gpus
+from dmlbench.gpus import keep_to, lease, visible_gpus
 
 SMI = """#!/bin/sh
 echo "0, GPU-aaa"
@@ -47,6 +47,21 @@ def test_gpus_are_named_by_uuid(two_gpus, monkeypatch, visible, expected):
 
 def test_a_machine_without_nvidia_has_none(tmp_path):
     assert visible_gpus({"PATH": str(tmp_path)}) == []
+
+
+def test_a_driver_that_does_not_answer_has_none(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", two_gpus["PATH"])
+    (tmp_path / "nvidia-smi").write_text(f"{SMI}exit 9\n")
+    assert visible_gpus(two_gpus) == []
+
+
+def test_of_gpus_that_are_left_to_others_the_least_busy_are_kept(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("PATH", two_gpus["PATH"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with lease(["GPU-aaa"], 1):
+        keep_to(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-bbb"
 
 
 class Enough(Exception):

@@ -48,6 +48,11 @@ def test_the_scores_of_many_images_are_made_on_a_gpu(tiny, tmp_path, kind, fract
     assert scoring_gpus(run_of(tiny), tmp_path) == gpus
 
 
+def test_what_is_tested_on_another_data_set_is_scored_by_its_size(tiny, tmp_path):
+    tiny["datasets"] = {"letters": {"type": "cars196", "test_on": "sop"}}
+    assert scoring_gpus(run_of(tiny), tmp_path) == 1
+
+
 def test_images_that_nobody_counted_are_few_until_they_are_packed(tiny, tmp_path):
     run = dataclasses.replace(run_of(tiny), facts={"channels": 1, "recall_at": [1]})
     store = tmp_path / "store"

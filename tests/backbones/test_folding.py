@@ -150,6 +150,22 @@ def test_dropout_and_the_weights_of_others_do_not_matter():
     assert folds(lambda b, x: b.other(b.dropout(b.norm(b.conv(x)))))
 
 
+def test_what_is_safe_is_folded_beside_what_is_not():
+    first, second = Block(None), Block(None)
+
+    def features(trunk):
+        x = trunk[0].conv(torch.rand(2, 3, 4, 4, dtype=torch.float64))
+        x = x + trunk[0].norm(x)
+        return trunk[1].norm(trunk[1].conv(x))
+
+    trunk = nn.Sequential(first, second).train()
+    for block in (first, second):
+        block.norm.eval()
+    fold(trunk, features)
+    assert not folded(first)
+    assert folded(second)
+
+
 @pytest.mark.parametrize(
     "how",
     {

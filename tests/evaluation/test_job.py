@@ -11,6 +11,7 @@ from dmlbench import source, study
 from dmlbench.evaluation import job
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.files import MissingResult
+from dmlbench.gpus import lease
 
 CONTROL = "letters/tiny/control_oracle/seed0"
 
@@ -140,9 +141,28 @@ def test_few_embeddings_or_no_gpu_are_scored_on_the_cpu(
     monkeypatch.setattr(job, "SCORED_FROM", len(test_split.rows) + 1)
     assert score(made, run, folder, data_folder)["device"] == "cpu"
     monkeypatch.setattr(job, "SCORED_FROM", len(test_split.rows))
+    assert score(made, run, folder, data_folder)["device"] == "Fake 9000"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(job, "visible_gpus", list)
     assert score(made, run, folder, data_folder)["device"] == "cpu"
-    assert gpu() == 2 * [("cpu", "0,1")]
+    assert gpu() == [("cpu", "0,1"), ("cuda", "GPU-a"), ("cpu", "0,1")]
+
+
+def test_scores_share_a_gpu_as_the_study_lets_its_jobs(
+    made, tiny, data_folder, test_split, gpu, monkeypatch
+):
+    class Enough(Exception):
+        pass
+
+    def give_up(seconds):
+        raise Enough
+
+    monkeypatch.setattr("dmlbench.gpus.time.sleep", give_up)
+    run, folder = trained(made, test_split, perfect(test_split))
+    with lease(["GPU-a"], 2):
+        assert "Enough" in score(made, run, folder, data_folder)["error"]["message"]
+        shares = study.check(tiny | {"runs_per_gpu": 2}, "tiny")
+        assert score(shares, run, folder, data_folder)["device"] == "Fake 9000"
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,23 @@ def test_a_centroid_without_vectors_moves_onto_the_vector_farthest_from_its_own(
     np.testing.assert_allclose(np.ravel(points.centroids), [0.5, 30, 2, 10.5])
 
 
+def test_a_cluster_s_only_vector_is_not_taken_to_fill_another():
+    vectors = np.array([[0], [1], [100]], dtype=np.float32)
+    clustering = Clustering(NumpyPoints(vectors, 3))
+    clustering.place(np.array([0, 2, 2]))
+    clustering.own[2] = 5  # farther from its own than the others from theirs
+    clustering.iterate(1)
+    assert sorted(clustering.cluster.tolist()) == [0, 1, 2]
+
+
+def test_what_all_vectors_have_in_common_takes_no_digits():
+    rng = np.random.default_rng(0)
+    which = rng.integers(20, size=400)
+    narrow = np.ones((400, 64)) + 1e-4 * rng.normal(size=(20, 64))[which]
+    found = kmeans((narrow + 1e-5 * rng.normal(size=narrow.shape)).astype(np.float32), 20, 0, 20, 3)
+    assert nmi(which, found) > 0.95
+
+
 class Plain:
     """Points to seed, computed the plain way, without threads."""
 
