@@ -18,7 +18,8 @@ MODELS = [  # and how many of their batch norms are folded, of how many
     ("test_resnet", 96, "low_mid_high", 15, 15),
     ("test_efficientnet", 32, "linear", 13, 13),  # BatchNormAct2d
     ("regnetx_002", 32, "linear", 44, 44),  # and groups
-    ("tf_efficientnet_b0", 32, "linear", 44, 49),  # Conv2dSame pads what it is given
+    # Conv2dSame pads what it is given
+    pytest.param("tf_efficientnet_b0", 32, "linear", 44, 49, marks=pytest.mark.slow),
     ("repvgg_a0", 32, "linear", 44, 61),  # batch norm of a block's input, too
     ("densenet121", 32, "linear", 59, 121),  # most take what several convolutions gave
     ("test_vit", 32, "linear", 0, 0),

@@ -71,7 +71,9 @@ def test_what_is_staged_is_not_fetched_again(data, monkeypatch):
     "environment",
     [
         {"HF_HUB_OFFLINE": "1"},
-        {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"},
+        pytest.param(  # the hub's client tries again for most of a minute
+            {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_without_internet_the_command_says_what_to_do(data, tmp_path, environment):

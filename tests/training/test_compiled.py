@@ -78,6 +78,7 @@ def test_kernels_are_kept_where_they_can_be_or_where_the_user_says(tmp_path, mon
 
 SCRIPT = """
 import sys
+from pathlib import Path
 from dmlbench.training.process import keep_kernels
 keep_kernels(Path(sys.argv[1]))
 import torch
@@ -99,7 +100,11 @@ def test_another_process_finds_the_kernels(tmp_path):
     environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
     said = [
         subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=environ, capture_output=True, text=True, check=True
+            [sys.executable, "-c", SCRIPT, str(tmp_path)],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()
         for _ in range(2)
     ]
