@@ -159,8 +159,7 @@ def same_inputs(device: torch.device, folder: Path) -> str:
     """Batches made ahead and copied beside a computation are those made when they are asked for;
     what a device makes of the last one is what a CPU does."""
     run, store = tiny(device, folder)
-    colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
-    how = settings("Augmentation", jitter=settings("Jitter", **colours))
+    how = run.recipe.augmentation
     keys = [np.random.default_rng(n).integers(0, IMAGES, 64) for n in range(40)]
     side = run.model.image_size
 
@@ -231,7 +230,8 @@ def inertia(points: np.ndarray, clusters: np.ndarray) -> float:
 
 def tiny(device: torch.device, folder: Path) -> tuple[SimpleNamespace, Made]:
     """A training of seconds, and its images."""
-    model, colours = MODELS[device.type], {"brightness": 0.2, "saturation": 0.2, "hue": 0.05}
+    model = MODELS[device.type]
+    colours = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
     how = settings("Augmentation", jitter=settings("Jitter", **colours))
     recipe = settings("Recipe", epochs=EPOCHS, batch_size=32, freeze_bn=True, augmentation=how)
     make(folder, IMAGES, (300, 260), 3, model.resize, files=False)

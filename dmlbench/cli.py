@@ -292,7 +292,6 @@ def _train(options: argparse.Namespace) -> NoReturn:
     from dmlbench import study
 
     for_one_job()
-
     found = study.read(options.study)
     run = found.run(options.run)
     _same_key(options.key, run.train_key)
