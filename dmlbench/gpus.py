@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 MOST = 16  # runs that share a GPU
+NOT_SEEN = "torch does not see the GPU"
 SCORED_FROM = 20_000
 """Test images from which scores are made on a GPU, where there is one: fewer take a CPU as long as
 it takes to start a GPU, or some seconds more."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dmlbench.files import data_folder
-from dmlbench.gpus import lease, visible_gpus
+from dmlbench.gpus import NOT_SEEN, lease, visible_gpus
 from dmlbench.training.process import keep_freed_memory, keep_kernels
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
-        raise SystemExit("torch does not see the GPU: see its version, and the driver's")
+        raise SystemExit(f"{NOT_SEEN}: see its version, and the driver's")
     model = Backbone(**spec["backbone"])
     recipe = Recipe(**spec["recipe"], epochs=10**6, images_per_class=None)
     run = Run(

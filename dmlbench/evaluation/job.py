@@ -15,7 +15,7 @@ from dmlbench import source
 from dmlbench.datasets.store import Store
 from dmlbench.evaluation import evaluate
 from dmlbench.files import MissingResult, read_result, write_json
-from dmlbench.gpus import SCORED_FROM, lease, visible_gpus
+from dmlbench.gpus import NOT_SEEN, SCORED_FROM, lease, visible_gpus
 from dmlbench.problems import failure
 from dmlbench.run import METRICS, Run
 from dmlbench.study import Study
@@ -70,7 +70,7 @@ def _on_gpu(score: Callable[..., list[dict[str, Any]]]) -> dict[str, Any] | None
     import torch
 
     if not torch.cuda.is_available():
-        print("torch does not see the GPU: scoring on the CPU", flush=True)
+        print(f"{NOT_SEEN}: scoring on the CPU", flush=True)
         return None
     try:
         return {"metrics": score(device="cuda"), "device": torch.cuda.get_device_name()}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmlbench.evaluation import evaluate
-from dmlbench.gpus import SCORED_FROM, lease, visible_gpus
+from dmlbench.gpus import NOT_SEEN, SCORED_FROM, lease, visible_gpus
 from dmlbench.settings import Evaluation
 
 IMAGES, PER_CLASS = 2000, 20
@@ -43,7 +43,7 @@ def _wake() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise SystemExit("torch does not see the GPU: see its version, and the driver's")
+        raise SystemExit(f"{NOT_SEEN}: see its version, and the driver's")
     torch.cuda.init()
 
 

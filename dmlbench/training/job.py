@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from dmlbench import source
 from dmlbench.files import read_json_if_whole, replacing, write_json
-from dmlbench.gpus import lease, visible_gpus
+from dmlbench.gpus import NOT_SEEN, lease, visible_gpus
 from dmlbench.imports import importing
 from dmlbench.problems import failure
 from dmlbench.study import Run, Study
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dmlbench.datasets.store import Store
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
-NOT_SEEN = "torch does not see the GPU: training on the CPU"
 
 
 def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -> int:
@@ -106,7 +105,7 @@ def _produce(
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
-        print(NOT_SEEN, flush=True)
+        print(f"{NOT_SEEN}: training on the CPU", flush=True)
     test = _open(stores, run.tested)
     if run.embeddings:
         rows = test.split("test", run.tested.data.class_fraction).rows
