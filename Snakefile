@@ -1,13 +1,13 @@
 # A study from its file to its leaderboard.
 #
-#   snakemake                                      the demo study, or what is left of it
+#   snakemake                                      the demo study, or the rest of it
 #   snakemake --configfile config/omniglot.yaml    another study
 #   snakemake -n                                   what would run, and why
-#   snakemake data                                 only the images: fetched and packed
-#   snakemake --report report.zip                  a finished study's tables, plots and provenance
-#   snakemake track                                the results to MLflow, even if `tracking: false`
+#   snakemake data                                 only fetch and pack the images
+#   snakemake --report report.zip                  tables, plots and provenance of a finished study
+#   snakemake track                                write to MLflow, even with `tracking: false`
 #
-# The rules stand in workflow/rules/, one file a room; the work is done by `dmlbench` itself.
+# The rules are in workflow/rules/, one file per room. The jobs call `dmlbench`, which does the work.
 
 from snakemake.utils import min_version
 
@@ -28,11 +28,11 @@ include: "workflow/rules/tracking.smk"
 
 localrules:
     all,
-    archives,
+    fetch_archives,
     data,
     leaderboard,
     track,
-    weights,
+    fetch_weights,
 
 
 onstart:
@@ -46,7 +46,7 @@ onsuccess:
 rule all:
     default_target: True
     input:
-        f"{STUDY.folder}/verdict.txt",
+        STUDY.files.verdict,
 
 
 rule data:
@@ -56,4 +56,4 @@ rule data:
 
 rule leaderboard:
     input:
-        f"{LEADERBOARD}/leaderboard.md",
+        STUDY.files.table,

@@ -1,6 +1,9 @@
-"""What benchmarks stand on where there is nothing but torch, torchvision and timm, with what those
-need (numpy, Pillow): a GPU machine may have no more, and no network. Everywhere else they stand on
-the same, so that there is one way."""
+"""What the benchmarks share: synthetic images, settings without pydantic, and missing libraries.
+
+It needs only torch, torchvision and timm, with what those need (numpy, Pillow): a GPU machine may
+have no more, and no network. On every other machine the benchmarks use the same code, so that there
+is one way.
+"""
 
 from __future__ import annotations
 
@@ -23,45 +26,52 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmlbench import source
-from dmlbench.datasets import usable_cores
-from dmlbench.datasets.decoding import encoded, scaled
-from dmlbench.datasets.images import Images
+from dmlbench.datasets.decoding import load_scaled, pack_image
+from dmlbench.datasets.store.images import Images
 from dmlbench.training.provenance import processor
+from dmlbench.utils.cores import usable_cores
+from dmlbench.utils.modules import PACKAGE
 
-IMAGES_PER_CLASS, DIFFERENT = 56, 400
-"""DIFFERENT: files; the others are copies, which nobody who reads them knows."""
-TEST = 8
-"""Images of two other classes."""
+IMAGES_PER_CLASS = 56
+DISTINCT_IMAGES = 400
+"""All other images are copies of these; no reader notices."""
+TEST_IMAGES = 8
+"""They are of two other classes."""
 
 
 class Settings(SimpleNamespace):
-    """Settings by name; in a loop pairs of name and value, as those of pydantic's models."""
+    """Settings by name. A loop over them gives pairs of name and value, as in pydantic's models."""
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(vars(self).items())
 
 
 def settings(model: str, **values: Any) -> Settings:
-    """What `model` of dmlbench/settings.py is with these values: its defaults are read from its
-    source, as pydantic may be missing, and nothing is checked but the names."""
-    tree = ast.parse((source.PACKAGE / "settings.py").read_bytes())
+    """The `model` of dmlbench/study/settings.py with these values.
+
+    The defaults are read from the source, because pydantic may be missing. Only the names of the
+    values are checked.
+
+    Raises:
+        TypeError: the model has no such setting.
+    """
+    tree = ast.parse((PACKAGE / "study/settings.py").read_bytes())
     (body,) = (n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == model)
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.AnnAssign):
             name, default = ast.unparse(node.target), node.value
             if isinstance(default, ast.Call):  # another model
-                found[name] = settings(ast.unparse(default.func))
+                defaults[name] = settings(ast.unparse(default.func))
             else:
-                found[name] = default and ast.literal_eval(default)
-    if unknown := values.keys() - found.keys():
+                defaults[name] = default and ast.literal_eval(default)
+    if unknown := values.keys() - defaults.keys():
         raise TypeError(f"{model} has no {', '.join(sorted(unknown))}")
-    return Settings(**found | values)
+    return Settings(**defaults | values)
 
 
-class Made(Images):
-    """What a training asks of a store, without its tables, which need pyarrow."""
+class SyntheticStore(Images):
+    """The store that `make_store` writes. It has no tables, which would need pyarrow."""
 
     def __init__(self, folder: Path) -> None:
         with np.load(folder / "index.npz") as table:
@@ -71,54 +81,64 @@ class Made(Images):
         super().__init__(folder / "images.bin", form, channels, *packing)
 
     def split(self, name: str, class_fraction: float = 1.0) -> SimpleNamespace:
+        """The images and classes of the split "train" or "test"; every class, always."""
         rows = np.flatnonzero(self.test == (name == "test"))
         classes, labels = np.unique(self.label[rows], return_inverse=True)
         return SimpleNamespace(rows=rows, labels=labels, class_names=classes, parents=None)
 
 
-def make(
+def make_store(
     folder: Path,
     images: int,
     size: tuple[int, int],
     channels: int,
     side: int,
+    *,
     form: str = "pixels",
-    files: bool = True,
-    times: int = 1,
+    with_files: bool = True,
+    repeat: int = 1,
 ) -> None:
-    """`images` training images as a store has them, decoded from JPEG files of `size` (width,
-    height), which stand in a folder a class under train/ if `files` are wanted. The index names
-    each `times` times, for epochs of more steps than images would be made for."""
+    """Write a store of synthetic images, decoded from JPEG files.
+
+    Args:
+        images: training images.
+        size: width and height of the files.
+        side: short side of the images in the store.
+        form: "pixels" or "jpeg", how the store keeps them.
+        with_files: write the files of the training images too, into a folder per class in train/.
+        repeat: how often the index names each training image, so that an epoch has more steps
+            than there are images for.
+    """
     with ThreadPoolExecutor(usable_cores()) as pool:
-        contents = [*pool.map(lambda n: _jpeg(n, size, channels), range(DIFFERENT))]
-        pictures = [*pool.map(lambda content: scaled(content, side, channels), contents)]
-        packed = [*pool.map(lambda image: encoded(image, form), pictures)]
-    copied = np.arange(images + TEST) % DIFFERENT
-    label = np.arange(images + TEST) // IMAGES_PER_CLASS
-    label[images:] = label.max() + 1 + np.arange(TEST) // (TEST // 2)
+        contents = [*pool.map(lambda n: _jpeg(n, size, channels), range(DISTINCT_IMAGES))]
+        pictures = [*pool.map(lambda content: load_scaled(content, side, channels), contents)]
+        packed = [*pool.map(lambda image: pack_image(image, form), pictures)]
+    source = np.arange(images + TEST_IMAGES) % DISTINCT_IMAGES
+    label = np.arange(images + TEST_IMAGES) // IMAGES_PER_CLASS
+    label[images:] = label.max() + 1 + np.arange(TEST_IMAGES) // (TEST_IMAGES // 2)
     with (folder / "images.bin").open("wb") as file:
-        for number in copied:
+        for number in source:
             file.write(packed[number])
-    lengths = np.array([len(content) for content in packed])[copied]
-    rows = np.append(np.tile(np.arange(images), times), np.arange(images, images + TEST))
+    lengths = np.array([len(content) for content in packed])[source]
+    rows = np.append(np.tile(np.arange(images), repeat), np.arange(images, images + TEST_IMAGES))
     np.savez(
         folder / "index.npz",
         test=rows >= images,
         label=label[rows],
-        sizes=np.array([(image.height, image.width) for image in pictures])[copied[rows]],
+        sizes=np.array([(image.height, image.width) for image in pictures])[source[rows]],
         offsets=(np.cumsum(lengths) - lengths)[rows],
         lengths=lengths[rows],
         form=form,
         channels=channels,
     )
-    for number in range(images if files else 0):
+    for number in range(images if with_files else 0):
         path = folder / "train" / str(label[number]) / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contents[copied[number]])
+        path.write_bytes(contents[source[number]])
 
 
 def _jpeg(seed: int, size: tuple[int, int], channels: int) -> bytes:
-    """A smooth image with some noise, as large as a photograph in its file."""
+    """A smooth image with some noise; its file is as large as that of a photograph."""
     random, (width, height) = np.random.default_rng(seed), size
     coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(int)
@@ -128,8 +148,8 @@ def _jpeg(seed: int, size: tuple[int, int], channels: int) -> bytes:
     return file.getvalue()
 
 
-class Absent(ModuleType):
-    """Stands for a library that others import and that nothing calls; a call says so."""
+class MissingModule(ModuleType):
+    """A library that others import and nothing calls. A call raises ModuleNotFoundError."""
 
     __path__ = ()
 
@@ -137,43 +157,44 @@ class Absent(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def call(*given: Any, **named: Any) -> NoReturn:
+        def call(*_: Any, **options: Any) -> NoReturn:
             raise ModuleNotFoundError(f"{self.__name__}.{name}: it is missing", name=self.__name__)
 
         return call
 
 
-def stand_in(*modules: str) -> None:
-    """Put an Absent in the place of those modules that are missing; a package before its parts."""
+def replace_missing(*modules: str) -> None:
+    """Put a MissingModule in place of each of `modules` that is missing; packages come first."""
     for name in modules:
-        if not there(name):
-            sys.modules[name] = Absent(name)
+        if not is_installed(name):
+            sys.modules[name] = MissingModule(name)
             package, _, part = name.rpartition(".")
             if package:
                 setattr(sys.modules[package], part, sys.modules[name])
 
 
-def there(module: str) -> bool:
-    """Whether it can be imported, and is no stand-in."""
+def is_installed(module: str) -> bool:
+    """Whether `module` can be imported, and is not a MissingModule."""
     if module in sys.modules:
-        return not isinstance(sys.modules[module], Absent)
+        return not isinstance(sys.modules[module], MissingModule)
     return importlib.util.find_spec(module) is not None
 
 
-def machine(device: str, *packages: str) -> str:
-    """What a table says of where it was made."""
+def describe_machine(device: str, *packages: str) -> str:
+    """Date, device, load and versions, for the head of a table."""
     gpu = f"{torch.cuda.get_device_name()}, " if device.startswith("cuda") else ""
     return (
         f"{datetime.date.today()}, {gpu}{usable_cores()} cores of {processor()}, load "
         f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
-        + ", ".join(f"{name} {found_version(name)}" for name in packages)
+        + ", ".join(f"{name} {package_version(name)}" for name in packages)
     )
 
 
-def found_version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version of `package`; "missing" if it cannot be imported."""
     try:
         return version(package)
     except PackageNotFoundError:
-        module = package.replace("-", "_")
-    carried = importlib.import_module(module) if there(module) else None
-    return "missing" if carried is None else carried.__version__
+        name = package.replace("-", "_")
+    # a folder on PYTHONPATH has no metadata
+    return importlib.import_module(name).__version__ if is_installed(name) else "missing"

@@ -1,24 +1,26 @@
-"""How long losses take at the size of Stanford Online Products (11,318 classes, 512 dimensions),
-beside their peers. Prints Markdown tables:
+"""How long losses take at the size of Stanford Online Products, compared with peers.
 
-- forward and backward of a native loss by those of pytorch-metric-learning's same loss, both with
-  the same parameters on the same batch, by turns in one process (21 rounds). The ratio is the
-  median of the rounds' ratios, so that other work on the machine counts little. Batches of 180 and
-  one thread on a CPU; of 112 on a GPU, where the first table of `--classes 98` is of small kernels.
-- the same of each native loss as it is by default, on float32 and bfloat16 embeddings: whether it
-  is finite, and on a GPU whether the host ever waited for it (torch.cuda.set_sync_debug_mode).
-- on a CPU: SoftTriple's regulariser by the original's, which takes the product of all C x K centres
-  and picks the pairs within a class from it, at a size at which that one fits into about 3 GB; and
-  `refresh` of HTL (the tree of all classes) and of HPL (k-means of all proxies). Each runs in a
-  process of its own, for its peak memory.
+That is 11,318 classes, and 512 dimensions. It prints Markdown tables:
+
+- forward and backward of a native loss, and of the same loss of pytorch-metric-learning, with the
+  same parameters on the same batch, by turns in one process (21 rounds). The ratio is the median of
+  the ratios of the rounds, so that other work on the machine counts little. Batches have 180 images
+  on a CPU, with one thread, and 112 on a GPU, where the first table of `--classes 98` is of small
+  kernels.
+- the same for each native loss with its defaults, on float32 and bfloat16 embeddings: whether it is
+  finite, and on a GPU whether the host ever waited for it (torch.cuda.set_sync_debug_mode).
+- on a CPU: the regulariser of SoftTriple and the original one, which takes the product of all
+  C x K centres and picks the pairs within a class from it, at a size at which that fits into about
+  3 GB; and `refresh` of HTL (the tree of all classes) and of HPL (k-means of all proxies). Each
+  runs in its own process, for its peak memory.
 
     python benchmarks/losses.py > benchmarks/results/losses-cpu.md
     python benchmarks/losses.py --device cuda --classes 11318 98 --dtype bfloat16
 
-On bfloat16 embeddings ours compute in float32, and some of the peers in bfloat16.
+On bfloat16 embeddings our losses compute in float32, and some of the peers in bfloat16.
 
-Needs torch. Where it is missing, pytorch-metric-learning may be carried along as a folder, by
-PYTHONPATH; else ours are measured alone. Of scipy and faiss only `refresh` has need.
+It needs torch. pytorch-metric-learning may be a folder on PYTHONPATH; without it, only our losses
+are measured. Only `refresh` needs scipy and faiss.
 """
 
 from __future__ import annotations
@@ -32,25 +34,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from bare import machine, settings, stand_in, there
+from bare import describe_machine, is_installed, replace_missing, settings
 from torch import Tensor, nn
 
-from dmlbench.losses import _headers, create_loss, list_losses
+from dmlbench.losses import _docs_page, create_loss, list_losses
 from dmlbench.losses.base import unit_length
 from dmlbench.losses.softtriple import mean_center_distance
 from dmlbench.training.train import set_up
 
 CLASSES, DIMENSIONS, IMAGES = 11_318, 512, 59_551
 PER_CLASS, BATCH = {"cpu": 5, "cuda": 4}, {"cpu": 180, "cuda": 112}
-CENTERS, FEWER_CLASSES = 10, 2_400  # at 11,318 classes the product of all centres takes 51 GB
+CENTERS, FEWER_CLASSES = 10, 2_400  # with 11,318 classes the product of all centres takes 51 GB
 ROUNDS = 21
-RATIO, FASTER, SECONDS, MEMORY = 1.05, 20, 60, 3000  # what is asked for; memory in MB
+RATIO, FASTER, SECONDS, MEMORY = 1.05, 20, 60, 3000
+"""The targets: ratio to the peer, ratio of the regularisers, seconds, and memory in MB."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--dtype", default="float32", help="of the embeddings: float32, bfloat16")
+    parser.add_argument("--dtype", default="float32", help="of the embeddings: float32 or bfloat16")
     parser.add_argument("--classes", type=int, nargs="+", default=[CLASSES])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
@@ -59,28 +62,29 @@ def main() -> None:
     set_up(settings("Recipe"), device)
     packages = ("torch", "pytorch-metric-learning", "scipy", "numpy")
     print(
-        f"{machine(options.device, *packages)}; {DIMENSIONS} dimensions, {options.dtype}, batches "
-        f"of {BATCH[device.type]}, {options.rounds} rounds, 1 thread. A peer is "
-        "pytorch-metric-learning's loss unless it says otherwise; memory is what the process takes "
-        "more at its peak."
+        f"{describe_machine(options.device, *packages)}; {DIMENSIONS} dimensions, "
+        f"{options.dtype}, batches of {BATCH[device.type]}, {options.rounds} rounds, 1 thread. "
+        "A peer is pytorch-metric-learning's loss unless it says otherwise; memory is the growth "
+        "of the process at its peak."
     )
     for classes in options.classes:
-        print(f"\n| {classes:,} classes | dmlbench | peer | ratio | asked for |")
+        print(f"\n| {classes:,} classes | dmlbench | peer | ratio | target |")
         print("| --- | ---: | ---: | ---: | ---: |")
         for name, losses, data in pairs(classes, device, dtype):
             show(name, *side_by_side(losses, *data, device, options.rounds))
         if device.type == "cpu" and classes == CLASSES:
-            alone()
-        print("\n| as it is by default | float32 | bfloat16 | finite | the host waits |")
+            in_own_processes()
+        print("\n| with its defaults | float32 | bfloat16 | finite | the host waits |")
         print("| --- | ---: | ---: | :-: | :-: |")
         natives(classes, device, options.rounds)
 
 
 def library() -> Any:
-    """pytorch-metric-learning's losses; None where it is missing."""
-    if not there("pytorch_metric_learning"):
+    """The losses of pytorch-metric-learning; None if it is missing."""
+    if not is_installed("pytorch_metric_learning"):
         return None
-    stand_in("scipy", "scipy.stats", "scipy.special")  # for losses that have no part in this
+    # losses that are not measured here import these
+    replace_missing("scipy", "scipy.stats", "scipy.special")
     from pytorch_metric_learning import losses
 
     return losses
@@ -89,9 +93,9 @@ def library() -> Any:
 def pairs(
     classes: int, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[str, list[nn.Module], tuple[Tensor, Tensor]]]:
-    """Name, our loss and its peer with the same parameters, if there is one, and a batch."""
+    """Name, our loss and its peer with the same parameters (if there is one), and a batch."""
     pml, size = library(), BATCH[device.type]
-    side = round(size**0.5)  # the peer's smooth AP takes as many classes as images of each
+    side = round(size**0.5)  # the smooth AP of the peer needs as many classes as images of each
     by_class, at_random, square = (
         batch(labels, device, dtype)
         for labels in (
@@ -102,27 +106,34 @@ def pairs(
     )
 
     def pair(
-        name: str, peer: str, own: str = "", its: str = "", theirs: Any = None, **given: Any
+        name: str,
+        peer: str,
+        weights_name: str = "",
+        peer_weights_name: str = "",
+        peer_options: Any = None,
+        **options: Any,
     ) -> list[nn.Module]:
-        """Ours with the options `given`, its peer with `theirs`; `own` is called `its` there."""
-        ours = create_loss(name, classes, DIMENSIONS, **given)
+        """Our loss and its peer, with their options; the peer gets our weights."""
+        loss = create_loss(name, classes, DIMENSIONS, **options)
         if pml is None:
-            return [ours.to(device)]
-        sizes = (classes, DIMENSIONS) if own else ()
-        other = getattr(pml, peer)(*sizes, **(theirs or {}))
-        if own:
-            weights = getattr(ours, own).detach().flatten(0, -2)
-            weight = getattr(other, its)
-            weight.data = (weights if weight.shape == weights.shape else weights.T).clone()
-        return [ours.to(device), other.to(device)]
+            return [loss.to(device)]
+        sizes = (classes, DIMENSIONS) if weights_name else ()
+        peer_loss = getattr(pml, peer)(*sizes, **(peer_options or {}))
+        if weights_name:
+            weights = getattr(loss, weights_name).detach().flatten(0, -2)
+            peer_weights = getattr(peer_loss, peer_weights_name)
+            is_same = peer_weights.shape == weights.shape
+            peer_weights.data = (weights if is_same else weights.T).clone()
+        return [loss.to(device), peer_loss.to(device)]
 
     def softtriple(centers: int) -> list[nn.Module]:
         options = {"centers_per_class": centers}
         return pair("softtriple", "SoftTripleLoss", "centers", "fc", options, **options, tau=0.0)
 
-    def ranked_list(**given: Any) -> list[nn.Module]:
-        options = {"margin": 0.4, "Tn": 10, "Tp": 0, "alpha": 1.2}
-        return pair("rll", "RankedListLoss", theirs=options, **given, form="tpami")  # as it has it
+    def ranked_list(**options: Any) -> list[nn.Module]:
+        peer_options = {"margin": 0.4, "Tn": 10, "Tp": 0, "alpha": 1.2}
+        # the peer has the form of TPAMI
+        return pair("rll", "RankedListLoss", peer_options=peer_options, **options, form="tpami")
 
     def proxy_anchor() -> list[nn.Module]:
         return pair("proxy_anchor", "ProxyAnchorLoss", "proxies", "proxies")
@@ -135,15 +146,15 @@ def pairs(
     yield "Proxy Anchor, random batch", proxy_anchor(), at_random
     yield "normalised softmax", pair(*softmax), by_class
     yield "ProxyNCA++", pair(*nca), by_class
-    same = {"gallery_grad": True, "weight_grad": True}
-    yield "RLL, gradients as the peer's", ranked_list(**same), by_class
+    like_peer = {"gallery_grad": True, "weight_grad": True}
+    yield "RLL, gradients as the peer's", ranked_list(**like_peer), by_class
     yield "RLL", ranked_list(), by_class
     yield "RLL, random batch", ranked_list(), at_random
     yield f"smooth AP, batch of {side} x {side}", pair("smooth_ap", "SmoothAPLoss"), square
 
 
 def grouped(classes: int, device: torch.device) -> Tensor:
-    """Labels of a batch of some images of each of its classes."""
+    """Labels of a batch with some images of each of its classes."""
     images = PER_CLASS[device.type]
     return torch.randperm(classes)[: BATCH[device.type] // images].repeat_interleave(images)
 
@@ -151,7 +162,7 @@ def grouped(classes: int, device: torch.device) -> Tensor:
 def batch(
     labels: Tensor, device: torch.device, dtype: torch.dtype, spread: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings around a centre for each class, and `labels`."""
+    """Embeddings around the centres of their classes, and `labels`."""
     centres = torch.randn(int(labels.max()) + 1, DIMENSIONS)[labels]
     embeddings = centres + spread * torch.randn(len(labels), DIMENSIONS)
     return embeddings.to(device, dtype).requires_grad_(), labels.to(device)
@@ -160,7 +171,7 @@ def batch(
 def side_by_side(
     losses: list[nn.Module], embeddings: Tensor, labels: Tensor, device: torch.device, rounds: int
 ) -> tuple[list[str], float]:
-    """Median milliseconds of each, and the median ratio of the first to the last."""
+    """Median milliseconds of each loss, and the median ratio of the first to the last."""
     values = [loss(embeddings, labels).item() for loss in losses]
     tolerance = 1e-2 if embeddings.dtype == torch.float32 else 0.1
     if not np.isclose(values[0], values[-1], rtol=tolerance):
@@ -178,11 +189,12 @@ def side_by_side(
 
 
 def natives(classes: int, device: torch.device, rounds: int) -> None:
-    """A line for each native loss."""
-    stand_in("scipy", "scipy.cluster", "scipy.cluster.hierarchy", "scipy.optimize")  # of refresh
+    """Print a line for each native loss."""
+    # only `refresh` uses these
+    replace_missing("scipy", "scipy.cluster", "scipy.cluster.hierarchy", "scipy.optimize")
     labels = grouped(classes, device)
     for name in list_losses():
-        if _headers.header(name).wraps:
+        if _docs_page.header(name).wraps:
             continue
         loss = create_loss(name, classes, DIMENSIONS).to(device)
         cells, finite = [], True
@@ -192,12 +204,12 @@ def natives(classes: int, device: torch.device, rounds: int) -> None:
             value = loss(*data)
             finite &= bool(value.isfinite() and data[0].grad.isfinite().all())
         cells.append("yes" if finite else "**no**")
-        cells.append(waits(loss, *data) if device.type == "cuda" else "not seen on a CPU")
+        cells.append(waits(loss, *data) if device.type == "cuda" else "unknown on a CPU")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def waits(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> str:
-    """Whether the host waits for the GPU in forward and backward, and where first."""
+    """Whether the host waits for the GPU in forward and backward, and where it does first."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -210,47 +222,52 @@ def waits(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> str:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds of this process on the CPU; or that have passed when the GPU is done."""
+    """CPU seconds of this process; on a GPU, the time when it is done, in seconds."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def alone() -> None:
-    """What is measured in a process of its own."""
-    few = apart(regulariser, mean_center_distance, FEWER_CLASSES)
-    original = apart(regulariser, over_all_centers, FEWER_CLASSES)
-    full = apart(regulariser, mean_center_distance, CLASSES)
+def in_own_processes() -> None:
+    """Measure what needs its own process."""
+    fewer = measure(regulariser, mean_center_distance, FEWER_CLASSES)
+    original = measure(regulariser, over_all_centers, FEWER_CLASSES)
+    full = measure(regulariser, mean_center_distance, CLASSES)
     size = f"SoftTriple's regulariser, K = {CENTERS}, {FEWER_CLASSES:,} classes"
     for place, unit in enumerate(("s", "MB")):
-        ours, theirs = (f"{figures[place]:.3g} {unit}" for figures in (few, original))
-        peer = f"{theirs} (original)"
-        show(f"{size}: {unit}", [ours, peer], few[place] / original[place], 1 / FASTER)
+        own, original_figure = (f"{figures[place]:.3g} {unit}" for figures in (fewer, original))
+        peer = f"{original_figure} (original)"
+        show(f"{size}: {unit}", [own, peer], fewer[place] / original[place], 1 / FASTER)
     seconds, more, _ = full
     print(f"| the same, {CLASSES:,} classes | {seconds:.3g} s, {more:.0f} MB | does not fit | | |")
-    for linkage in ("single", "average") if there("scipy") else ():
-        seconds, _, peak = apart(tree, linkage)
+    for linkage in ("single", "average") if is_installed("scipy") else ():
+        seconds, _, peak = measure(tree, linkage)
         missed = "" if seconds <= SECONDS and peak <= MEMORY else " **missed**"
-        asked = f"{SECONDS} s, {MEMORY} MB"
+        target = f"{SECONDS} s, {MEMORY} MB"
         name = f"HTL's tree of {IMAGES:,} embeddings, {linkage} linkage, whole process"
-        print(f"| {name} | {seconds:.3g} s, {peak:.0f} MB{missed} | | | {asked} |")
-    again = ("and matched to the one before", clusters_again)
-    for name, work in (("first", clusters), again) if there("scipy") and there("faiss") else ():
-        seconds, more, _ = apart(work)
+        print(f"| {name} | {seconds:.3g} s, {peak:.0f} MB{missed} | | | {target} |")
+    if not (is_installed("scipy") and is_installed("faiss")):
+        return
+    work_of = {"first": clusters, "and matched to the one before": clusters_again}
+    for name, work in work_of.items():
+        seconds, more, _ = measure(work)
         print(f"| HPL's k-means, {name} | {seconds:.3g} s, {more:.0f} MB | | | |")
 
 
-def show(name: str, times: list[str], ratio: float, asked: float = RATIO) -> None:
+def show(name: str, times: list[str], ratio: float, target: float = RATIO) -> None:
+    """Print a line with the peer and the ratio, if there is a peer."""
     if len(times) == 1:
         print(f"| {name} | {times[0]} | missing | | |", flush=True)
         return
-    missed = "" if ratio <= asked else " **missed**"
-    print(f"| {name} | {' | '.join(times)} | {ratio:.3g}{missed} | {asked:g} |", flush=True)
+    missed = "" if ratio <= target else " **missed**"
+    print(f"| {name} | {' | '.join(times)} | {ratio:.3g}{missed} | {target:g} |", flush=True)
 
 
-def apart(work: Callable[..., Callable[[], object]], *arguments: Any) -> tuple[float, float, float]:
-    """Seconds, memory that it takes more, and peak of the process (MB) of what `work` prepares."""
+def measure(
+    work: Callable[..., Callable[[], object]], *arguments: Any
+) -> tuple[float, float, float]:
+    """Run what `work` prepares in its own process: seconds, growth in MB, and peak in MB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (work, arguments))
 
@@ -261,7 +278,7 @@ def _measured(
     torch.set_num_threads(1)
     torch.manual_seed(0)
     prepared = work(*arguments)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _memory("VmRSS")
     began = time.process_time()
     prepared()
@@ -271,7 +288,7 @@ def _measured(
 
 
 def _memory(figure: str) -> float:
-    """A figure of this process's memory in MB. (`ru_maxrss` would begin at its parent's.)"""
+    """A figure of the memory of this process in MB. (`ru_maxrss` would begin at its parent's.)"""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(figure)) * 1024 / 1e6
 
@@ -282,7 +299,7 @@ def regulariser(of: Callable[[Tensor], Tensor], classes: int) -> Callable[[], ob
 
 
 def over_all_centers(centers: Tensor) -> Tensor:
-    """As the authors' code does it: all products, of which a mask picks."""
+    """As in the code of the authors: all products, from which a mask picks."""
     classes, per_class, _ = centers.shape
     flat = centers.flatten(0, 1)
     mask = torch.zeros(len(flat), len(flat), dtype=torch.bool)
@@ -323,7 +340,7 @@ def clusters_again() -> Callable[[], object]:
 
 
 def _nothing() -> tuple[Tensor, Tensor]:
-    raise AssertionError("HPL looks at its proxies alone")
+    raise AssertionError("HPL looks only at its proxies")
 
 
 if __name__ == "__main__":

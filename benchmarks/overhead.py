@@ -1,14 +1,15 @@
-"""Where the processor's time of a study goes, beside the arithmetic of training and evaluation:
-imports, files, tables, plots, MLflow, Snakemake. Runs a small study with the real Snakemake, one
-job at a time, in a folder of its own, and prints a Markdown table of CPU seconds by part.
+"""Where the CPU time of a study goes, besides the arithmetic of training and evaluation.
+
+These are imports, files, tables, plots, MLflow and Snakemake. It runs a small study with the real
+Snakemake, one job at a time, in a temporary folder, and prints a Markdown table of CPU seconds.
 
     python benchmarks/overhead.py
 
-Each Python process of the study finds a `sitecustomize` that forks: the child is the process, and
-notes its seconds in imports (by package) and in the functions named in PARTS; its parent notes
-what it took as a whole, to the end that Python makes after the last line. The package itself has
-no hooks. CPU seconds are user and system; beside other work they grow, as a core's two threads
-share it.
+Each Python process of the study finds a `sitecustomize` that forks. The child becomes the process,
+and records its seconds in imports (by package) and in the functions named in PARTS. The parent
+records the CPU time of the whole child, including what Python does after the last line. The package
+itself has no hooks. CPU seconds are user and system; they grow with other work on the machine,
+because two threads share a core.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ import yaml
 from dmlbench.training.provenance import processor
 
 ROOT = Path(__file__).parents[1]
-BAR_RUN, BAR_STUDY = 8.0, 40.0
+RUN_TARGET, STUDY_TARGET = 8.0, 40.0
+"""Most CPU seconds."""
 STUDY = {
     "study": "overhead",
     "plan": {
@@ -47,63 +49,74 @@ STUDY = {
     "backbones": {"test_resnet": {"dim": 128, "image_size": 32}},
     "recipe": {"epochs": 2, "batch_size": 80, "images_per_class": 4},
 }
-WRAPPED = {"triplet"}  # losses that import pytorch-metric-learning
+WRAPPED = {"triplet"}
+"""Losses that import pytorch-metric-learning."""
 
 ARITHMETIC = "arithmetic (not counted)"
-BUILD, FILES = "model, loss, optimiser made", "files read and written"
+BUILD, FILES = "model, loss, optimizer created", "files read and written"
 PARTS = {
-    "dmlbench.study.read": "study read and checked",
-    "dmlbench.study.check": "study read and checked",
+    "dmlbench.study.study.read_study": "study read and checked",
+    "dmlbench.study.study.check_study": "study read and checked",
     "dmlbench.training.train.train": ARITHMETIC,
     "dmlbench.training.train.embed_test": ARITHMETIC,
     "dmlbench.training.controls.control_embeddings": ARITHMETIC,
-    "dmlbench.evaluation.evaluate": ARITHMETIC,
+    "dmlbench.evaluation.evaluate.evaluate": ARITHMETIC,
     "dmlbench.backbones.timm.create_trunk": BUILD,
     "dmlbench.losses.create_loss": BUILD,
     "dmlbench.training.train.create_optimizer": BUILD,
     "dmlbench.training.train.set_up": BUILD,
     "dmlbench.training.train.EmbeddingModel": BUILD,
     "dmlbench.training.provenance.provenance": "provenance",
-    "dmlbench.training.provenance.measured": "provenance",
+    "dmlbench.training.provenance.measurements": "provenance",
     "dmlbench.training.job._write": FILES,
     "dmlbench.training.checkpoint.Checkpoint.save": FILES,
     "dmlbench.training.progress.Progress.step": FILES,
     "dmlbench.training.progress.Progress.epoch": FILES,
-    "dmlbench.datasets.store.Store": FILES,
-    "dmlbench.files.write_json": FILES,
+    "dmlbench.datasets.store.reader.Store": FILES,
+    "dmlbench.utils.files.write_json": FILES,
     "dmlbench.evaluation.job._score": FILES,
-    "dmlbench.datasets.pack.pack": "images made and packed",
-    "dmlbench.leaderboard.build": "table and pages",
+    "dmlbench.datasets.store.pack.pack": "images made and packed",
+    "dmlbench.leaderboard.build.build": "table and pages",
     "dmlbench.leaderboard.plots.figure.save": "plots",
     "dmlbench.leaderboard.plots.recall.recall": "plots",
     "dmlbench.leaderboard.plots.recall_curves.recall_curves": "plots",
     "dmlbench.leaderboard.plots.time.time": "plots",
     "dmlbench.leaderboard.plots.training.training": "plots",
     "dmlbench.leaderboard.plots.tree.tree": "plots",
-    "dmlbench.tracking.track": "results to MLflow",
+    "dmlbench.tracking.sync.track": "results to MLflow",
 }
-"""Functions and classes, and what their time counts as, less that of others of this list and of
-imports that they call."""
+"""Functions and classes, with the name of the part that their time belongs to. The time of imports
+and of other functions of this list that they call is not included."""
 PACKAGES = (
-    *("torch", "torch._dynamo", "torchvision", "timm", "pytorch_metric_learning"),
-    *("numpy", "faiss", "pyarrow", "pandas", "matplotlib", "mlflow", "snakemake"),
+    "torch",
+    "torch._dynamo",
+    "torchvision",
+    "timm",
+    "pytorch_metric_learning",
+    "numpy",
+    "faiss",
+    "pyarrow",
+    "pandas",
+    "matplotlib",
+    "mlflow",
+    "snakemake",
 )
-"""An import counts for the one of these that asked for it: sympy counts for torch._dynamo."""
+"""An import counts for the one of these that caused it: sympy counts for torch._dynamo."""
 
 PROBE = """
 import json, os, sys, time
 
 PARTS, PACKAGES, FOLDER = json.loads(os.environ["OVERHEAD_PROBE"])
-began = time.process_time()  # with that of the shell that this process was
+began = time.process_time()  # includes the time of the shell that this process was before
 child = os.fork()
 if child:
     _, status, used = os.wait4(child, 0)
     total = began + used.ru_utime + used.ru_stime
     if os.path.exists(path := f"{FOLDER}/{child}.json"):  # not of one that was killed
         with open(path) as file:
-            noted = json.load(file)
+            content = json.load(file)
         with open(path, "w") as file:
-            json.dump(noted | {"argv": sys.orig_argv, "total": total, "began": began}, file)
+            json.dump(content | {"argv": sys.orig_argv, "total": total, "began": began}, file)
     os._exit(os.waitstatus_to_exitcode(status) & 255)
 
 import atexit, resource
@@ -113,7 +126,7 @@ last = time.process_time()
 seconds, names = {}, ["rest"]
 
 def tick(name):
-    "Give the time since the last tick to `name`."
+    "Add the time since the last tick to `name`."
     global last
     now = time.process_time()
     seconds[name] = seconds.get(name, 0.0) + now - last
@@ -137,10 +150,10 @@ def wrap(module):
         if len(owner) > 1:  # of a module below this one
             continue
         holder = vars(sys.modules[module]).get(owner[0]) if owner else sys.modules[module]
-        if isinstance(found := vars(holder).get(name) if holder else None, type):
-            found.__init__ = timed(found.__init__, part)
-        elif found:
-            setattr(holder, name, timed(found, part))
+        if isinstance(item := vars(holder).get(name) if holder else None, type):
+            item.__init__ = timed(item.__init__, part)
+        elif item:
+            setattr(holder, name, timed(item, part))
 
 find_and_load = _bootstrap._find_and_load
 
@@ -148,10 +161,10 @@ def importing(name, import_):
     tick(names[-1])
     words = name.split(".")
     known = [p for n in range(len(words)) if (p := ".".join(words[:n + 1])) in PACKAGES]
-    asked = names[-1].removeprefix("imports: ") if names[-1].startswith("imports: ") else "others"
-    if known and not asked.startswith(known[-1] + "."):  # torch by torch._dynamo is of the latter
-        asked = known[-1]
-    names.append("imports: " + asked)
+    cause = names[-1].removeprefix("imports: ") if names[-1].startswith("imports: ") else "others"
+    if known and not cause.startswith(known[-1] + "."):  # torch by torch._dynamo is of the latter
+        cause = known[-1]
+    names.append("imports: " + cause)
     try:
         module = find_and_load(name, import_)
     finally:
@@ -160,38 +173,38 @@ def importing(name, import_):
         wrap(name)
     return module
 
-def note():
+def record():
     tick(names[-1])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(f"{FOLDER}/{os.getpid()}.json", "w") as file:
         json.dump({"seconds": seconds, "started": used.ru_utime + used.ru_stime}, file)
 
 def leave(code, leave=os._exit):
-    note()
+    record()
     leave(code)
 
 _bootstrap._find_and_load = importing
-atexit.register(note)
+atexit.register(record)
 os._exit = leave
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--keep", type=Path, help="folder that keeps what each process noted")
+    parser.add_argument("--keep", type=Path, help="folder for the records of all processes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         load = os.getloadavg()[0]
         planning, study = run_study(folder)
         if options.keep:
-            shutil.copytree(folder / "notes", options.keep, dirs_exist_ok=True)
+            shutil.copytree(folder / "records", options.keep, dirs_exist_ok=True)
     show(planning, study, load)
 
 
 def run_study(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a dry run noted, and what the study's run did."""
-    compileall.compile_dir(ROOT / "dmlbench", quiet=1)  # as after the first call
+    """The records of a dry run, and of the run of the study."""
+    compileall.compile_dir(ROOT / "dmlbench", quiet=1)  # as it is after the first call
     (folder / "probe").mkdir()
     (folder / "probe/sitecustomize.py").write_text(PROBE)
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
@@ -203,9 +216,9 @@ def run_study(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "PYTHONPATH": os.pathsep.join([str(folder / "probe"), str(ROOT)]),
     }
 
-    def snakemake(notes: Path, *arguments: str) -> dict[str, Any]:
-        notes.mkdir(parents=True)
-        probe = {"OVERHEAD_PROBE": json.dumps([PARTS, PACKAGES, str(notes)])}
+    def snakemake(records: Path, *arguments: str) -> dict[str, Any]:
+        records.mkdir(parents=True)
+        probe = {"OVERHEAD_PROBE": json.dumps([PARTS, PACKAGES, str(records)])}
         command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
         command += ["--configfile", "study.yaml", "--cores", "1"]
         before = children()
@@ -214,20 +227,21 @@ def run_study(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
-        processes = [json.loads(file.read_text()) for file in notes.glob("*.json")]
+        processes = [json.loads(file.read_text()) for file in records.glob("*.json")]
         return {"total": children() - before, "processes": processes}
 
-    snakemake(folder / "notes/first", "-n")  # what this machine keeps from the first time on
-    return snakemake(folder / "notes/plan", "-n"), snakemake(folder / "notes/run")
+    snakemake(folder / "records/first", "-n")  # the first run fills caches of this machine
+    return snakemake(folder / "records/plan", "-n"), snakemake(folder / "records/run")
 
 
 def children() -> float:
+    """CPU seconds of the processes that this one has started."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def command_of(process: dict[str, Any]) -> str:
-    """train, evaluate, ..., snakemake; of a training, by which kind of loss."""
+    """train, evaluate, ..., snakemake; for a training with the kind of its loss."""
     words = process["argv"]
     if "dmlbench" not in words:
         return "snakemake" if any(word.endswith("/snakemake") for word in words) else "other"
@@ -240,17 +254,20 @@ def command_of(process: dict[str, Any]) -> str:
 
 
 def show(planning: dict[str, Any], study: dict[str, Any], load: float) -> None:
-    """The tables. What Snakemake takes beside its jobs is what it takes more than a dry run."""
-    noted: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Print the tables.
+
+    The time of Snakemake besides its jobs is the difference from a dry run.
+    """
+    by_command: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for process in study["processes"]:
-        noted[command_of(process)].append(process)
-    (main,), (dry,) = noted.pop("snakemake"), planning["processes"]
-    noted.pop("other", None)  # started by a job, and counted there
-    count = {name: len(jobs) for name, jobs in noted.items()}
+        by_command[command_of(process)].append(process)
+    (main,), (dry,) = by_command.pop("snakemake"), planning["processes"]
+    by_command.pop("other", None)  # a job has started it, and counts it
+    count = {name: len(jobs) for name, jobs in by_command.items()}
     share = (main["total"] - main["started"] - dry["total"]) / sum(count.values())
-    columns = {name: average(noted[name]) for name in sorted(noted)}
+    columns = {name: average(by_command[name]) for name in sorted(by_command)}
     for parts in columns.values():
-        parts["Snakemake, beside the job"] = share
+        parts["Snakemake, besides the job"] = share
     kinds = [name for name in columns if name.startswith("train")]
     once = [name for name in columns if name not in kinds and name != "evaluate"]
     arithmetic = sum(columns[name][ARITHMETIC] * count[name] for name in count)
@@ -263,24 +280,24 @@ def show(planning: dict[str, Any], study: dict[str, Any], load: float) -> None:
         f"time; CPU seconds, user and system. The whole call took {study['total']:.1f} of them, "
         f"{arithmetic:.1f} in the arithmetic of training and evaluation.\n"
     )
-    print("Of a run, by the kind of its loss (how many):\n")
+    print("Per run, by the kind of its loss (number of runs):\n")
     sums = table([*kinds, "evaluate"], columns, count)
-    print("\n| a run: training and evaluation | CPU s | bar |\n| --- | ---: | ---: |")
+    print("\n| a run: training and evaluation | CPU s | target |\n| --- | ---: | ---: |")
     for kind in kinds:
-        print(line(kind.removeprefix("train "), sums[kind] + sums["evaluate"], BAR_RUN))
-    print("\nOnce a study:\n")
+        print(line(kind.removeprefix("train "), sums[kind] + sums["evaluate"], RUN_TARGET))
+    print("\nOnce per study:\n")
     sums = table(once, columns, count)
     starts = dry["began"] + sum(s for name, s in dry["seconds"].items() if "imports" in name)
-    print("\n| a study, outside its runs | CPU s | bar |\n| --- | ---: | ---: |")
+    print("\n| a study, outside its runs | CPU s | target |\n| --- | ---: | ---: |")
     print(line("Snakemake: start and imports", starts))
     print(line("Snakemake: the study, planning, end", dry["total"] - starts))
     for name in once:
         print(line(name, sums[name]))
-    print(line("all of it", dry["total"] + sum(sums[name] for name in once), BAR_STUDY))
+    print(line("all of these", dry["total"] + sum(sums[name] for name in once), STUDY_TARGET))
 
 
 def average(processes: list[dict[str, Any]]) -> Counter[str]:
-    """CPU seconds a process, by part."""
+    """CPU seconds per process, by part."""
     parts: Counter[str] = Counter()
     for process in processes:
         for name, seconds in process["seconds"].items():
@@ -295,7 +312,7 @@ def average(processes: list[dict[str, Any]]) -> Counter[str]:
 def table(
     kinds: list[str], columns: dict[str, Counter[str]], jobs: dict[str, int]
 ) -> dict[str, float]:
-    """Print the parts of the jobs in `kinds`, and give the sums outside arithmetic."""
+    """Print the parts of the jobs in `kinds`; return the sums outside arithmetic."""
     parts = {
         name: max(columns[kind][name] for kind in kinds) for kind in kinds for name in columns[kind]
     }
@@ -318,9 +335,9 @@ def row(name: str, values: list[float]) -> str:
     return f"| {name} | " + " | ".join(f"{value:.2f}" if value else "" for value in values) + " |"
 
 
-def line(name: str, seconds: float, bar: float | None = None) -> str:
-    missed = " **missed**" if bar and seconds > bar else ""
-    return f"| {name} | {seconds:.2f}{missed} | {f'<= {bar:g}' if bar else ''} |"
+def line(name: str, seconds: float, target: float | None = None) -> str:
+    missed = " **missed**" if target and seconds > target else ""
+    return f"| {name} | {seconds:.2f}{missed} | {f'<= {target:g}' if target else ''} |"
 
 
 if __name__ == "__main__":

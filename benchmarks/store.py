@@ -1,11 +1,12 @@
-"""How fast images come from a packed store, and from JPEG files as most loaders read them. One
-core, the same output size. Prints a Markdown table of two comparisons:
+"""How fast images come from a packed store, and from JPEG files as most loaders read them.
 
-- random crops: PIL decode, resize of the short side, crop; of a store, read and crop;
-- random resized crops, as a training draws them: PIL decode, crop, resize, flip; of a store, what
-  the training itself does on CPU.
+Both use one core, and have the same output size. It prints a Markdown table of two comparisons:
 
-    python benchmarks/store.py                       # made JPEG files of 500 x 375 pixels
+- random crops: of files, PIL decodes, resizes the short side and crops; of a store, read and crop;
+- random resized crops, as a training draws them: of files, PIL decodes, crops, resizes and flips;
+  of a store, what the training itself does on a CPU.
+
+    python benchmarks/store.py                       # synthetic JPEG files of 500 x 375 pixels
     python benchmarks/store.py grocery.zip --side 128 --size 112
 """
 
@@ -29,22 +30,24 @@ import PIL
 import torch
 from PIL import Image
 
-from dmlbench.datasets.pack import pack
-from dmlbench.datasets.store import Store
-from dmlbench.settings import Augmentation
+from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.reader import Store
+from dmlbench.study.settings import Augmentation
 from dmlbench.training.batches import crops, draw, floats, random_boxes
 
 BATCH = 112
 BILINEAR = Image.Resampling.BILINEAR
 Way = Callable[[np.ndarray, int], Any]
 """Rows and a seed -> a batch."""
-BAR = 8
+TARGET = 8
 """Least factor of random crops from a store of pixels."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("zip", type=Path, nargs="?", help="of JPEG files; else some are made")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "zip", type=Path, nargs="?", help="with JPEG files; default: synthetic ones"
+    )
     parser.add_argument("--side", type=int, default=256, help="short side of the store")
     parser.add_argument("--size", type=int, default=224, help="side of the crops")
     parser.add_argument("--images", type=int, default=1008)
@@ -54,9 +57,9 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         core = min(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        files = read(options.zip, options.images) if options.zip else make(options.images)
+        files = read(options.zip, options.images) if options.zip else synthetic(options.images)
         stores = write(files, options.side, Path(folder))
-        if hasattr(os, "sched_setaffinity"):  # after the packing, which uses all
+        if hasattr(os, "sched_setaffinity"):  # after the packing, which uses all cores
             os.sched_setaffinity(0, {core})
         arguments = {"side": options.side, "size": options.size}
         ways: dict[str, dict[str, Way]] = {
@@ -72,9 +75,9 @@ def main() -> None:
             },
         }
         rates = {
-            (what, name): rate(way, len(files), options.rounds)
-            for what, compared in ways.items()
-            for name, way in compared.items()
+            (output, name): rate(way, len(files), options.rounds)
+            for output, sources in ways.items()
+            for name, way in sources.items()
         }
         sizes = {"JPEG files, PIL": sum(map(len, files))}
         for form, store in stores.items():
@@ -87,16 +90,20 @@ def main() -> None:
         f"{platform.python_version()}, Pillow {PIL.__version__}, torch {torch.__version__}, "
         f"numpy {np.__version__}, {date.today()}\n"
     )
-    print("|  | from | images/s | factor | bar | MB |\n| --- | --- | ---: | ---: | ---: | ---: |")
-    for (what, name), found in rates.items():
-        factor = found / rates[what, "JPEG files, PIL"]
-        bar = f"{BAR}x" if (what, name) == ("random crops", "store: pixels") else ""
-        size = f"{sizes[name] / 1e6:.1f}"
-        print(f"| {what} | {name} | {found:,.0f} | {factor:.1f}x | {bar} | {size} |")
+    print(
+        "|  | from | images/s | factor | target | MB |\n| --- | --- | ---: | ---: | ---: | ---: |"
+    )
+    for (output, name), images_per_second in rates.items():
+        factor = images_per_second / rates[output, "JPEG files, PIL"]
+        target = f"{TARGET}x" if (output, name) == ("random crops", "store: pixels") else ""
+        print(
+            f"| {output} | {name} | {images_per_second:,.0f} | {factor:.1f}x | {target} "
+            f"| {sizes[name] / 1e6:.1f} |"
+        )
 
 
-def make(images: int) -> list[bytes]:
-    """Files as cameras make them: smooth shapes and some noise, 500 x 375 pixels, quality 90."""
+def synthetic(images: int) -> list[bytes]:
+    """JPEG files like those of cameras: smooth with some noise, 500 x 375 pixels, quality 90."""
     random, files = np.random.default_rng(0), []
     for _ in range(images):
         coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
@@ -107,6 +114,7 @@ def make(images: int) -> list[bytes]:
 
 
 def read(path: Path, images: int) -> list[bytes]:
+    """About `images` of the JPEG files in the zip `path`."""
     with zipfile.ZipFile(path) as archive:
         names = sorted(n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg")))
         chosen = names[:: max(1, len(names) // images)][:images]
@@ -120,7 +128,7 @@ def encoded(image: Image.Image, quality: int) -> bytes:
 
 
 def write(files: list[bytes], side: int, folder: Path) -> dict[str, Store]:
-    """The stores of both forms."""
+    """Write the stores of both forms."""
     lines = ["path,label,split"]
     for number, content in enumerate(files):
         (folder / f"{number:06}.jpg").write_bytes(content)
@@ -161,12 +169,12 @@ def crops_of_store(store: Store, rows: np.ndarray, seed: int, size: int) -> np.n
 
 def resized_of_files(files: list[bytes], rows: np.ndarray, seed: int, size: int) -> torch.Tensor:
     """(B, 3, size, size) float in [0, 1]."""
-    how = Augmentation()
+    augmentation = Augmentation()
     random, batch = np.random.default_rng(seed), np.empty((len(rows), size, size, 3), np.uint8)
     for target, row in zip(batch, rows, strict=True):
         image = Image.open(io.BytesIO(files[row])).convert("RGB")
         ((top, left, height, width),) = random_boxes(
-            np.array([image.size[::-1]]), how.crop_scale, how.crop_ratio, random
+            np.array([image.size[::-1]]), augmentation.crop_scale, augmentation.crop_ratio, random
         )
         image = image.resize((size, size), BILINEAR, (left, top, left + width, top + height))
         pixels = np.asarray(image)
@@ -176,13 +184,15 @@ def resized_of_files(files: list[bytes], rows: np.ndarray, seed: int, size: int)
 
 def resized_of_store(store: Store, rows: np.ndarray, seed: int, size: int) -> torch.Tensor:
     """(B, 3, size, size) float in [0, 1]."""
-    boxes, mirrored = draw(store.sizes[rows], Augmentation(), np.random.default_rng(seed))
-    return floats(crops(store, rows, boxes, size), torch.from_numpy(mirrored))
+    boxes, drawn = draw(store.sizes[rows], Augmentation(), np.random.default_rng(seed))
+    return floats(crops(store, rows, boxes, size), **drawn)
 
 
 def rate(way: Way, images: int, rounds: int) -> float:
-    """Images a second of this process's own time, so that what runs beside it counts less: the
-    median of the rounds."""
+    """Images per second of the CPU time of this process; the median of the rounds.
+
+    By CPU time, other work on the machine counts less.
+    """
     rates = []
     for seed in range(rounds + 1):  # the first one warms up
         order = np.random.default_rng(seed).permutation(images)

@@ -1,4 +1,4 @@
-"""`dmlbench embed`: a trained run's model on images of one's own."""
+"""`dmlbench embed`: embed the user's own images with the model of a trained run."""
 
 from __future__ import annotations
 
@@ -15,50 +15,66 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.datasets import DatasetError, Row, listed
-from dmlbench.datasets.archives import open_zip
-from dmlbench.datasets.decoding import Decoded, Source, decode, from_file, from_zip
-from dmlbench.datasets.images import unpacked
+from dmlbench.datasets import Row
+from dmlbench.datasets.archives.reading import open_zip
+from dmlbench.datasets.decoding import DecodedChunk, Source, decode, from_file, from_zip
 from dmlbench.datasets.metadata import is_zip
-from dmlbench.files import MissingResult, read_result, replacing
+from dmlbench.datasets.store.images import unpack_image
 from dmlbench.training.batches import central_boxes, crops, floats
 from dmlbench.training.train import EMBED_BATCH, autocast, set_up
+from dmlbench.utils.errors import DatasetError, MissingResult
+from dmlbench.utils.files import read_result, replacing
+from dmlbench.utils.text import listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.run import Run
-    from dmlbench.study import Study
+    from dmlbench.study.run import Run
+    from dmlbench.study.study import Study
 
 SUFFIXES = frozenset(
     {
-        *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm"),
-        *(".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
     }
 )
-"""Of the files that are taken from a folder or a zip."""
+"""Suffixes of the files that are taken from a folder or a zip."""
 
 
 def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
-    """Write the .npz `output`: `embeddings` float32 (n, dim), `path` (n,) and the `train_key` of
-    the model of `run`. Images pass what the images of its test pass: the same decoding, the same
-    transform, the same batches.
+    """Embed images with the model of `run`, exactly as the run embedded its test images.
+
+    Decoding, transform and size of batches are the same.
 
     Args:
-        places: images, and folders and zips of images. An image in a folder or zip is called by
-            its path there, others as they are given.
+        places: images, and folders and zips of images.
+        output: the .npz file to write. It holds `embeddings`, float32 (n, dim); `path` (n,),
+            relative to the folder or zip, or as given if a place is an image; and the `train_key`
+            of the model.
 
     Raises:
-        MissingResult: the run has no model that fits the study.
-        DatasetError: there are no images, or some cannot be decoded; nothing is written then.
+        MissingResult: the run has no model, or one of other settings or code.
+        DatasetError: there are no images, two have the same name, or some cannot be decoded.
+            Nothing is written then.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _model(study, run).to(device)
+    model = _load_model(study, run).to(device)
     set_up(run.recipe, device)
-    found = find(places)
-    names = [name for inside in found.values() for name in inside]
+    images = find_images(places)
+    names = [name for place_names in images.values() for name in place_names]
     channels, form = run.facts["channels"], run.data.store
-    chunks = decode(_sources(found), run.model.side, channels, form)
+    chunks = decode(_sources(images), run.model.side, channels, form)
     with (
         replacing(output) as temporary,
         zipfile.ZipFile(temporary, "w") as archive,
@@ -75,46 +91,48 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
                 np.lib.format.write_array(file, values, allow_pickle=False)
 
 
-def _model(study: Study, run: Run) -> EmbeddingModel:
+def _load_model(study: Study, run: Run) -> EmbeddingModel:
     """The trained model of `run`, in eval mode."""
-    folder = study.folder / "runs" / run.path
+    files = study.files.run(run.path)
+    folder = files.folder
     if not run.trains:
-        raise MissingResult(f"{run.path}: this is no training: there is no model of it.")
-    trained = read_result(folder / "run.json")
+        raise MissingResult(f"{run.path}: this is no training, so it has no model.")
+    trained = read_result(files.run)
     if trained["train_key"] != run.train_key:
         raise MissingResult(
-            f"{folder}: it was trained by other settings or code (`dmlbench plan STUDY --diff` "
-            f"says which) under {trained['provenance']['git_commit']}. `snakemake` makes it anew."
+            f"{folder}: this model was trained with other settings or code (`dmlbench plan STUDY "
+            f"--diff` shows which), at commit {trained['provenance']['git_commit']}. `snakemake` "
+            f"trains it again."
         )
     if trained["status"] != "ok":
         raise MissingResult(f"{folder}: this training failed: {trained['error']['message']}")
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
+    if not files.model.is_file():
         raise MissingResult(
-            f"{weights}: the weights were not kept. Say `keep_model: true` in the study, and have "
-            f"this run trained again:\n"
-            f"  snakemake --configfile STUDY --forcerun {folder}/run.json"
+            f"{files.model}: the weights were not kept. Set `keep_model: true` in the study, and "
+            f"train this run again:\n"
+            f"  snakemake --configfile STUDY --forcerun {files.run}"
         )
-    settings = run.model.model_copy(update={"pretrained": False})  # nothing is to be fetched
+    settings = run.model.model_copy(update={"pretrained": False})  # fetch no weights
     model = EmbeddingModel(settings, run.recipe, run.facts["channels"])
-    model.load_state_dict(load_file(weights))
+    model.load_state_dict(load_file(files.model))
     return model.eval()
 
 
-def find(places: Sequence[Path]) -> dict[Path, list[str]]:
-    """Names of the images in each of `places`, each name once.
+def find_images(places: Sequence[Path]) -> dict[Path, list[str]]:
+    """Names of the images in each of `places`, sorted.
 
-    Raises DatasetError.
+    Raises:
+        DatasetError: a place does not exist or has no images, or a name is in two places.
     """
-    found = {place: _inside(place) for place in places}
-    counts = Counter(name for names in found.values() for name in names)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        where = "in more than one place; give the folder above them"
-        raise DatasetError(listed(f"{len(twice)} images are {where}", twice))
-    return found
+    images = {place: _image_names(place) for place in places}
+    counts = Counter(name for names in images.values() for name in names)
+    if duplicates := [name for name, count in counts.items() if count > 1]:
+        title = f"{len(duplicates)} images are in more than one place; give the folder above them"
+        raise DatasetError(listed(title, duplicates))
+    return images
 
 
-def _inside(place: Path) -> list[str]:
+def _image_names(place: Path) -> list[str]:
     if place.is_dir():
         names = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()]
     elif is_zip(place):
@@ -131,22 +149,22 @@ def _inside(place: Path) -> list[str]:
 
 
 def _is_image(name: Path) -> bool:
-    """By its suffix; what hides, or is macOS's beside the image, is none."""
+    """Whether the suffix is that of an image. Hidden files and macOS's extra files do not count."""
     hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
     return name.suffix.lower() in SUFFIXES and not hidden
 
 
-def _sources(found: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
-    for place, names in found.items():
+def _sources(images: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
+    for place, names in images.items():
         if is_zip(place):
             with open_zip(place) as (archive, members):
                 for name in names:
                     yield _row(name, place), from_zip(archive, members[name])
         else:
+            is_folder = place.is_dir()
             for name in names:
-                inside = place.is_dir()
-                file = place / name if inside else place
-                yield _row(name, place if inside else None), partial(from_file, str(file))
+                file = place / name if is_folder else place
+                yield _row(name, place if is_folder else None), partial(from_file, str(file))
 
 
 def _row(name: str, place: Path | None) -> Row:
@@ -154,16 +172,16 @@ def _row(name: str, place: Path | None) -> Row:
 
 
 def _batches(
-    chunks: Iterator[Decoded], channels: int, form: str
+    chunks: Iterator[DecodedChunk], channels: int, form: str
 ) -> Iterator[list[NDArray[np.uint8]]]:
-    """EMBED_BATCH images at a time, each (C, H, W)."""
+    """Lists of EMBED_BATCH images (the last one shorter), each uint8 (C, H, W)."""
     images: list[NDArray[np.uint8]] = []
     for chunk in chunks:
         content, start = np.frombuffer(chunk.content, np.uint8), 0
         for image in chunk.images:
             end = start + image.bytes
             shape = channels, image.height, image.width
-            images.append(unpacked(content[start:end], form, shape))
+            images.append(unpack_image(content[start:end], form, shape))
             start = end
         while len(images) >= EMBED_BATCH:
             yield images[:EMBED_BATCH]
@@ -176,6 +194,7 @@ def _batches(
 def _embed(
     model: EmbeddingModel, run: Run, images: list[NDArray[np.uint8]], device: torch.device
 ) -> NDArray[np.float32]:
+    """Embeddings (n, dim) of a batch, from the central square of each image."""
     side = run.model.image_size
     boxes = central_boxes(np.array([image.shape[1:] for image in images]), side)
     squares = crops(images, np.arange(len(images)), boxes, side)

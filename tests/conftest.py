@@ -28,28 +28,28 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny_settings():
-    """A study of seconds."""
+    """A study that takes seconds."""
     return copy.deepcopy(TINY)
 
 
 @pytest.fixture
 def tiny(tiny_settings):
-    """A study of seconds, of one's own to change."""
+    """A study that takes seconds, to be changed by the test."""
     return copy.deepcopy(tiny_settings)
 
 
 @pytest.fixture(scope="session")
 def store_name(tiny_settings):
-    from dmlbench import study
+    from dmlbench.study.study import check_study
 
-    (name,) = study.check(tiny_settings, "tiny").stores
+    (name,) = check_study(tiny_settings, "tiny").stores
     return name
 
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory, store_name):
     """A data folder with the packed glyphs."""
-    from dmlbench.datasets.pack import pack
+    from dmlbench.datasets.store.pack import pack
 
     folder = tmp_path_factory.mktemp("data")
     pack("glyphs", 32, folder / "stores" / store_name, folder / "archives")
@@ -58,7 +58,7 @@ def data_folder(tmp_path_factory, store_name):
 
 @pytest.fixture(scope="session")
 def glyphs(data_folder, store_name):
-    from dmlbench.datasets.store import Store
+    from dmlbench.datasets.store.reader import Store
 
     return Store(data_folder / "stores" / store_name)
 
@@ -68,17 +68,17 @@ def write_results():
     """Write the result files of runs as the jobs would have."""
 
     def write(study, *paths, status="ok", stage="metrics.json"):
-        from dmlbench import source
-        from dmlbench.run import METRICS
+        from dmlbench.study.run import METRICS
+        from dmlbench.utils.fingerprint import code_digests
 
         error = None if status == "ok" else {"message": f"it is {status}", "tail": []}
         for path in paths or study.runs:
             run, folder = study.runs[path], study.folder / "runs" / path
             folder.mkdir(parents=True, exist_ok=True)
             result = {"train_key": run.train_key, "status": status, "error": error}
-            code = source.code(*run.modules)
+            code = code_digests(*run.modules)
             trained = {"settings": run.settings, "code": code, "provenance": {"wall_seconds": 60}}
-            scored = {"settings": run.metric_settings, "code": source.code(METRICS)}
+            scored = {"settings": run.metric_settings, "code": code_digests(METRICS)}
             (folder / "embeddings.npz").touch()
             (folder / "history.parquet").touch()
             (folder / "run.json").write_text(json.dumps(result | trained))
@@ -111,3 +111,32 @@ def write_attempt():
         return folder / "lock"
 
     return write
+
+
+@pytest.fixture
+def read_package(monkeypatch):
+    """Read the code of the package from another folder, with nothing of it remembered."""
+    from dmlbench.backbones import catalogue
+    from dmlbench.utils import declarations, fingerprint, modules
+
+    def forget():
+        for cached in (
+            catalogue.own_backbones,
+            declarations.read_declarations,
+            fingerprint.code_digest,
+            fingerprint.code_digests,
+            fingerprint.makes_numbers,
+            fingerprint._written,
+            fingerprint.module_digest,
+            modules.parse_module,
+        ):
+            cached.cache_clear()
+
+    def read(folder):
+        for module in (catalogue, fingerprint, modules):
+            monkeypatch.setattr(module, "PACKAGE", folder)
+        forget()
+
+    yield read
+    monkeypatch.undo()
+    forget()

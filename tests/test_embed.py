@@ -1,4 +1,4 @@
-"""One's own images through a trained model: the vectors that the run itself would have given."""
+"""`dmlbench embed` gives the user's images the embeddings that the run itself would give them."""
 
 import json
 import shutil
@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmlbench import cli, embed, study
-from dmlbench.datasets import DatasetError
-from dmlbench.datasets.pack import pack
-from dmlbench.datasets.store import Store
-from dmlbench.files import MissingResult
-from dmlbench.training.elsewhere import read_embeddings
+from dmlbench import cli, embed
+from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.reader import Store
+from dmlbench.study.study import read_study
+from dmlbench.training.external_embeddings import read_embeddings
 from dmlbench.training.job import train_job
+from dmlbench.utils.errors import DatasetError, MissingResult
 
 RUN = "shapes/tiny/normalized_softmax/seed0"
 CLASSES, IMAGES = 8, 5
 ROTATED = 6
-"""EXIF: to be turned by a quarter."""
+"""EXIF orientation of an image that has to be turned by 90 degrees."""
 
 
 def write_images(folder):
-    """A CSV of noise of unequal sizes, some turned by their camera; half of the classes test."""
+    """A CSV of noisy images of unequal sizes, some of them rotated; half of the classes test."""
     random, lines = np.random.default_rng(0), ["path,label,split"]
     for label in range(CLASSES):
         split = "test" if label % 2 else "train"
@@ -40,7 +40,7 @@ def write_images(folder):
 
 
 def write_project(folder, settings, **backbone):
-    """Write a study of one's own images, whose models are kept, and pack them."""
+    """Write a study of the user's own images that keeps its models, and pack the images."""
     settings = json.loads(json.dumps(settings)) | {
         "datasets": {"shapes": {"type": "csv", "file": "my/images.csv"}},
         "keep_model": True,
@@ -51,129 +51,138 @@ def write_project(folder, settings, **backbone):
     settings["plan"]["controls"] = ["random", "untrained"]
     write_images(folder / "my")
     (folder / "study.json").write_text(json.dumps(settings))
-    made = study.read("study.json")
-    run = made.runs[RUN]
+    study = read_study("study.json")
+    run = study.runs[RUN]
     store = folder / "data/stores" / run.store
     pack("csv", run.model.side, store, folder, options=run.data.options)
-    return made
+    return study
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_settings):
-    """The folder of a project with one training of one's own images, its model kept."""
+    """The folder of a project with one finished training and its model."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        made = write_project(folder, tiny_settings)
-        assert train_job(made, made.runs[RUN], folder / "data/stores", None) == 0
+        study = write_project(folder, tiny_settings)
+        assert train_job(study, study.runs[RUN], folder / "data/stores", None) == 0
     return folder
 
 
 @pytest.fixture
-def made(trained, tmp_path, monkeypatch):
-    """A copy of it to spoil."""
+def study(trained, tmp_path, monkeypatch):
+    """The study in a copy of `trained` that a test may change."""
     folder = shutil.copytree(trained, tmp_path / "copy")
     monkeypatch.chdir(folder)
-    return study.read("study.json")
+    return read_study("study.json")
 
 
 @pytest.fixture
-def folder(made):
-    return made.folder / "runs" / RUN
+def folder(study):
+    return study.folder / "runs" / RUN
 
 
 @pytest.fixture
-def go(made, tmp_path):
+def embed_places(study, tmp_path):
+    """A function that embeds images and returns the content of the file."""
+
     def embedded(*places):
-        embed.embed(made, made.runs[RUN], [*map(Path, places)], tmp_path / "v.npz")
+        embed.embed(study, study.runs[RUN], [*map(Path, places)], tmp_path / "v.npz")
         with np.load(tmp_path / "v.npz") as file:
             return dict(file)
 
     return embedded
 
 
-def own(folder):
+def run_embeddings(folder):
+    """The embeddings of the test images that the run made itself."""
     with np.load(folder / "embeddings.npz") as file:
         return file["embeddings"]
 
 
-def test_the_test_images_get_the_bits_that_the_run_gave_them(go, folder, made):
-    found = go("my/test")
-    assert found["embeddings"].dtype == np.float32
-    assert np.array_equal(found["embeddings"], own(folder))
-    assert found["path"][:6].tolist() == [f"1_{k}.png" for k in range(5)] + ["3_0.png"]
-    assert str(found["train_key"]) == made.runs[RUN].train_key
+def test_the_test_images_get_exactly_the_embeddings_of_the_run(embed_places, folder, study):
+    embedded = embed_places("my/test")
+    assert embedded["embeddings"].dtype == np.float32
+    assert np.array_equal(embedded["embeddings"], run_embeddings(folder))
+    assert embedded["path"][:6].tolist() == [f"1_{k}.png" for k in range(5)] + ["3_0.png"]
+    assert str(embedded["train_key"]) == study.runs[RUN].train_key
 
 
-def test_a_model_with_a_head_at_three_depths_is_kept_and_made_again(
+def test_a_model_with_heads_at_three_depths_is_kept_and_loaded(
     tmp_path, tiny_settings, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    made = write_project(tmp_path, tiny_settings, head="low_mid_high", dim=24, image_size=80)
+    study = write_project(tmp_path, tiny_settings, head="low_mid_high", dim=24, image_size=80)
     for path in (RUN, "shapes/tiny/control_untrained/seed0"):
-        assert train_job(made, made.runs[path], tmp_path / "data/stores", None) == 0
+        assert train_job(study, study.runs[path], tmp_path / "data/stores", None) == 0
     trained, untrained = (
-        own(made.folder / "runs" / path) for path in (RUN, "shapes/tiny/control_untrained/seed0")
+        run_embeddings(study.folder / "runs" / path)
+        for path in (RUN, "shapes/tiny/control_untrained/seed0")
     )
-    embed.embed(made, made.runs[RUN], [Path("my/test")], tmp_path / "v.npz")
-    found = np.load(tmp_path / "v.npz")["embeddings"]
-    assert found.shape == (CLASSES // 2 * IMAGES, 24)
-    assert np.array_equal(found, trained)
+    embed.embed(study, study.runs[RUN], [Path("my/test")], tmp_path / "v.npz")
+    embedded = np.load(tmp_path / "v.npz")["embeddings"]
+    assert embedded.shape == (CLASSES // 2 * IMAGES, 24)
+    assert np.array_equal(embedded, trained)
     assert np.isfinite(untrained).all()
     assert not np.allclose(trained, untrained)
 
 
 @pytest.mark.parametrize("place", ["my", "my.zip"])
-def test_a_folder_or_zip_of_the_data_set_is_a_row_of_embeddings(go, folder, made, tmp_path, place):
+def test_the_embeddings_of_a_folder_or_zip_can_be_external_embeddings(
+    embed_places, folder, study, tmp_path, place
+):
     shutil.make_archive("my", "zip", "my")
-    assert len(go(place)["path"]) == CLASSES * IMAGES
-    store = Store(tmp_path / "copy/data/stores" / made.runs[RUN].store)
+    assert len(embed_places(place)["path"]) == CLASSES * IMAGES
+    store = Store(tmp_path / "copy/data/stores" / study.runs[RUN].store)
     rows = store.split("test").rows
-    np.testing.assert_allclose(read_embeddings(tmp_path / "v.npz", store, rows), own(folder), 1e-4)
+    np.testing.assert_allclose(
+        read_embeddings(tmp_path / "v.npz", store, rows), run_embeddings(folder), 1e-4
+    )
 
 
-def test_images_fill_batches_over_the_decoder_s_chunks(go, folder, monkeypatch):
+def test_batches_are_filled_across_the_chunks_of_the_decoder(embed_places, folder, monkeypatch):
     sizes = []
 
-    def note(model, run, batch, device):
+    def embed_and_count(model, run, batch, device):
         sizes.append(len(batch))
         return embed_batch(model, run, batch, device)
 
     embed_batch = embed._embed
-    monkeypatch.setattr(embed, "_embed", note)
+    monkeypatch.setattr(embed, "_embed", embed_and_count)
     monkeypatch.setattr(embed, "EMBED_BATCH", 9)
-    found = go("my")  # 40 images, decoded 32 at a time
+    embedded = embed_places("my")  # 40 images, decoded 32 at a time
     assert sizes == [9, 9, 9, 9, 4]
-    np.testing.assert_allclose(found["embeddings"][:20], own(folder), 1e-4)  # test before train
+    test_images = embedded["embeddings"][:20]  # "test" sorts before "train"
+    np.testing.assert_allclose(test_images, run_embeddings(folder), 1e-4)
 
 
-def test_images_are_called_as_they_are_given_or_by_their_path_in_the_folder(made, tmp_path):
-    write = ("my/a.PNG", "my/deep/b.jpeg", "my/.hidden.png", "my/__MACOSX/c.png", "my/d.txt")
-    for name in write:
+def test_images_are_named_by_their_path_in_the_folder_or_as_they_are_given(study, tmp_path):
+    files = ("my/a.PNG", "my/deep/b.jpeg", "my/.hidden.png", "my/__MACOSX/c.png", "my/d.txt")
+    for name in files:
         (tmp_path / "copy" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "copy" / name).touch()
     folder, image = tmp_path / "copy/my", tmp_path / "copy/my/d.txt"
-    found = embed.find([folder, image])
-    assert found[folder][:2] == ["a.PNG", "deep/b.jpeg"]
-    assert len(found[folder]) == 2 + CLASSES * IMAGES
-    assert found[image] == [str(image)]  # what is named itself is tried
+    names = embed.find_images([folder, image])
+    assert names[folder][:2] == ["a.PNG", "deep/b.jpeg"]
+    assert len(names[folder]) == 2 + CLASSES * IMAGES
+    assert names[image] == [str(image)]  # a file given by itself needs no suffix of an image
 
 
-def test_one_name_in_two_places_is_refused(made, tmp_path):
+def test_the_same_name_in_two_places_is_refused(study, tmp_path):
     shutil.copytree("my/test", "other")
     with pytest.raises(DatasetError, match="20 images are in more than one place"):
-        embed.find([tmp_path / "copy/my/test", tmp_path / "copy/other"])
+        embed.find_images([tmp_path / "copy/my/test", tmp_path / "copy/other"])
 
 
-def test_no_images_and_no_such_place_are_said(made, tmp_path):
+def test_empty_and_missing_places_are_refused(study, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"empty: no images are in it"):
-        embed.find([tmp_path / "empty"])
+        embed.find_images([tmp_path / "empty"])
     with pytest.raises(DatasetError, match=r"nowhere: there is no such image, folder or zip"):
-        embed.find([tmp_path / "nowhere"])
+        embed.find_images([tmp_path / "nowhere"])
 
 
-def test_damaged_images_are_all_named_and_nothing_is_written(made, tmp_path, capsys, monkeypatch):
+def test_all_damaged_images_are_named_and_nothing_is_written(study, tmp_path, capsys, monkeypatch):
     for name in ("my/test/1_0.png", "my/train/6_4.png"):
         (tmp_path / "copy" / name).write_bytes(b"no image")
     with zipfile.ZipFile("b.zip", "w") as archive:
@@ -189,13 +198,13 @@ def test_damaged_images_are_all_named_and_nothing_is_written(made, tmp_path, cap
     assert not list((tmp_path / "copy").glob(".out*"))
 
 
-def test_a_model_that_was_not_kept_says_how_to_get_it(go, folder):
+def test_the_error_about_a_model_that_was_not_kept_says_how_to_get_it(embed_places, folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(MissingResult, match=r"keep_model: true(.|\n)*--forcerun \S*/run\.json"):
-        go("my")
+        embed_places("my")
 
 
-def test_a_training_of_other_settings_a_failed_one_and_a_control_are_refused(go, folder, made):
+def test_runs_without_a_usable_model_are_refused(embed_places, folder, study):
     result = json.loads((folder / "run.json").read_text())
     failed = {"status": "diverged", "error": {"message": "the loss is nan"}}
     for changes, message in (
@@ -204,10 +213,10 @@ def test_a_training_of_other_settings_a_failed_one_and_a_control_are_refused(go,
     ):
         (folder / "run.json").write_text(json.dumps(result | changes))
         with pytest.raises(MissingResult, match=message):
-            go("my")
+            embed_places("my")
     (folder / "run.json").unlink()
     with pytest.raises(MissingResult, match=r"run\.json: .*`snakemake` makes it"):
-        go("my")
-    control = made.runs["shapes/tiny/control_random/seed0"]
-    with pytest.raises(MissingResult, match="there is no model of it"):
-        embed.embed(made, control, [folder], folder / "out.npz")
+        embed_places("my")
+    control = study.runs["shapes/tiny/control_random/seed0"]
+    with pytest.raises(MissingResult, match="so it has no model"):
+        embed.embed(study, control, [folder], folder / "out.npz")

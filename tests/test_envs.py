@@ -1,4 +1,4 @@
-"""One set of versions, wherever it is written down."""
+"""The lock, the conda environments and pyproject.toml agree on the versions."""
 
 import re
 import tomllib
@@ -19,14 +19,14 @@ def dependencies():
     return {re.match(r"[\w-]+", line).group() for line in project()["dependencies"]}
 
 
-def test_the_lock_holds_every_dependency_with_hashes_and_names_no_registry():
+def test_the_lock_has_every_dependency_with_hashes_and_names_no_registry():
     assert dependencies() <= LOCKED.keys()
     entries = re.split(r"^(?=[a-z0-9_.-]+==)", LOCK, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in LOCK
 
 
-def test_each_conda_environment_has_the_lock_s_versions_and_one_build_of_faiss():
+def test_each_conda_environment_has_the_versions_of_the_lock_and_one_build_of_faiss():
     for kind, other in (("cpu", "gpu"), ("gpu", "cpu")):
         content = yaml.safe_load((ROOT / f"envs/{kind}.yaml").read_text())
         pinned = dict(line.split("==") for line in content["dependencies"][-1]["pip"])
@@ -34,7 +34,7 @@ def test_each_conda_environment_has_the_lock_s_versions_and_one_build_of_faiss()
         assert pinned.keys() == dependencies() - {f"faiss-{other}"}
 
 
-def test_the_cluster_s_plugin_is_an_extra_which_slows_no_other_start():
+def test_the_plugin_for_clusters_is_an_extra_and_not_in_the_lock():
     extras = project()["optional-dependencies"]
     assert extras.keys() == {"ui", "slurm", "dev"}
     assert not [name for name in LOCKED if "slurm" in name]

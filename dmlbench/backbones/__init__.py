@@ -1,2 +1,4 @@
-"""Backbones with an embedding head: timm's models, and one file for each that timm does not have,
-which registers it with timm under the file's name."""
+"""Backbones with an embedding head: timm's models, and others that a file here registers with timm.
+
+Such a file is named as the model that it registers.
+"""

@@ -1,11 +1,11 @@
 """Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift.
 
-Ioffe, Szegedy; ICML 2015; arXiv 1502.03167. GoogLeNet with batch norm, two 3x3 convolutions in
-place of the 5x5, and an Inception block more at 28x28: the backbone of most papers of deep metric
-learning before 2020. 10.3 million parameters without the classifier, 1024 features.
+Ioffe, Szegedy; ICML 2015; arXiv 1502.03167. GoogLeNet with batch norm, with two 3x3 convolutions in
+place of the 5x5, and with one more Inception block at 28x28. It is the backbone of most papers on
+deep metric learning before 2020. 10.3 million parameters without the classifier, 1024 features.
 
-Weights: those of the Caffe model as R. Cadene ported them (pretrained-models.pytorch, BSD-3). From
-there come the channels and the names of the parameters, and pixels in 0..255, blue first.
+Weights: those of the Caffe model as R. Cadene ported them (pretrained-models.pytorch, BSD-3). The
+channels and the names of the parameters are the port's, and so are pixels in 0..255, blue first.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ BLOCKS = {
     "5a": (352, (192, 320), (160, 224), 128),
     "5b": (352, (192, 320), (192, 224), 128),
 }
-"""Channels of the branches of each block: 1x1; 3x3, reduced before; double 3x3, reduced before;
-projection of the pooled. A block without the first and the last halves the image."""
+"""Output channels of the branches of each block: the 1x1 convolution; the 3x3 convolution and the
+reduction before it; the same of the double 3x3; the projection after pooling. A block with 0
+channels in the first and the last branch halves the image."""
 HALVING = {"3c", "4e"}
 NUM_FEATURES = 1024
 
@@ -48,7 +49,7 @@ default_cfgs = generate_default_cfgs(
             "input_size": (3, 224, 224),
             "pool_size": (7, 7),
             "interpolation": "bilinear",
-            # of blue, green and red, and of pixels in [0, 1]
+            # In the order blue, green, red; for pixels in [0, 1]
             "mean": (104 / 255, 117 / 255, 128 / 255),
             "std": (1 / 255, 1 / 255, 1 / 255),
             "first_conv": "conv1_7x7_s2",
@@ -59,8 +60,11 @@ default_cfgs = generate_default_cfgs(
 
 
 class BNInception(nn.Module):
-    """Images (B, in_chans, S, S) -> logits (B, num_classes), or features (B, 1024) where that is
-    0."""
+    """BN-Inception: images (B, in_chans, S, S) -> logits (B, num_classes).
+
+    If `num_classes` is 0, it gives the pooled features (B, 1024). The methods are those of timm's
+    models.
+    """
 
     channel_order = "BGR"
     global_pool: SelectAdaptivePool2d
@@ -140,10 +144,18 @@ class BNInception(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The last features and those of the levels `indices` of `feature_info`, or only the
-        latter. As in timm's models: an int means the last ones, None all; `norm` is for others."""
+        """The features of the last level, and a list of those of the levels `indices`.
+
+        Args:
+            x: images (B, in_chans, S, S).
+            indices: levels of `feature_info`; an int means that many last levels, None all.
+            norm: ignored, as the model has no final norm.
+            stop_early: stop after the last of the levels; the first result is then its features.
+            output_fmt: NCHW.
+            intermediates_only: return only the list.
+        """
         if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt: {output_fmt} is not to be had, NCHW is")
+            raise ValueError(f"output_fmt: '{output_fmt}' is not supported, only 'NCHW' is")
         take, last = feature_take_indices(len(self.feature_info), indices)
         intermediates = []
         for number, level in enumerate(self._levels(x)):
@@ -155,9 +167,9 @@ class BNInception(nn.Module):
         return intermediates if intermediates_only else (x, intermediates)
 
     def _levels(self, x: Tensor) -> Iterator[Tensor]:
-        """The levels of `feature_info`, one after the other."""
+        """Features of the levels of `feature_info`, in their order."""
         for side in x.shape[2:]:
-            # at others, the strided convolutions of a block and its pooling give two sizes
+            # At other sizes, the strided convolutions of a block and its pooling disagree in size
             if side < 31 or (side + 1) % 32 > 7:
                 raise ValueError(
                     f"bn_inception takes images of a multiple of 32 pixels, or of 1 less to 6 more "
@@ -205,7 +217,7 @@ def bn_inception(pretrained: bool = False, **options: Any) -> BNInception:
 
 
 def _without_classifier(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """`state`, without the classifier where `model` has none."""
+    """`state`, without the classifier if `model` has none."""
     if not isinstance(model, BNInception) or model.num_classes:
         return state
     return {name: value for name, value in state.items() if not name.startswith("last_linear.")}

@@ -1,9 +1,9 @@
-"""Frozen batch norm, folded into the convolution before it.
+"""Fold a frozen batch norm into the convolution before it.
 
-With its statistics and its affine parameters fixed, a batch norm is scale * x + shift of each
-channel, and scale * conv(x, weight) + shift is conv(x, scale * weight) + shift. So its input is
-not kept for the backward pass, which has no step for it. What learns is still `weight`, by its own
-gradient and with its own weight decay, and a state_dict has the names and values that it had.
+A batch norm with fixed statistics and fixed affine parameters is scale * x + shift of each channel,
+and scale * conv(x, weight) + shift is conv(x, scale * weight) + shift. Folding saves the memory of
+the batch norm's input, and its step of the backward pass. `weight` still learns, with the same
+gradient and weight decay as before, and a state_dict keeps its names and values.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-ROUNDING = 1e-9  # of the largest feature, in float64
+ROUNDING = 1e-9  # relative to the largest feature, in float64
 
 
 class FoldedNorm(nn.BatchNorm2d):
-    """Gives its scale and shift to the convolution, and does nothing itself."""
+    """A batch norm that returns its input: the convolution before it does its work."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -32,12 +32,13 @@ class FoldedNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def fold(self) -> None:
+        """Compute scale and shift from the present statistics and affine parameters."""
         scale = self.weight / (self.running_var + self.eps).sqrt()
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", self.bias - self.running_mean * scale, persistent=False)
 
-    def _load_from_state_dict(self, *given: Any) -> None:
-        super()._load_from_state_dict(*given)
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
         self.fold()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,17 +46,17 @@ class FoldedNorm(nn.BatchNorm2d):
 
 
 class FoldedNormAct(FoldedNorm, BatchNormAct2d):
-    """The same, with what follows it in timm's."""
+    """The same for timm's class, which has dropout and an activation as well."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(x))
 
 
 class FoldedConv(nn.Conv2d):
-    """Does the work of the batch norm after it."""
+    """A convolution that also does the work of the batch norm after it."""
 
     norm: tuple[FoldedNorm]
-    """In a tuple: a module would have a second name in the state_dict."""
+    """In a tuple, since a module would get a second name in the state_dict."""
 
     def forward(self, x: Tensor) -> Tensor:
         (norm,) = self.norm
@@ -68,31 +69,36 @@ FOLDED = {nn.BatchNorm2d: FoldedNorm, BatchNormAct2d: FoldedNormAct}
 
 
 def fold(trunk: nn.Module, features: Callable[[nn.Module], Any]) -> None:
-    """Fold each batch norm of `trunk` that alone takes what a convolution gives. All are frozen;
-    else the trunk is as it trains. `features(trunk)` are a tensor or several, of a drawn image.
+    """Fold each batch norm of `trunk` that is the only user of a convolution's output.
 
-    A pass through a copy finds them. Another one shows that folding changes nothing; in float64
-    and with drawn statistics, for a new model's would hide a mistake. If it does, none is folded.
+    A pass through a copy of the trunk finds these pairs. Another pass checks that folding changes
+    nothing, in float64 and with random statistics, since those of a new model would hide a mistake.
+    If anything changes, no batch norm is folded.
+
+    Args:
+        trunk: the model in training mode, all its batch norms frozen and in evaluation mode.
+        features: takes a trunk, and returns its features of a random image: one tensor or several.
     """
     if not any(type(module) in FOLDED for module in trunk.modules()):
         return
     trial = copy.deepcopy(trunk).double()
-    name = {module: name for name, module in trial.named_modules()}
+    name_of = {module: name for name, module in trial.named_modules()}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for module in trial.modules():
             if isinstance(module, nn.BatchNorm2d):
                 for values in module.state_dict().values():
                     values.copy_(torch.rand(values.shape) / 2 + 0.5)
-        drawn = torch.get_rng_state()
-        pairs, expected = _watch(trial, features)
+        generator = torch.get_rng_state()
+        pairs, unfolded = _find_pairs(trial, features)
         _fold(pairs)
-        torch.set_rng_state(drawn)
-        found = tree_leaves(features(trial))
+        torch.set_rng_state(generator)
+        folded = tree_leaves(features(trial))
     if all(
         (after - before).abs().max() <= ROUNDING * before.abs().max()
-        for before, after in zip(expected, found, strict=True)
+        for before, after in zip(unfolded, folded, strict=True)
     ):
-        _fold((trunk.get_submodule(name[conv]), trunk.get_submodule(name[n])) for conv, n in pairs)
+        names = [(name_of[conv], name_of[norm]) for conv, norm in pairs]
+        _fold((trunk.get_submodule(conv), trunk.get_submodule(norm)) for conv, norm in names)
 
 
 def _fold(pairs: Iterable[tuple[Any, Any]]) -> None:
@@ -102,40 +108,50 @@ def _fold(pairs: Iterable[tuple[Any, Any]]) -> None:
         conv.norm = (norm,)
 
 
-def _watch(
+def _find_pairs(
     trunk: nn.Module, features: Callable[[nn.Module], Any]
 ) -> tuple[list[tuple[nn.Module, nn.Module]], list[Tensor]]:
-    """Convolutions, each with the batch norm that alone takes its output, both called once; and
-    the features."""
-    calls, uses = Counter[nn.Module](), _Uses()
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept: no other gets its id
-    taken: list[tuple[nn.Module, nn.Module, int]] = []
+    """Find the pairs of a convolution and a batch norm that can be folded, by one pass.
 
-    def gave(conv: nn.Module, _: Any, output: Tensor) -> None:
+    Returns:
+        the pairs: each module is called once, and no other operation takes the convolution's
+        output; and the features of the pass.
+    """
+    calls, uses = Counter[nn.Module](), _UseCounter()
+    # id of an output -> its convolution, and the output, so that no other tensor gets its id
+    outputs: dict[int, tuple[nn.Module, Tensor]] = {}
+    candidates: list[tuple[nn.Module, nn.Module, int]] = []
+
+    def after_conv(conv: nn.Module, _: Any, output: Tensor) -> None:
         calls[conv] += 1
-        made[id(output)], uses.count[id(output)] = (conv, output), 0
+        outputs[id(output)], uses.count[id(output)] = (conv, output), 0
 
-    def took(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    def before_norm(norm: nn.Module, inputs: tuple[Tensor]) -> None:
         calls[norm] += 1
-        if (x := id(inputs[0])) in made:
-            taken.append((made[x][0], norm, x))
+        if (key := id(inputs[0])) in outputs:
+            candidates.append((outputs[key][0], norm, key))
 
     hooks = []
     for module in trunk.modules():
         if type(module) is nn.Conv2d:
-            hooks.append(module.register_forward_hook(gave))
+            hooks.append(module.register_forward_hook(after_conv))
         elif type(module) in FOLDED and module.affine and module.track_running_stats:
-            hooks.append(module.register_forward_pre_hook(took))
+            hooks.append(module.register_forward_pre_hook(before_norm))
     with uses:
-        given = tree_leaves(features(trunk))
+        tensors = tree_leaves(features(trunk))
     for hook in hooks:
         hook.remove()
     once = {module for module, count in calls.items() if count == 1}
-    return [(conv, n) for conv, n, x in taken if {conv, n} <= once and uses.count[x] == 1], given
+    pairs = [
+        (conv, norm)
+        for conv, norm, key in candidates
+        if {conv, norm} <= once and uses.count[key] == 1
+    ]
+    return pairs, tensors
 
 
-class _Uses(TorchDispatchMode):
-    """Counts the operations that take a tensor, by its id."""
+class _UseCounter(TorchDispatchMode):
+    """Counts the operations that take a tensor, by the tensor's id."""
 
     def __init__(self) -> None:
         super().__init__()

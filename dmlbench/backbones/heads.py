@@ -1,7 +1,8 @@
-"""Heads: what they take from a trunk, and the embedding that they make of it.
+"""Heads: they compute an embedding (B, dim) from features of a trunk.
 
-A head is built on a trunk and an image of the size that it will see. `features(trunk, images)`
-is what it takes, which a warm-up computes without a gradient; `forward(features)` the embedding.
+A head is built for a trunk, from an image of the size that it will see. `features(trunk, images)`
+computes what the head takes; a warm-up does this without a gradient. `forward(features)` computes
+the embedding.
 """
 
 from __future__ import annotations
@@ -12,25 +13,47 @@ import torch
 from torch import Tensor, nn
 
 POOL = 5
-"""Side of the windows that the lower branches of low_mid_high average."""
+"""Side of the windows over which the low and the middle branch of low_mid_high average."""
 
 
 class Linear(nn.Linear):
-    """One linear layer on the trunk's pooled features."""
+    """One linear layer on the trunk's pooled features.
+
+    Args:
+        trunk: images (B, channels, S, S) -> features (B, F).
+        images: one image or more, of the size that the head will see.
+        dim: dimension of the embedding.
+
+    >>> trunk = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    >>> images = torch.rand(4, 3, 32, 32)
+    >>> head = Linear(trunk, images, dim=8)
+    >>> head(head.features(trunk, images)).shape
+    torch.Size([4, 8])
+    """
 
     def __init__(self, trunk: nn.Module, images: Tensor, dim: int) -> None:
         super().__init__(trunk(images).shape[1], dim)
 
     def features(self, trunk: Any, images: Tensor) -> Tensor:
+        """The pooled features (B, F) of `images`."""
         return trunk(images)
 
 
 class LowMidHigh(nn.Module):
-    """RLL-(L,M,H): an embedding of dim / 3 from each of three depths, concatenated in that order.
+    """RLL-(L,M,H): embeddings of dim / 3 from three depths of the trunk, concatenated.
 
-    Wang et al., Ranked List Loss, CVPR 2019, with the branches of the authors' network: averages
-    over 5x5 windows at stride 3, 1x1 convolution to 128 channels, a layer of 1024; the highest one
-    is linear on the trunk's pooled features. Depths: `depths`.
+    The order is low, middle, high; `depths` says which levels these are. Source: Wang et al.,
+    Ranked List Loss, CVPR 2019. The branches are those of the authors' network. Low and middle:
+    averages over 5x5 windows at stride 3, a 1x1 convolution to 128 channels, a layer of 1024. High:
+    linear on the trunk's pooled features.
+
+    Args:
+        trunk: a model of timm, or one with the same `forward_intermediates`.
+        images: one image or more, of the size that the head will see.
+        dim: dimension of the embedding, a multiple of 3.
+
+    Raises:
+        ValueError: the trunk has no features of three depths, or too small ones for the windows.
     """
 
     def __init__(self, trunk: nn.Module, images: Tensor, dim: int) -> None:
@@ -39,18 +62,20 @@ class LowMidHigh(nn.Module):
         low, middle, high = self.features(trunk, images)
         for name, level in (("low", low), ("middle", middle)):
             if (side := min(level.shape[2:])) < POOL:
-                given, least = images.shape[-1], -(-POOL * images.shape[-1] // side)
+                image_size = images.shape[-1]
+                needed = -(-POOL * image_size // side)
                 raise ValueError(
                     f"backbones.<name>.head: low_mid_high averages {POOL}x{POOL} windows, and the "
-                    f"{name} level of {_name(trunk)} has {side}x{side} for images of {given} "
-                    f"pixels. Take image_size: {least} or more, or head: linear."
+                    f"{name} level of {_name(trunk)} has {side}x{side} for images of {image_size} "
+                    f"pixels. Take image_size: {needed} or more, or head: linear."
                 )
         self.low = _branch(low, dim // 3)
         self.middle = _branch(middle, dim // 3)
         self.high = nn.Linear(high.shape[1], dim // 3)
 
     def features(self, trunk: Any, images: Tensor) -> list[Tensor]:
-        # some models stop after the last of the levels if nothing is said
+        """Features of the low and the middle level (B, C, S, S), and the pooled ones (B, F)."""
+        # stop_early is True by default in some models; the pooled features need the last level
         last, levels = trunk.forward_intermediates(images, indices=self.levels, stop_early=False)
         return [*levels, trunk.forward_head(last)]
 
@@ -60,12 +85,14 @@ class LowMidHigh(nn.Module):
 
 
 def depths(trunk: nn.Module) -> list[int]:
-    """Levels of the low and the middle features among those that timm's `feature_info` lists: the
-    two before the last (strides 8 and 16 of most networks; 3c and 4e of BN-Inception); where all
-    have one stride, as in a ViT, those after a third and two thirds of the blocks.
+    """The levels of the low and the middle features, as numbers in timm's `feature_info`.
+
+    They are the two levels before the last: strides 8 and 16 of most networks, blocks 3c and 4e of
+    BN-Inception. If all levels have the same stride, as in a ViT, they are those after a third and
+    after two thirds of the blocks.
 
     Raises:
-        ValueError: the model gives no features of three depths.
+        ValueError: the model has no features of three depths.
     """
     strides = [level["reduction"] for level in getattr(trunk, "feature_info", [])]
     count = len(strides)
@@ -78,8 +105,8 @@ def depths(trunk: nn.Module) -> list[int]:
 
 
 def _branch(level: Tensor, dim: int) -> nn.Sequential:
-    """(B, channels, S, S), as `level` is -> (B, dim)."""
-    # Caffe's pooling rounds up: 7x7 gives 2x2
+    """A branch for features of the shape of `level`: (B, channels, S, S) -> (B, dim)."""
+    # As in Caffe, pooling rounds sizes up: 7x7 becomes 2x2
     pool = nn.AvgPool2d(POOL, stride=3, ceil_mode=True)
     side = pool(level).shape[-1]
     return nn.Sequential(

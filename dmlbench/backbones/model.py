@@ -1,4 +1,4 @@
-"""The model that is trained: a backbone's trunk and an embedding head."""
+"""The model that is trained: the trunk of a backbone and an embedding head."""
 
 from __future__ import annotations
 
@@ -11,12 +11,32 @@ from dmlbench.backbones.heads import HEADS
 from dmlbench.backbones.timm import create_trunk
 
 if TYPE_CHECKING:
-    from dmlbench.settings import Backbone, Recipe
+    from dmlbench.study.settings import Backbone, Recipe
 
 
 class EmbeddingModel(nn.Module):
-    """RGB or gray images (B, channels, S, S), float in [0, 1] -> embeddings (B, dim), not
-    normalised."""
+    """Images (B, channels, S, S), float in [0, 1], RGB or gray -> embeddings (B, dim).
+
+    Embeddings are not normalised. If the recipe says `freeze_bn`, the trunk's batch norms keep
+    their statistics and affine parameters, and are folded into the convolutions before them.
+
+    Args:
+        backbone: type, dim, image_size, head and pretrained weights, as a study has them.
+        recipe: its `pooling` and `freeze_bn`.
+        channels: 3 or 1.
+
+    Raises:
+        MissingWeights: pretrained weights are wanted, and there are none.
+        BrokenInstallation: timm does not import.
+        ValueError: the head does not fit the trunk, or the size of the images does not fit the
+            trunk or the head.
+
+    >>> from dmlbench.study.settings import Backbone, Recipe
+    >>> backbone = Backbone(type="test_resnet", dim=16, image_size=32)
+    >>> model = EmbeddingModel(backbone, Recipe(), channels=3)
+    >>> model(torch.rand(4, 3, 32, 32)).shape
+    torch.Size([4, 16])
+    """
 
     mean: Tensor
     std: Tensor
@@ -41,11 +61,11 @@ class EmbeddingModel(nn.Module):
         if self.freeze_bn:
             for layer in self._batch_norms():
                 layer.requires_grad_(False)
-        # faster on GPU and CPU alike
+        # It is faster, on a GPU and on a CPU
         self.to(memory_format=torch.channels_last)
         self.train()
         if self.freeze_bn:
-            from dmlbench.backbones.folding import fold  # timm, which controls do without
+            from dmlbench.backbones.folding import fold  # imports timm, which controls do not need
 
             def features(trunk: nn.Module) -> object:
                 return self.head.features(trunk, torch.rand_like(image, dtype=torch.float64))
@@ -53,6 +73,7 @@ class EmbeddingModel(nn.Module):
             fold(self.trunk, features)
 
     def forward(self, images: Tensor, train_trunk: bool = True) -> Tensor:
+        """The embeddings of `images`; without `train_trunk`, only the head gets a gradient."""
         with torch.set_grad_enabled(train_trunk and torch.is_grad_enabled()):
             if self.channel_order == "BGR":
                 images = images.flip(1)
@@ -61,6 +82,7 @@ class EmbeddingModel(nn.Module):
         return self.head(features)
 
     def train(self, mode: bool = True) -> EmbeddingModel:
+        """Switch to training or evaluation. Frozen batch norms stay in evaluation."""
         super().train(mode)
         if self.freeze_bn:
             for layer in self._batch_norms():
@@ -68,5 +90,6 @@ class EmbeddingModel(nn.Module):
         return self
 
     def _batch_norms(self) -> list[nn.Module]:
-        # timm's BatchNormAct2d is one too; synchronised batch norm shares the base class
-        return [m for m in self.trunk.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        # The base class of timm's BatchNormAct2d and of synchronised batch norm too
+        base = nn.modules.batchnorm._BatchNorm
+        return [module for module in self.trunk.modules() if isinstance(module, base)]

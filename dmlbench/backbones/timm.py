@@ -1,5 +1,4 @@
-"""Any model that timm knows by its name, as a trunk: its own, and those that a file here registers
-with it."""
+"""Trunks: any model that timm knows by its name. A file here may register more models with timm."""
 
 from __future__ import annotations
 
@@ -11,43 +10,56 @@ from typing import Any
 
 from torch import nn
 
-from dmlbench.backbones.weights import MissingWeights, staged
-from dmlbench.imports import importing
-from dmlbench.installed import BROKEN_TIMM, BrokenInstallation, backbone_module, versions
+from dmlbench.backbones.catalogue import backbone_module, broken_timm
+from dmlbench.backbones.weights import staged_weights
+from dmlbench.utils.errors import MissingWeights
+from dmlbench.utils.startup import heavy_imports
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a trunk expects of pixels in [0, 1]; all by channel, in the order that it takes them."""
+    """How a trunk takes pixels in [0, 1]. All is per channel, in the order that the trunk takes."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channel_order: str
-    """RGB or BGR; of gray images it means nothing."""
+    """RGB or BGR. It has no meaning for gray images."""
 
 
 def create_trunk(
     kind: str, *, channels: int, image_size: int, pooling: str | None, pretrained: bool | str
 ) -> tuple[nn.Module, Preprocessing]:
-    """Build the model `kind` without its classifier.
+    """Build the model `kind` of timm without its classifier.
+
+    Args:
+        kind: a name of timm, with or without the tag of its weights.
+        channels: 3 or 1. For gray images, mean and std are the mean of those of the colours.
+        image_size: side of the images in pixels.
+        pooling: timm's `global_pool`; None means the model's default.
+        pretrained: False for random weights; True for timm's weights, which `dmlbench weights` has
+            fetched; or the path of a weights file of this model.
 
     Returns:
-        the trunk, (B, channels, image_size, image_size) -> (B, features), and what it expects of
-        the images. A model whose attribute `channel_order` does not say otherwise takes RGB.
+        the trunk, (B, channels, image_size, image_size) -> (B, features); and how it takes pixels.
+        A model takes RGB, unless its attribute `channel_order` says otherwise.
 
     Raises:
-        MissingWeights: no weights file, or one of another model. true means timm's own, staged.
+        MissingWeights: there is no weights file, or it is of another model.
         BrokenInstallation: timm does not import.
+
+    >>> trunk, preprocessing = create_trunk(
+    ...     "test_resnet", channels=3, image_size=32, pooling="avg", pretrained=False
+    ... )
+    >>> preprocessing.channel_order, preprocessing.mean
+    ('RGB', (0.5, 0.5, 0.5))
     """
     try:
-        with importing():
+        with heavy_imports():
             import timm
-    except (ImportError, RuntimeError) as error:  # torchvision's operators: RuntimeError
-        found = versions("torch", "torchvision", "timm")
-        shown = ", ".join(f"{name} {number}" for name, number in found.items())
-        raise BrokenInstallation(BROKEN_TIMM.format(error=error, versions=shown)) from error
+    except (ImportError, RuntimeError) as error:  # RuntimeError by torchvision's operators
+        raise broken_timm(error) from error
 
-    importlib.import_module(backbone_module(kind))  # registers it
+    importlib.import_module(backbone_module(kind))  # it registers the model
     config = timm.get_pretrained_cfg(kind, allow_unregistered=False)
     options: dict[str, Any] = {}
     if pooling is not None:
@@ -55,7 +67,7 @@ def create_trunk(
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     if pretrained:
-        pretrained = str(staged(kind)) if pretrained is True else pretrained
+        pretrained = str(staged_weights(kind)) if pretrained is True else pretrained
         options["pretrained_cfg_overlay"] = {"file": pretrained, "num_classes": 0}
     try:
         trunk = timm.create_model(

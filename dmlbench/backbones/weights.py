@@ -1,7 +1,7 @@
-"""Pretrained weights, staged: fetched once where there is internet, read by every training.
+"""Staged pretrained weights: fetched once, where there is internet, and read by every training.
 
-They stand in <data>/weights/<model>.<tag>.safetensors. Which weights a model's name means is in a
-run's key by their tag, whether the file is there yet or not.
+Their files are <data>/weights/<model>.<tag>.safetensors. A run's key holds the tag that the model's
+name means, whether the file is there yet or not.
 """
 
 from __future__ import annotations
@@ -11,45 +11,54 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from dmlbench.files import data_folder, replacing
-from dmlbench.installed import backbone_module, timm_models, timm_weights
-from dmlbench.problems import did_you_mean
+from dmlbench.backbones.catalogue import backbone_module, timm_models, timm_weights
+from dmlbench.utils.errors import MissingWeights
+from dmlbench.utils.files import data_folder, replacing
+from dmlbench.utils.text import did_you_mean
 
-
-class MissingWeights(RuntimeError):
-    """Pretrained weights are neither here nor to be had; the message says what to do."""
+MAKES_NUMBERS = False
 
 
 def weights_file(kind: str) -> Path:
-    """Where the weights of the model `kind` stand, or will. Raises MissingWeights if timm knows of
-    none, or of no such model."""
+    """The path of the staged weights of the model `kind`. The file need not exist.
+
+    Raises:
+        MissingWeights: timm has no such model, or no weights for it.
+    """
     name = timm_weights().get(kind)
     if name is None:
         if kind not in timm_models():
             hint = did_you_mean(kind, timm_models())
             raise MissingWeights(f"timm has no model '{kind}'. {hint}".rstrip())
-        raise MissingWeights(f"timm has no weights of {kind}, it begins with random ones")
+        raise MissingWeights(f"timm has no weights for {kind}: leave out `pretrained: true`")
     return data_folder() / "weights" / f"{name}.safetensors"
 
 
-def staged(kind: str) -> Path:
-    """The file of the weights of the model `kind`. Raises MissingWeights, naming the command that
-    fetches it."""
+def staged_weights(kind: str) -> Path:
+    """The path of the staged weights of the model `kind`.
+
+    Raises:
+        MissingWeights: the file does not exist; the message names the command that fetches it.
+    """
     path = weights_file(kind)
     if not path.is_file():
         raise MissingWeights(
             f"there is no {path}. Where there is internet (on a cluster: the login node), run "
-            f"`dmlbench weights {kind}`, and ask again."
+            f"`dmlbench weights {kind}`, and start the run again."
         )
     return path
 
 
-def stage(kind: str) -> Path:
-    """Fetch the weights of the model `kind` from where timm finds them, if they are not there
-    already. What comes by a URL has the checksum that is in its name.
+def fetch_weights(kind: str) -> Path:
+    """Fetch the weights of the model `kind` from timm's source, unless they are staged already.
+
+    A file from a URL must have the checksum that is in its name.
+
+    Returns:
+        the path of the weights.
 
     Raises:
-        MissingWeights: they cannot be had from here, or not written.
+        MissingWeights: they cannot be fetched from here, or cannot be written.
     """
     path = weights_file(kind)
     if path.is_file():
@@ -65,14 +74,14 @@ def stage(kind: str) -> Path:
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
-        known: Any = timm.get_pretrained_cfg(name)
-        source = "timm's hub" if known.hf_hub_id else known.url
+        config: Any = timm.get_pretrained_cfg(name)
+        source = "timm's hub" if config.hf_hub_id else config.url
         raise MissingWeights(
             f"cannot fetch {name} from {source}: {' '.join(str(error).split())}\n"
             f"Run `dmlbench weights {kind}` where there is internet, and copy its file to {path}; "
-            f"or name a file of your own: backbones.<name>.pretrained: <path>."
+            f"or name your own file: backbones.<name>.pretrained: <path>."
         ) from error
-    # each tensor by itself, contiguous: others are refused
+    # safetensors refuses tensors that share memory or are not contiguous
     state = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
     try:
         with replacing(path) as temporary:
@@ -80,6 +89,6 @@ def stage(kind: str) -> Path:
     except (OSError, SafetensorError) as error:
         raise MissingWeights(
             f"{path} cannot be written: {error}. "
-            f"DMLBENCH_DATA=<folder> keeps data in a folder of your own."
+            f"DMLBENCH_DATA=<folder> keeps data in another folder."
         ) from None
     return path

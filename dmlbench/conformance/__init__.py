@@ -1,1 +1,1 @@
-"""What every loss must do, whatever it computes: the checks of `dmlbench check`."""
+"""The checks of `dmlbench check`: what every loss must do, whatever it computes."""

@@ -1,4 +1,4 @@
-"""What a check is, and what comes of it."""
+"""A check of a loss, and its result."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ HERE = Path(__file__).parent
 
 
 class Broken(Exception):
-    """What a check did with the loss, and what it saw that must not be; `excusable` where a loss
-    may be meant so; `fix` where what to do is known better than the check has it."""
+    """The loss does not do what a check demands.
+
+    Args:
+        did: what the check did with the loss.
+        saw: what it saw that must not be.
+        excusable: whether the loss may declare this as its design, if the check allows that.
+        fix: what to do; empty: the text of the check itself says it.
+    """
 
     def __init__(self, did: str, saw: str, *, excusable: bool = True, fix: str = "") -> None:
         super().__init__(did, saw)
@@ -27,21 +33,21 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """A demand on losses. `run` raises Broken, or says in a few words what it saw."""
+    """A demand on losses. `run` raises Broken, or returns a few words on what it saw."""
 
     name: str
     demand: str
     why: str
-    """What a training suffers otherwise."""
+    """What happens in a training if the demand is not met."""
     fix: str
-    """What usually causes it, and what to do."""
+    """The usual cause, and what to do."""
     run: Callable[[Subject], str | None]
     skipped: frozenset[str] = frozenset()
-    """Kinds of losses that it is not for."""
+    """Kinds of losses that are not checked."""
     warned: frozenset[str] = frozenset()
-    """Kinds of losses for which it is advice."""
-    may_be_meant: bool = False
-    """Whether a loss may declare in BY_DESIGN that it does otherwise."""
+    """Kinds of losses that get a warning, not a failure."""
+    declarable: bool = False
+    """Whether a loss may declare in BY_DESIGN that it does something else."""
 
     def __call__(self, subject: Subject) -> Result:
         if subject.kind in self.skipped:
@@ -50,10 +56,10 @@ class Check:
             return Result(self, "ok", self.run(subject) or self.demand)
         except Broken as error:
             broken = error
-        except Exception as error:  # whatever the loss raises
-            did = "It was called with the made batch of this check."
-            broken = Broken(did, raised(error), excusable=False)
-        excusable = self.may_be_meant and broken.excusable
+        except Exception as error:  # the loss may raise anything
+            did = "It was called with the batch of this check."
+            broken = Broken(did, describe_error(error), excusable=False)
+        excusable = self.declarable and broken.excusable
         if excusable and self.name in subject.by_design:
             return Result(self, "declared", subject.by_design[self.name])
         verdict: Verdict = "warning" if subject.kind in self.warned else "FAILED"
@@ -65,7 +71,7 @@ class Check:
         }
         if excusable and subject.kind != "library":
             parts["Or"] = (
-                "if the loss is meant so, declare it in its class, which the check then shows: "
+                "if this is the loss's design, declare it in its class; the check then shows it: "
                 f'BY_DESIGN = {{"{self.name}": "the reason"}}'
             )
         return Result(self, verdict, self.demand, parts)
@@ -73,10 +79,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
+    """The verdict of a check. `str` gives one line and, if the loss failed, a lesson below it."""
+
     check: Check
     verdict: Verdict
     line: str
     lesson: dict[str, str] | None = None
+    """Texts by the words Did, Saw, Why, Fix and Or."""
 
     def __str__(self) -> str:
         lines = [f"{self.verdict:9} {self.check.name:14} {self.line}"]
@@ -92,14 +101,14 @@ class Result:
 
 
 def check(
-    name: str, demand: str, **said: Any
+    name: str, demand: str, **fields: Any
 ) -> Callable[[Callable[[Subject], str | None]], Check]:
-    """The function below it becomes this check."""
-    return lambda run: Check(name, demand, run=run, **said)
+    """Decorate a function: it becomes the `run` of a Check with these fields."""
+    return lambda run: Check(name, demand, run=run, **fields)
 
 
-def raised(error: BaseException) -> str:
-    """An exception in one line, with the last place in code that is no library's."""
+def describe_error(error: BaseException) -> str:
+    """An exception in one line, with the innermost place outside of libraries and of the kit."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -107,12 +116,12 @@ def raised(error: BaseException) -> str:
         and path.parent != HERE
         and path.is_file()
     ]
-    where = ""
+    place = ""
     if frames:
         last = frames[-1]
-        where = f", at {Path(last.filename).name}:{last.lineno}: {last.line}"
+        place = f", at {Path(last.filename).name}:{last.lineno}: {last.line}"
     message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:300]}{where}"
+    return f"{type(error).__name__}: {message[:300]}{place}"
 
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""Batches that a sampler draws now and then: finite values, finite gradients."""
+"""Checks of degenerate batches, which a sampler draws now and then: all stays finite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dmlbench.conformance.arithmetic import faults, named
+from dmlbench.conformance.arithmetic import describe_gradient, dtype_name
 from dmlbench.conformance.check import Broken, check
 from dmlbench.conformance.subject import C, N, Subject, batch
 
@@ -23,28 +23,33 @@ ROOTS = (
 ONE_STEP = "one such batch is one step of NaN, and the training is over."
 
 
-def finite(subject: Subject, did: str, made: Callable[[Tensor, Tensor], tuple]) -> None:
-    """Value and all gradients of the batch that is `made` from the ordinary one are finite."""
+def check_finite(
+    subject: Subject, description: str, degenerate: Callable[[Tensor, Tensor], tuple]
+) -> None:
+    """Raise Broken if the value or a gradient of a batch is not finite.
+
+    `degenerate` makes the batch from embeddings (N, D) and labels (N,) of an ordinary one.
+    """
     for stage, loss in subject.stages():
         for dtype in (torch.float32, torch.bfloat16):
-            embeddings, labels = made(*batch())
+            embeddings, labels = degenerate(*batch())
             embeddings = embeddings.to(dtype).clone().requires_grad_()
-            given = f"{stage.capitalize()}, it was given {did}, {named(dtype)}."
+            did = f"{stage.capitalize()}, it was given {description}, {dtype_name(dtype)}."
             loss.zero_grad()
             value = loss(embeddings, labels)
             if not value.isfinite():
-                raise Broken(given, f"The value is {value:g}.")
+                raise Broken(did, f"The value is {value:g}.")
             if not value.requires_grad:
                 saw = "The value is a constant without a gradient: backward() would raise."
-                raise Broken(given, saw)
+                raise Broken(did, saw)
             value.backward()
             if embeddings.grad is not None and not embeddings.grad.isfinite().all():
-                raise Broken(given, f"The value is {value:.4g}, but {faults(embeddings.grad)}.")
+                saw = f"The value is {value:.4g}, but {describe_gradient(embeddings.grad)}."
+                raise Broken(did, saw)
             for name, parameter in loss.named_parameters():
                 if parameter.grad is not None and not parameter.grad.isfinite().all():
-                    raise Broken(
-                        given, f"The value is {value:.4g}, but the gradient of '{name}' is not."
-                    )
+                    saw = f"The value is {value:.4g}, but the gradient of '{name}' is no number."
+                    raise Broken(did, saw)
 
 
 @check(
@@ -54,34 +59,36 @@ def finite(subject: Subject, did: str, made: Callable[[Tensor, Tensor], tuple]) 
     fix=PAIRS,
 )
 def no_positives(subject: Subject) -> None:
-    did = f"{C} embeddings of {C} classes, one each"
-    finite(subject, did, lambda embeddings, labels: (embeddings[:C], labels[:C]))
+    description = f"{C} embeddings of {C} classes, one each"
+    check_finite(subject, description, lambda embeddings, labels: (embeddings[:C], labels[:C]))
 
 
 @check(
     "one_class",
     "a batch of one class, without negatives",
-    why=f"It is what a sampler of P x K may draw of a small data set; {ONE_STEP}",
+    why=f"A sampler of P x K may draw it from a small data set; {ONE_STEP}",
     fix=PAIRS,
 )
 def one_class(subject: Subject) -> None:
-    did = f"{N} embeddings of one class"
-    finite(subject, did, lambda embeddings, labels: (embeddings, torch.full_like(labels, 2)))
+    description = f"{N} embeddings of one class"
+    check_finite(
+        subject, description, lambda embeddings, labels: (embeddings, torch.full_like(labels, 2))
+    )
 
 
 @check(
     "duplicates",
     "images that are twice in a batch, of the same class or of two",
-    why="A class with fewer images than the sampler wants is drawn with repetition, and data sets "
-    f"hold images twice, in two classes even: their distance is 0 exactly; {ONE_STEP}",
+    why="A class with too few images for the sampler is drawn with repetition, and data sets hold "
+    f"images twice, even in two classes. Their distance is exactly 0; {ONE_STEP}",
     fix=ROOTS,
 )
 def duplicates(subject: Subject) -> None:
     def repeated(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return embeddings[:5].repeat(4, 1), labels[:5].repeat(4)
 
-    finite(subject, "5 images of 5 classes, four times each", repeated)
-    finite(
+    check_finite(subject, "5 images of 5 classes, four times each", repeated)
+    check_finite(
         subject,
         "5 embeddings four times each, under labels of several classes",
         lambda embeddings, labels: (embeddings[:5].repeat(4, 1), labels),
@@ -91,12 +98,12 @@ def duplicates(subject: Subject) -> None:
 @check(
     "one_point",
     "all embeddings of a batch in one point",
-    why="So a collapsed model embeds, and many models before their first step nearly; a loss that "
-    f"fails there cannot lead out of it; {ONE_STEP}",
+    why="A collapsed model gives such embeddings, and many models nearly do so before their first "
+    f"step. A loss that fails there cannot repair the model; {ONE_STEP}",
     fix=ROOTS,
 )
 def one_point(subject: Subject) -> None:
-    finite(
+    check_finite(
         subject,
         f"{N} times the same embedding",
         lambda embeddings, labels: (embeddings[:1].expand_as(embeddings), labels),
@@ -106,7 +113,7 @@ def one_point(subject: Subject) -> None:
 @check(
     "zero_vectors",
     "embeddings of length 0",
-    why="ReLU before the head, or a dead image, gives a vector of zeros, which has no direction; "
+    why="ReLU before the head, or a black image, gives a vector of zeros, which has no direction; "
     + ONE_STEP,
     fix="x / x.norm() is 0 / 0 there, and functional.normalize has gradients of 1e12. Use "
     "dmlbench.losses.base.unit_length, which gives 0 with gradient 0.",
@@ -116,4 +123,4 @@ def zero_vectors(subject: Subject) -> None:
         embeddings[::2] = 0
         return embeddings, labels
 
-    finite(subject, "a batch whose every other embedding is 0", zeroed)
+    check_finite(subject, "a batch whose every other embedding is 0", zeroed)

@@ -1,4 +1,4 @@
-"""All checks of a loss, one line each and a lesson where one fails."""
+"""Run all checks on a loss, and print a line for each, with a lesson if the loss fails it."""
 
 from __future__ import annotations
 
@@ -15,33 +15,69 @@ from dmlbench.conformance import (
     parameters,
 )
 from dmlbench.conformance.check import Result
-from dmlbench.conformance.subject import Subject, find
+from dmlbench.conformance.subject import Subject, find_loss
 
 CHECKS = (
     arithmetic.call,
-    *(declaration.header, declaration.options, declaration.search_space),
-    *(arithmetic.gradient, arithmetic.precision, arithmetic.autocast, arithmetic.divergence),
-    *(degenerate.no_positives, degenerate.one_class, degenerate.duplicates),
-    *(degenerate.one_point, degenerate.zero_vectors),
-    *(invariance.order, invariance.numbering, invariance.length),
-    *(parameters.moves, parameters.param_groups, parameters.refresh),
-    *(parameters.device, parameters.state, parameters.statistics, parameters.batches),
-    *(execution.host, execution.compiles, execution.learns),
+    declaration.header,
+    declaration.options,
+    declaration.search_space,
+    arithmetic.gradient,
+    arithmetic.precision,
+    arithmetic.autocast,
+    arithmetic.divergence,
+    degenerate.no_positives,
+    degenerate.one_class,
+    degenerate.duplicates,
+    degenerate.one_point,
+    degenerate.zero_vectors,
+    invariance.order,
+    invariance.numbering,
+    invariance.length,
+    parameters.moves,
+    parameters.param_groups,
+    parameters.refresh,
+    parameters.device,
+    parameters.state,
+    parameters.statistics,
+    parameters.batches,
+    execution.host,
+    execution.compiles,
+    execution.learns,
 )
 
 
-def check_loss(asked: str, given: Mapping[str, Any]) -> bool:
-    """Run all checks on the loss `asked`, by name or file, and print what comes of them. Whether
-    none failed.
+def check_loss(loss: str, options: Mapping[str, Any]) -> bool:
+    """Run all checks on a loss and print their results, as `dmlbench check` does.
+
+    Args:
+        loss: the path of a file, which ends in .py; or a name, as `create_loss` takes it.
+        options: options of the loss; what is left out has its default.
+
+    Returns:
+        whether no check failed.
 
     Raises:
-        UnusableLoss: there is no such loss, or the options `given` do not fit.
+        UnusableLoss: there is no such loss, or the options do not fit.
+
+    A loss that cannot be called is not checked further:
+
+    >>> check_loss("normalized_softmax", {"temperature": 1e-50})  # doctest: +ELLIPSIS
+    normalized_softmax: NormalizedSoftmax, native, temperature 1e-50, proxies_lr_factor 1.0
+    <BLANKLINE>
+    FAILED    call           embeddings (N, D) and labels (N,) give one finite number, ...
+              Did: A new loss was called: loss(embeddings, labels), float32 embeddings (20, 12), ...
+              Saw: It returned nan.
+    ...
+    1 failed
+    The other 25 checks were skipped: they need a loss that can be called.
+    False
     """
-    subject = find(asked, given)
-    options = "".join(f", {name} {value}" for name, value in subject.options.items())
-    print(f"{subject.title}: {type(subject.create()).__name__}, {subject.kind}{options}\n")
+    subject = find_loss(loss, options)
+    shown = "".join(f", {name} {value}" for name, value in subject.options.items())
+    print(f"{subject.title}: {type(subject.create()).__name__}, {subject.kind}{shown}\n")
     verdicts: Counter[str] = Counter()
-    for result in results(subject):
+    for result in run_checks(subject):
         print(result, flush=True)
         verdicts[result.verdict] += 1
     print(f"\n{summary(verdicts)}")
@@ -50,8 +86,8 @@ def check_loss(asked: str, given: Mapping[str, Any]) -> bool:
     return not verdicts["FAILED"]
 
 
-def results(subject: Subject) -> Iterator[Result]:
-    """What comes of each check; of the first alone where the loss cannot even be called."""
+def run_checks(subject: Subject) -> Iterator[Result]:
+    """The result of each check; only that of the first one if the loss cannot be called."""
     for check in CHECKS:
         result = check(subject)
         yield result
@@ -60,6 +96,11 @@ def results(subject: Subject) -> Iterator[Result]:
 
 
 def summary(verdicts: Mapping[str, int]) -> str:
-    words = {"ok": "ok", "declared": "declared", "-": "not for it", "warning": "warnings"}
+    """The counts of verdicts in words.
+
+    >>> summary(Counter({"ok": 25, "warning": 1}))
+    '0 failed, 25 ok, 1 with a warning'
+    """
+    words = {"ok": "ok", "declared": "declared", "-": "not checked", "warning": "with a warning"}
     parts: Iterable[str] = (f"{verdicts[v]} {word}" for v, word in words.items() if verdicts[v])
     return ", ".join([f"{verdicts['FAILED']} failed", *parts])

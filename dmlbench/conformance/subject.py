@@ -1,4 +1,4 @@
-"""The loss that is checked: found by name or in a file, prepared as a training would have it."""
+"""The loss that is checked: found by name or in a file, and prepared as in a training."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlbench import grid, source
-from dmlbench.installed import UnusableLoss
 from dmlbench.losses import create_loss, list_losses
 from dmlbench.losses.base import Loss
-from dmlbench.problems import describe, did_you_mean
+from dmlbench.study.error_messages import describe_errors
+from dmlbench.study.loss_options import bounded_options, create_options_model, options_model
+from dmlbench.utils.declarations import Declarations, read_declarations_of
+from dmlbench.utils.errors import UnusableLoss
+from dmlbench.utils.modules import PACKAGE, public_classes
+from dmlbench.utils.text import did_you_mean
 
 C, D, N = 7, 12, 20  # classes, dimensions, images of a batch
-EPOCHS = 3  # in the midst of a training, so many have begun
-ZOO = source.PACKAGE / "losses"
+EPOCHS = 3  # epochs that a loss has begun if a check needs it in the middle of a training
+LOSSES = PACKAGE / "losses"
 SIGNATURE = (
     "def __init__(self, num_classes: int, embedding_dim: int, parents: Tensor | None = None, *, "
     "margin: float = 0.1)"
@@ -35,42 +38,47 @@ SIGNATURE = (
 
 @dataclass(frozen=True)
 class Subject:
+    """A loss with its options, as the checks take it."""
+
     title: str
+    """Its name, as a study has it; or its file, as it was given."""
     make: Callable[[int, int, Tensor | None], Loss]
-    """The loss for num_classes, embedding_dim and parents."""
+    """Creates the loss for num_classes, embedding_dim and parents."""
     options: Mapping[str, Any]
     path: Path | None = None
-    """Its file, if it is its only loss."""
+    """Its file; None if the file may hold other losses too."""
 
     @property
-    def in_zoo(self) -> bool:
-        return self.path is not None and self.path.parent == ZOO
+    def in_package(self) -> bool:
+        """Whether its file is one of dmlbench/losses."""
+        return self.path is not None and self.path.parent == LOSSES
 
     @cached_property
     def kind(self) -> Literal["native", "wrapped", "own", "library"]:
-        """Written in dmlbench/losses; or there, by wrapping one of pytorch-metric-learning; one's
-        own; or `pml.Name`."""
+        """`native`: written in dmlbench/losses; `wrapped`: there, but by pytorch-metric-learning;
+        `own`: the user's; `library`: `pml.Name`."""
         if self.title.startswith("pml."):
             return "library"
-        if not self.in_zoo:
+        if not self.in_package:
             return "own"
         bases = {base.__module__ for base in type(self.create()).__mro__}
         return "wrapped" if "dmlbench.losses._pml" in bases else "native"
 
     @cached_property
     def by_design(self) -> Mapping[str, str]:
+        """What its class declares in BY_DESIGN: name of a check -> reason."""
         return type(self.create()).BY_DESIGN
 
     @cached_property
-    def declared(self) -> source.Declarations:
-        """What its file says, if it can be read; that is a check of its own."""
+    def declared(self) -> Declarations:
+        """The declarations of its file; empty if they cannot be read, which a check reports."""
         with contextlib.suppress(TypeError):
             if self.path:
-                return source.declarations_in(self.path)
-        return source.Declarations({}, {})
+                return read_declarations_of(self.path)
+        return Declarations({}, {})
 
     def create(self, num_classes: int = C, embedding_dim: int = D, seed: int = 0) -> Loss:
-        """A new loss; with made super-classes if it asks for some."""
+        """A new loss; with super-classes if it raises without them."""
         torch.manual_seed(seed)
         try:
             return self.make(num_classes, embedding_dim, None)
@@ -80,14 +88,14 @@ class Subject:
             return self.make(num_classes, embedding_dim, torch.stack([classes // 2, classes // 4]))
 
     def prepared(self, epochs: int = EPOCHS) -> Loss:
-        """A loss that has begun so many epochs."""
+        """A loss that has begun `epochs` epochs."""
         loss = self.create()
         for _ in range(epochs):
             loss.refresh(training_set)
         return loss
 
     def stages(self) -> list[tuple[str, Loss]]:
-        """The loss before its first epoch and, if epochs change it, in the midst of a training."""
+        """The loss before its first epoch and, if epochs change it, in the middle of a training."""
         new, ready = self.create(), self.prepared()
         before, after = new.state_dict(), ready.state_dict()
         if all(same(before[key], after.get(key)) for key in before):
@@ -95,23 +103,21 @@ class Subject:
         return [("before its first epoch", new), (f"after {EPOCHS} epochs", ready)]
 
     def batch_size(self, about: int) -> int:
-        """The largest number up to `about` that the loss's own batches allow."""
+        """A batch size that the loss's `batches` can fill: the largest one up to `about`."""
         names = self.declared.constants.get("BATCH_DIVISORS", ())
-        whole = math.prod(self.options[name] for name in names)
-        return max(about // whole, 1) * whole
+        divisor = math.prod(self.options[name] for name in names)
+        return max(about // divisor, 1) * divisor
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two entries of a state are equal, NaNs included."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool(
-            ((one == other) | ((one != one) & (other != other))).all()
-        )
-    return bool(one == other)
+def same(a: Any, b: Any) -> bool:
+    """Whether two entries of a state are equal. NaN equals NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+    return bool(a == b)
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """Embeddings (N, D) of any length, float32, and labels: two or three images a class."""
+    """Embeddings (N, D) of any length, float32, and labels (N,): two or three images per class."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(C).repeat(3)[:N]
     means = torch.randn(C, D, generator=random)
@@ -119,7 +125,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def training_set() -> tuple[Tensor, Tensor]:
-    """What `embed` gives to `refresh`: unit embeddings of five images a class, and labels."""
+    """An `embed` for `refresh`: unit embeddings of five images per class, and labels."""
     random = torch.Generator().manual_seed(1)
     labels = torch.arange(C).repeat_interleave(5)
     means = torch.randn(C, D, generator=random)
@@ -128,88 +134,83 @@ def training_set() -> tuple[Tensor, Tensor]:
 
 
 def value_of(loss: Loss, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """The loss, with the same draws each time where it draws."""
+    """The value of the loss. A loss that draws random numbers draws the same each time."""
     torch.manual_seed(1)
     value: Tensor = loss(embeddings, labels)
     return value
 
 
 def value_and_gradient(loss: Loss, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and its gradient (N, D): 0 where the value does not depend on the embeddings."""
+    """The value, and its gradient (N, D): 0 if the value does not depend on the embeddings."""
     embeddings = embeddings.detach().clone().requires_grad_()
     value = value_of(loss, embeddings, labels)
     (gradient,) = torch.autograd.grad(value, embeddings, materialize_grads=True)
     return value.detach(), gradient
 
 
-def find(asked: str, given: Mapping[str, Any]) -> Subject:
-    """The loss of a file, whose path ends in .py, or by the name that a study uses.
+def find_loss(loss: str, given: Mapping[str, Any]) -> Subject:
+    """The loss in a file, whose path ends in .py, or by the name that a study uses.
 
     Raises:
         UnusableLoss: there is none, or the options `given` do not fit; the message says why.
     """
-    path = Path(asked).resolve()
-    subject = _in_file(asked, path, given) if path.suffix == ".py" else _by_name(asked, given)
+    path = Path(loss).resolve()
+    subject = _in_file(loss, path, given) if path.suffix == ".py" else _by_name(loss, given)
     try:
         subject.create()
-    except Exception as error:  # whatever its constructor raises
-        wrong = isinstance(error, TypeError) and subject.kind == "own"
-        needed = f"\nIts constructor must be as here, options after the star: {SIGNATURE}"
+    except Exception as error:  # its constructor may raise anything
+        hint = f"\nIts constructor must be as here, options after the star: {SIGNATURE}"
+        is_signature = isinstance(error, TypeError) and subject.kind == "own"
         raise UnusableLoss(
-            f"{asked}: it cannot be made with num_classes={C}, embedding_dim={D} and options "
+            f"{loss}: it cannot be created with num_classes={C}, embedding_dim={D} and options "
             f"{dict(subject.options)}: {type(error).__name__}: {error}"
-            f"{needed if wrong else ''}"
+            f"{hint if is_signature else ''}"
         ) from None
     return subject
 
 
 def _by_name(name: str, given: Mapping[str, Any]) -> Subject:
     try:
-        model = grid.options_model(name)
+        model = options_model(name)
     except UnusableLoss as error:
         hint = str(error) or did_you_mean(name, list_losses())
         raise UnusableLoss(f"no loss '{name}'. {hint}") from None
-    except TypeError as error:  # an option of its file
+    except TypeError as error:  # a wrong declaration in its file
         raise UnusableLoss(str(error)) from None
-    options = _checked(name, model, given)
+    options = _check_options(name, model, given)
 
     def make(num_classes: int, embedding_dim: int, parents: Tensor | None) -> Loss:
         return create_loss(name, num_classes, embedding_dim, parents, **options)
 
-    return Subject(name, make, options, None if "." in name else ZOO / f"{name}.py")
+    return Subject(name, make, options, None if "." in name else LOSSES / f"{name}.py")
 
 
-def _in_file(asked: str, path: Path, given: Mapping[str, Any]) -> Subject:
-    cls = _only_loss(asked, path)
-    if path.parent == ZOO:
+def _in_file(title: str, path: Path, given: Mapping[str, Any]) -> Subject:
+    cls = _only_loss(title, path)
+    if path.parent == LOSSES:
         return _by_name(path.stem, given)
     try:
-        model = grid.model_of(path.stem, grid.bounded_options(source.declarations_in(path)))
+        model = create_options_model(path.stem, bounded_options(read_declarations_of(path)))
     except TypeError as error:
         if given:
             raise UnusableLoss(str(error)) from None
-        options: dict[str, Any] = {}  # its defaults; the check of the options will tell
+        options: dict[str, Any] = {}  # its defaults; the check of options reports the mistake
     else:
-        options = _checked(asked, model, given)
-    return Subject(asked, lambda *sizes: cls(*sizes, **options), options, path)
+        options = _check_options(title, model, given)
+    return Subject(title, lambda *sizes: cls(*sizes, **options), options, path)
 
 
-def _only_loss(asked: str, path: Path) -> type[Loss]:
+def _only_loss(title: str, path: Path) -> type[Loss]:
     if not path.is_file():
-        raise UnusableLoss(f"there is no file {asked}.")
+        raise UnusableLoss(f"there is no file {title}.")
     try:
-        module = _imported(path)
-    except Exception as error:  # whatever the file raises
+        module = _import_file(path)
+    except Exception as error:  # the file may raise anything
         hint = " A module of a package is checked by its import path: my_package.my_module.MyLoss."
         hint = hint if isinstance(error, ImportError) else ""
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnusableLoss(f"{asked} does not import: {reason}.{hint}") from None
-    modules = [
-        value
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, nn.Module)
-        if value.__module__ == module.__name__ and not name.startswith("_")
-    ]
+        raise UnusableLoss(f"{title} does not import: {reason}.{hint}") from None
+    modules = [cls for cls in public_classes(module) if issubclass(cls, nn.Module)]
     losses = [cls for cls in modules if issubclass(cls, Loss)]
     if len(losses) == 1:
         return losses[0]
@@ -222,13 +223,13 @@ def _only_loss(asked: str, path: Path) -> type[Loss]:
             "dmlbench.losses.base.Loss, and call its forward `compute`."
         )
     raise UnusableLoss(
-        f"{asked}: a file holds exactly one public subclass of dmlbench.losses.base.Loss; "
+        f"{title}: a file holds exactly one public subclass of dmlbench.losses.base.Loss; "
         f"found: {', '.join(cls.__name__ for cls in losses) or 'none'}.{hint}"
     )
 
 
-def _imported(path: Path) -> ModuleType:
-    if path.parent == ZOO:
+def _import_file(path: Path) -> ModuleType:
+    if path.parent == LOSSES:
         return importlib.import_module(f"dmlbench.losses.{path.stem}")
     spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
     assert spec is not None
@@ -238,11 +239,12 @@ def _imported(path: Path) -> ModuleType:
     return module
 
 
-def _checked(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+def _check_options(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of the loss: those `given`, and defaults."""
     try:
         return model.model_validate(given).model_dump(mode="json")
     except ValidationError as error:
-        problems = " ".join(f"--option {problem}" for problem in describe(error, model))
+        problems = " ".join(f"--option {problem}" for problem in describe_errors(error, model))
         missing = [str(item["loc"][0]) for item in error.errors() if item["type"] == "missing"]
         hint = " Add " + " ".join(f"--option {option}=..." for option in missing) if missing else ""
         raise UnusableLoss(f"{name}: {problems}{hint}") from None

@@ -1,134 +1,114 @@
-"""Data sets: archives -> index and packed images, one file a data set.
+"""Data sets, one file each: from archives to an index and packed images.
 
-A data set is a file of this folder with a literal constant FACTS. It declares
+Every file of this folder that has a constant FACTS is a data set. Its module must declare
 
-- FACTS, literal, read without an import and part of a run's key: `version` (raised when images or
-  split change), `channels` (1 gray, 3 RGB), `levels` (kinds of super-class, the nearest to the
-  class first), `recall_at`, and `splits` ({"train": [classes, images], ...}; packing asserts them);
-- SOURCES, {archive's file name: Archive}, empty where nothing is fetched; a tuple of such mappings
-  where people have the data set in several layouts, of which one is enough;
-- `images(archives)`, which takes {archive's file name: path} and yields (Row, source) for each
-  image, in any order, so one pass over an archive is enough (an id is the place of an image's path
-  among all paths). A source is the encoded file's bytes, or a picklable function side -> PIL image.
-  Sources are decoded in other processes, so yielding them must be cheap.
+- `FACTS`, a literal dictionary, which is read without importing the file and is part of a run's
+  key:
 
-It may declare
+  - `version`: raise it when the images or the split change;
+  - `channels`: 1 (gray) or 3 (RGB);
+  - `levels`: the kinds of super-classes, the nearest to the class first;
+  - `recall_at`: the K of Recall@K;
+  - `splits`: {"train": [classes, images], "test": [...]}, if the counts are known. Packing asserts
+    them;
+  - further numbers that the file asserts itself;
 
-- KNOWN_CORRUPT, ("path", ...): images that nobody can decode. They are left out, and FACTS counts
-  without them. Any other damaged image is an error;
-- ABOUT, as `splits` in FACTS, where the counts are no fact, as another version of a library has
-  others: for what `dmlbench plan` says of time and space;
-- `protocols(rows, archives)`, which yields (protocol, id, role, repetition) where plain zero-shot
-  retrieval by `Row.role` is not the test. `rows` is the sequence of Row in the order of the ids;
-- `pairs(rows, archives)`, which yields (id, id, same class, fold), for verification.
+- `SOURCES`: {archive's file name: Archive}, or {} if nothing is fetched. If people have the data
+  set in several layouts, it is a tuple of such dictionaries, and one of them is enough;
+- `images(archives)`: takes {archive's file name: path} and yields (Row, source) for each image, in
+  any order, so that one pass over an archive is enough. An image's id is the place of its path
+  among all sorted paths. A source is the bytes of an encoded image file, or a picklable function
+  from the side in pixels to a PIL image. Other processes decode the sources, so yielding them must
+  be cheap.
 
-A type of data sets, as `csv`, has options. They are the keyword-only arguments of its one public
-class, literal as a loss's are; its objects have FACTS, which must be cheap and may raise
-DatasetError, SOURCES, `place`, where the images are, `images`, and `check()`, which raises
-DatasetError if images are missing.
+It may also declare
+
+- `KNOWN_CORRUPT`: ("path", ...) of images that nobody can decode. They are left out, and FACTS
+  counts without them. Any other damaged image is an error;
+- `ABOUT`: counts in the form of `splits`, if they are not fixed, for example because another
+  version of a library gives others. `dmlbench plan` estimates time and space with them;
+- `protocols(rows, archives)`: yields (protocol, id, role, repetition), if the test is not plain
+  zero-shot retrieval by `Row.role`. `rows` is the sequence of Row in the order of the ids;
+- `pairs(rows, archives)`: yields (id, id, same class, fold), for verification.
+
+A type of data sets, as `csv`, has options. They are the keyword-only arguments of the one public
+class in its file, with literal defaults, as for losses. An object of the class has
+
+- `FACTS`: it must be cheap, and may raise DatasetError;
+- `SOURCES` and `images`, as above;
+- `place`: the folder or zip of the images;
+- `check()`: raises DatasetError if images are missing.
 """
 
 from __future__ import annotations
 
 import ast
-import os
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FORMAT = 2
-"""Of the packed stores; part of their names in a study, so those of another format are others."""
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.modules import public_class, public_classes
+from dmlbench.utils.text import did_you_mean
 
-LENGTH = 4 / 3
-"""Long side of a usual image, in short sides."""
-JPEG_SHARE = 0.25
-"""Bytes of a JPEG at decoding.QUALITY, as a share of its pixels'."""
-
-
-class DatasetError(Exception):
-    """An archive, data set or store is not what it must be; the message says what to do."""
-
-
-class Archive(NamedTuple):
-    """Where a file of a data set comes from."""
-
-    urls: tuple[str, ...]
-    """The canonical one first, then mirrors; () where people must fetch it themselves."""
-    checksum: str | None
-    """"md5:..." or "sha256:..."; None where none is published."""
-    by_hand: str = ""
-    """How a person gets it: the page, what is to be agreed to."""
-
-
-Sources = Mapping[str, Archive] | tuple[Mapping[str, Archive], ...]
-"""{file name: Archive}; or several of these of which one is enough, the preferred first."""
+MAKES_NUMBERS = False
 
 
 class Row(NamedTuple):
-    """What is known of one image: `path` and `class_name` are unique in the data set."""
+    """One image as its data set describes it."""
 
     path: str
+    """Unique in the data set."""
     class_name: str
+    """Unique in the data set: two classes never share it."""
     levels: tuple[str, ...]
     """Super-classes of the class, one for each of FACTS["levels"]."""
     split: str
-    """"train" or "test"; a class is in one of them."""
+    """"train" or "test". All images of a class are in the same split."""
     role: str = "both"
-    """"query", "gallery" or "both" in a test."""
+    """Role in a test: "query", "gallery" or "both"."""
     origin: str = ""
-    """Where a person wrote this row, for messages."""
+    """File and line that describe this image, for messages."""
 
 
 def list_datasets() -> list[str]:
-    """Names of the data sets."""
+    """The names of all data sets, sorted.
+
+    >>> list_datasets()[:3]
+    ['cars196', 'csv', 'cub200']
+    """
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if _has_facts(path))
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Any:
-    """Module of the data set `name`, and of no other; of a type with options, the data set that
-    they describe. Raises DatasetError if there is none, or if it has no such options."""
+    """Import the data set `name`, and no other.
+
+    Args:
+        name: one of `list_datasets()`.
+        options: of a type that has options, as `csv`.
+
+    Returns:
+        The module; with `options`, the object of the module's class that they describe.
+
+    Raises:
+        DatasetError: there is no such data set, or it has no such options.
+
+    >>> load("cub200").FACTS["splits"]
+    {'train': [100, 5864], 'test': [100, 5924]}
+    """
     if name not in (names := list_datasets()):
-        close = get_close_matches(name, names, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names)}"
-        raise DatasetError(f"no data set '{name}': {hint}")
+        raise DatasetError(f"no data set '{name}'. {did_you_mean(name, names)}")
     module = import_module(f"{__name__}.{name}")
     if not options:
         return module
-    if not hasattr(module, name.title()):
+    if not public_classes(module):
         raise DatasetError(f"the data set '{name}' has no options")
     try:
-        return getattr(module, name.title())(**options)
+        return public_class(module)(**options)
     except TypeError as error:
         raise DatasetError(f"options of '{name}': {error}") from None
-
-
-def archive_groups(sources: Sources) -> list[Mapping[str, Archive]]:
-    """The groups of archives of which one is enough; none where nothing is fetched."""
-    groups = sources if isinstance(sources, tuple) else (sources,)
-    return [group for group in groups if group]
-
-
-def listed(title: str, lines: Sequence[str], most: int = 20) -> str:
-    """`title` and the first of `lines`, each on one of its own, and how many more there are."""
-    more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
-    return "\n    ".join([f"{title}:", *lines[:most], *more])
-
-
-def store_bytes(images: int, channels: int, side: int, form: str) -> float:
-    """What a store of usual images takes, about; `side` is the short one."""
-    share = JPEG_SHARE if form == "jpeg" else 1
-    return images * channels * side * side * LENGTH * share
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: on a cluster fewer than the machine has, and of a workflow's
-    job as many as DMLBENCH_CORES says."""
-    affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    return min(cores, int(os.environ.get("DMLBENCH_CORES", cores)))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What archives say of their images: tables of text, and the images that they list."""
+"""Annotations in archives: text tables, and the images that they list."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dmlbench.datasets import DatasetError, Row, listed
-from dmlbench.datasets.archives import read_member
+from dmlbench.datasets import Row
+from dmlbench.datasets.archives.reading import read_member
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.text import listed
 
 
 def read_table(
@@ -17,15 +19,17 @@ def read_table(
     skip: int = 0,
     separator: str | None = None,
 ) -> Iterator[tuple[str, list[str]]]:
-    """The lines of a table, each as "archive: member, line 3" and its fields; empty lines left out.
+    """Yield each line of a table as ("archive: member, line 3", fields). Empty lines are left out.
 
     Args:
         archive: a zip or tar with the text file `member`, or the text file itself.
+        member: name of the text file in the archive.
         columns: fields that each line must have; None: any number.
-        skip: first lines that are no rows.
+        skip: number of first lines that are no rows.
         separator: of the fields; None: white space.
 
-    Raises DatasetError where the table cannot be read, is empty, or a line has other fields.
+    Raises:
+        DatasetError: the table cannot be read or is empty, or a line has other fields.
     """
     content = read_member(archive, member) if member else archive.read_bytes()
     place = f"{archive}: {member}, line" if member else f"{archive}, line"
@@ -48,7 +52,20 @@ def read_table(
 
 
 def whole_number(text: str, where: str, least: int = 0, most: int | None = None) -> int:
-    """`text` as a number from `least` to `most`. Raises DatasetError, naming the line `where`."""
+    """Parse `text` as a whole number.
+
+    Args:
+        text: ASCII digits.
+        where: the line, for the message.
+        least: smallest number that is allowed.
+        most: largest number that is allowed; None: any.
+
+    Raises:
+        DatasetError: it is no whole number, or out of bounds.
+
+    >>> whole_number("12", "list.txt, line 3")
+    12
+    """
     if not (text.isascii() and text.isdigit()):
         raise DatasetError(f"{where}: {text!r} is no whole number")
     number = int(text)
@@ -58,57 +75,74 @@ def whole_number(text: str, where: str, least: int = 0, most: int | None = None)
     return number
 
 
-def by_member(members: Iterable[tuple[str, Row]]) -> dict[str, Row]:
-    """The rows by the archive's member that holds the image; a member may be listed once."""
-    rows: dict[str, Row] = {}
-    for member, row in members:
-        if member in rows:
+def by_member(rows: Iterable[tuple[str, Row]]) -> dict[str, Row]:
+    """The rows by the archive's member that holds the image.
+
+    Raises:
+        DatasetError: a member is listed twice.
+    """
+    members: dict[str, Row] = {}
+    for member, row in rows:
+        if member in members:
             raise DatasetError(
-                f"{row.origin}: {member} is listed twice, first {rows[member].origin}"
+                f"{row.origin}: {member} is listed twice, first {members[member].origin}"
             )
-        rows[member] = row
-    return rows
+        members[member] = row
+    return members
 
 
 def check_splits(
     name: str, rows: Iterable[Row], expected: Mapping[str, Sequence[int]], where: object
 ) -> None:
-    """Raise DatasetError, saying what differs, unless the rows have the `expected` [classes,
-    images] of each split: known from the annotations, before hours of reading images."""
+    """Check the counts of each split in the annotations, before hours of reading images.
+
+    Args:
+        name: the data set.
+        rows: all of its rows.
+        expected: [classes, images] of each split.
+        where: the file of the annotations.
+
+    Raises:
+        DatasetError: counts differ; the text says which.
+    """
     images: Counter[str] = Counter()
     classes: dict[str, set[str]] = {split: set() for split in expected}
     for row in rows:
         images[row.split] += 1
         classes[row.split].add(row.class_name)
-    check_counts(
-        name,
-        {
-            f"{split}: {what}": (found, wanted)
-            for split, counts in expected.items()
-            for what, found, wanted in zip(
-                ("classes", "images"), (len(classes[split]), images[split]), counts, strict=True
-            )
-        },
-        where,
-    )
+    counts = {}
+    for split, (expected_classes, expected_images) in expected.items():
+        counts[f"{split}: classes"] = len(classes[split]), expected_classes
+        counts[f"{split}: images"] = images[split], expected_images
+    check_counts(name, counts, where)
 
 
 def check_counts(name: str, counts: Mapping[str, tuple[int, int]], where: object) -> None:
-    """Raise DatasetError, saying what differs, unless the numbers (found, expected) are equal."""
-    if wrong := [
-        f"{what}: found {found:,}, expected {expected:,}"
-        for what, (found, expected) in counts.items()
-        if found != expected
+    """Check that both numbers of each of `counts`, (actual, expected), are equal.
+
+    Raises:
+        DatasetError: counts differ; the text says which.
+    """
+    if differences := [
+        f"{noun}: found {actual:,}, expected {expected:,}"
+        for noun, (actual, expected) in counts.items()
+        if actual != expected
     ]:
-        raise DatasetError(listed(f"{name}: {where} does not hold the official split", wrong))
+        raise DatasetError(listed(f"{name}: {where} does not hold the official split", differences))
 
 
 def listed_images(
     archive: Path, members: Iterable[tuple[str, bytes]], rows: Mapping[str, Row]
 ) -> Iterator[tuple[Row, bytes]]:
-    """The row and content of each member that has a row, in the order of the archive.
+    """Yield row and content of each member that has a row, in the order of the archive.
 
-    Raises DatasetError at the end, naming the lines, if members with a row were not there.
+    Args:
+        archive: for messages.
+        members: name and content of each file in the archive.
+        rows: by member, as `by_member` returns them.
+
+    Raises:
+        DatasetError: at the end, if members are missing; the text names the lines that list them.
     """
     missing = dict(rows)
     for member, content in members:

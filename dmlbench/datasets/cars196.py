@@ -4,16 +4,16 @@ Jonathan Krause, Michael Stark, Jia Deng, Li Fei-Fei: 3D Object Representations 
 Categorization. 4th IEEE Workshop on 3D Representation and Recognition, ICCV 2013.
 http://ai.stanford.edu/~jkrause/cars/car_dataset.html
 
-Access: the authors' pages are gone. Either put car_ims.tgz (1.9 GB) and cars_annos.mat, if you have
-them, into the archives, or the mirror by class folders is downloaded (of the same images under
-other names, and without a published checksum). For research that is not commercial.
+Access: the authors' pages are gone. If you have car_ims.tgz (1.9 GB) and cars_annos.mat, put them
+into the archives. Otherwise a mirror with a folder for each class is downloaded: the same images
+under other names, without a published checksum. For non-commercial research.
 
 Split: the first 98 classes train, the others test, over the images of both of the original splits.
 
-Traps: the archives' own train and test are of a classification task and not used. In the mirror the
-same file names stand in train/ and test/, and a "/" of a model's name is a "-" of its folder's.
-The two layouts number the images otherwise, so a training gives other bits on the other one.
-ImageNet holds cars too.
+Traps: train and test of the archives belong to a classification task and are not used. In the
+mirror, train/ and test/ hold the same file names, and a "/" in the name of a model is a "-" in the
+name of its folder. The two layouts number the images differently, so a training gives different
+bits on them. ImageNet also holds cars.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_splits,
@@ -31,7 +31,9 @@ from dmlbench.datasets.annotations import (
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives import read_tar, read_zip
+from dmlbench.datasets.archives.reading import read_tar, read_zip
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -60,13 +62,13 @@ SOURCES = (
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph, of whichever of the two layouts is there."""
+    """Yield every photograph, from whichever of the two layouts is there."""
     if "car_ims.tgz" in archives:
         archive = archives["car_ims.tgz"]
-        members, annotations = read_tar(archive), _original(archives["cars_annos.mat"])
+        members, annotations = read_tar(archive), _read_original(archives["cars_annos.mat"])
     else:
         archive = archives[f"{_MIRROR}.zip"]
-        members, annotations = read_zip(archive), _mirror(archive)
+        members, annotations = read_zip(archive), _read_mirror(archive)
     rows = by_member(
         (member, Row(member, name, (), "train" if number <= 98 else "test", origin=where))
         for member, number, name, where in annotations
@@ -75,8 +77,8 @@ def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     yield from listed_images(archive, members, rows)
 
 
-def _original(file: Path) -> Iterator[tuple[str, int, str, str]]:
-    """Member, number and name of the class, and place of each annotation."""
+def _read_original(file: Path) -> Iterator[tuple[str, int, str, str]]:
+    """Yield (member, number of the class, name of the class, place) of each annotation."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -93,7 +95,8 @@ def _original(file: Path) -> Iterator[tuple[str, int, str, str]]:
         raise DatasetError(f"{file}: these are not the annotations of Cars196: {error!r}") from None
 
 
-def _mirror(archive: Path) -> Iterator[tuple[str, int, str, str]]:
+def _read_mirror(archive: Path) -> Iterator[tuple[str, int, str, str]]:
+    """The same as `_read_original`, from the mirror."""
     names = [name for _, (name,) in read_table(archive, "names.csv", separator="\n")]
     for split in ("train", "test"):
         lines = read_table(archive, f"anno_{split}.csv", columns=6, separator=",")

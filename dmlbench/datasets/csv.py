@@ -1,7 +1,7 @@
-"""Images of one's own: a CSV of paths and classes, the images in a folder or a zip.
+"""The user's own images: a CSV of paths and classes, and the images in a folder or a zip.
 
-The columns are those of `metadata.py`, which says what it refuses. This is a type with options:
-each entry of a study that has it is a data set of its own, with a store named after the entry.
+`metadata.py` describes the columns and refuses wrong rows. This is a type with options: each entry
+of a study that has this type is a separate data set, with a store named after the entry.
 """
 
 from __future__ import annotations
@@ -17,35 +17,40 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from dmlbench import source
-from dmlbench.datasets import Archive, DatasetError, Row, listed
-from dmlbench.datasets.archives import open_zip
+from dmlbench.datasets import Row
+from dmlbench.datasets.archives.reading import open_zip
+from dmlbench.datasets.archives.spec import Archive
 from dmlbench.datasets.metadata import SPLITS, csv_in_zip, is_zip, read_rows
-from dmlbench.files import read_json, write_json
-from dmlbench.installed import cache_folder
+from dmlbench.utils.discovery import cache_folder
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.files import read_json, write_json
+from dmlbench.utils.fingerprint import code_digest
+from dmlbench.utils.text import listed
 
 FACTS = {"version": 1, "channels": 3, "levels": [], "recall_at": [1, 2, 4, 8]}
-"""Where the options say nothing else."""
+"""The facts with default options."""
 SOURCES: Mapping[str, Archive] = {}
 
 FRESH = 2.0
-"""Seconds within which a file may change once more and show the same time of change."""
+"""Seconds. Facts of a file that changed less than this ago are not cached: it may change again and
+keep its time of change."""
 
 
 class Csv:
-    """The data set that a CSV describes. Paths are relative to where the command is given.
+    """The data set that a CSV describes. Paths are relative to the current folder.
 
     Args:
         file: the CSV, or a zip with one CSV in it.
-        images: folder or zip of the images; null: where the CSV is.
+        images: folder or zip of the images; null: the folder or zip of the CSV.
         levels: columns of super-classes, the nearest to the class first.
-        ignore: columns that mean nothing here.
-        channels: 3, colour, or 1, gray; every image is converted.
-        split_seed: draws the split where no column says it.
-        revision: to be raised when images change under their paths, as what was trained on the old
-            ones is stale then.
+        ignore: columns without meaning here.
+        channels: 3 (colour) or 1 (gray); every image is converted.
+        split_seed: draws the split if the CSV has no column for it.
+        revision: raise it when images change and keep their paths: it makes earlier results stale.
 
-    Raises DatasetError, naming the lines of the CSV, as soon as it is asked for something.
+    Raises:
+        DatasetError: the CSV or images are missing or wrong; the text names the lines of the CSV.
+            The constructor raises it only if `file` is empty, everything else when it reads.
     """
 
     SOURCES = SOURCES
@@ -64,39 +69,42 @@ class Csv:
         if not file:
             raise DatasetError("file: is missing: a CSV with the columns path,label, or its zip.")
         self.file = Path(file)
-        self.reading = (levels, ignore, split_seed)
-        self.declared = {"channels": channels, "levels": list(levels), "revision": revision}
+        self._reading = (levels, ignore, split_seed)
+        self._declared = {"channels": channels, "levels": list(levels), "revision": revision}
         self.place = (
             Path(images) if images else self.file if is_zip(self.file) else self.file.parent
         )
 
     @cached_property
     def FACTS(self) -> dict[str, Any]:
-        """What a run's key holds of the images: their rows and not where they lie. Every job asks
-        for it, so it is kept in the cache folder until the file is touched."""
+        """The facts of the images for a run's key: a digest of their rows, and not their place.
+
+        Every job needs them, so the cache folder keeps them until the CSV is touched.
+        """
         try:
             stat = self.file.stat()
         except OSError as error:
             raise DatasetError(f"file: cannot read {self.file}: {error.strerror}.") from None
         state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        code = source.digest("dmlbench.datasets.metadata")
-        what = repr((str(self.file.resolve()), state, self.reading, code))
-        cached = cache_folder() / f"csv-{sha256(what.encode()).hexdigest()[:16]}.json"
+        code = code_digest("dmlbench.datasets.metadata")
+        key = repr((str(self.file.resolve()), state, self._reading, code))
+        cached = cache_folder() / f"csv-{sha256(key.encode()).hexdigest()[:16]}.json"
         try:
-            counted = read_json(cached)
+            facts = read_json(cached)
         except (OSError, ValueError):
-            counted = self._count()
+            facts = self._count()
             if time.time() - stat.st_ctime > FRESH:
-                with contextlib.suppress(OSError):  # without a cache it is slower, and no worse
-                    write_json(cached, counted)
-        return {**FACTS, **self.declared, **counted}
+                with contextlib.suppress(OSError):  # without a cache it is only slower
+                    write_json(cached, facts)
+        return {**FACTS, **self._declared, **facts}
 
     def images(self, archives: Mapping[str, Path]) -> Iterator[tuple[Row, Any]]:
-        """Each row and its image, in the order of the paths."""
+        """Yield each row and the source of its image, sorted by path."""
         from dmlbench.datasets.decoding import from_file, from_zip
 
         self.check()
-        if is_zip(self.place):  # read here: its directory would fill the memory of each process
+        if is_zip(self.place):
+            # Read here: with Sources that open the zip, each worker would hold its directory
             with open_zip(self.place) as (archive, members):
                 for row in self.rows:
                     yield row, from_zip(archive, members[self._root + row.path])
@@ -105,14 +113,18 @@ class Csv:
                 yield row, partial(from_file, self._root + row.path)
 
     def check(self) -> None:
-        """Raise DatasetError with the lines whose images are not there."""
-        places = [self._root + row.path for row in self.rows]
+        """Make sure that all images are there.
+
+        Raises:
+            DatasetError: images are missing; the text names their lines.
+        """
+        paths = [self._root + row.path for row in self.rows]
         if is_zip(self.place):
             with open_zip(self.place) as (_, members):
-                there = {*members}
-        elif self.place.is_dir():  # a listing a folder costs less than a look at each file
-            folders = {place.rpartition("/")[0] for place in places}
-            there = {
+                existing = {*members}
+        elif self.place.is_dir():  # to list each folder is faster than to look at each file
+            folders = {path.rpartition("/")[0] for path in paths}
+            existing = {
                 f"{folder}/{entry.name}"
                 for folder in folders
                 if Path(folder).is_dir()
@@ -122,19 +134,20 @@ class Csv:
             raise DatasetError(f"images: there is no folder or zip {self.place}.")
         missing = [
             f"{row.origin}: no file {row.path}"
-            for row, place in zip(self.rows, places, strict=True)
-            if place not in there
+            for row, path in zip(self.rows, paths, strict=True)
+            if path not in existing
         ]
         if missing:
             raise DatasetError(listed(f"{len(missing)} images are not in {self.place}", missing))
 
     @cached_property
     def rows(self) -> list[Row]:
-        return read_rows(self.file, *self.reading)
+        """The rows of the CSV, sorted by path."""
+        return read_rows(self.file, *self._reading)
 
     @cached_property
     def _root(self) -> str:
-        """What the paths of the CSV are relative to."""
+        """What precedes the paths of the CSV: a folder of the disk, or one inside the zip."""
         if not is_zip(self.place):
             return f"{self.place}/"
         if self.place != self.file:
@@ -143,8 +156,8 @@ class Csv:
         return folder + slash
 
     def _count(self) -> dict[str, Any]:
-        """Digest of the rows, and [classes, images] of each split."""
-        content = json.dumps([row[:-1] for row in self.rows])  # without the lines
+        """[classes, images] of each split, and a digest of the rows."""
+        content = json.dumps([row[:-1] for row in self.rows])  # without the line numbers
         images = Counter(row.split for row in self.rows)
         classes = Counter(split for _, split in {(row.class_name, row.split) for row in self.rows})
         splits = {split: [classes[split], images[split]] for split in SPLITS}

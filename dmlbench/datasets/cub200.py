@@ -4,13 +4,13 @@ Catherine Wah, Steve Branson, Peter Welinder, Pietro Perona, Serge Belongie: The
 Birds-200-2011 Dataset. Technical report CNS-TR-2011-001, California Institute of Technology, 2011.
 https://data.caltech.edu/records/65de6-vp158
 
-Access: free download, 1.2 GB; for research that is not commercial.
+Access: free download, 1.2 GB; for non-commercial research.
 
 Split: the first 100 classes train, the others test, as in all papers of the field.
 
-Traps: the archive's own train_test_split.txt is of a classification task and not used. ImageNet
-holds birds of the training and the test classes, so weights from there have seen some of them.
-CUB-200 of 2010 is another data set.
+Traps: train_test_split.txt in the archive belongs to a classification task and is not used.
+ImageNet holds birds of the training and the test classes, so ImageNet weights have seen some of
+them. CUB-200 of 2010 is another data set.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
-from dmlbench.datasets.archives import read_tar
+from dmlbench.datasets import Row
+from dmlbench.datasets.archives.reading import read_tar
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -42,13 +44,13 @@ _MEMBER = re.compile(r"(?P<class_name>(?P<number>\d{3})\.[^/]+)/[^/]+\.jpg")
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph, its class by its folder: images/001.Black_footed_Albatross/*.jpg."""
+    """Yield every photograph. Its folder is its class: images/001.Black_footed_Albatross/*.jpg."""
     archive = archives["CUB_200_2011.tgz"]
     for member, content in read_tar(archive):
         if member.startswith(_IMAGES):
             path = member.removeprefix(_IMAGES)
-            found = _MEMBER.fullmatch(path)
-            if found is None:
+            match = _MEMBER.fullmatch(path)
+            if match is None:
                 raise DatasetError(f"{archive}: {member} is not <number>.<species>/<image>.jpg")
-            split = "train" if int(found["number"]) <= 100 else "test"
-            yield Row(path, found["class_name"], (), split), content
+            split = "train" if int(match["number"]) <= 100 else "test"
+            yield Row(path, match["class_name"], (), split), content

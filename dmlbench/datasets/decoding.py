@@ -1,8 +1,9 @@
-"""Images' sources -> what a store keeps of them, by all cores, in order and in constant memory.
+"""Decode the images of a data set with all cores, in order and in constant memory.
 
-Every image becomes what a viewer shows: turned as its camera was held (EXIF), in the data set's
-channels (a palette's and CMYK's colours as RGB; what is transparent has the colour beneath). Then
-its short side is scaled to the store's. More than 8 bits a pixel are refused, as they would be cut.
+Every image becomes what a viewer shows: it is turned upright (EXIF) and converted to the data set's
+channels. Palette and CMYK images become RGB; a transparent pixel keeps the colour beneath. Then its
+short side is scaled to that of the store. Images with more than 8 bits per pixel are refused,
+because the rest would be cut off.
 """
 
 from __future__ import annotations
@@ -19,33 +20,37 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from dmlbench.datasets import DatasetError, Row, listed, usable_cores
-from dmlbench.datasets.archives import DAMAGE
+from dmlbench.datasets import Row
+from dmlbench.datasets.archives.reading import READ_ERRORS
+from dmlbench.datasets.store.images import image_digest
+from dmlbench.utils.cores import usable_cores
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.text import listed
 
 Source = bytes | Callable[[int], Image.Image]
-"""An encoded file, or a function side -> image."""
+"""An encoded image file, or a picklable function from the side in pixels to an image."""
 
 MODES = {1: "L", 3: "RGB"}
-LONGEST = 4
-"""The long side of an image is at most so many short sides; of a longer one the middle is kept.
+"""Pillow's mode by the number of channels."""
+MAX_ASPECT_RATIO = 4
+"""Longest allowed ratio of the long side to the short one; of a longer image the middle is kept.
 (Scaled by its short side, a strip of 1 x 5000 pixels would take the space of 5000 images.)"""
-QUALITY = 95
-"""Of JPEG stores, with colours at full resolution."""
-CHUNK = 32
-"""Images that a process decodes at a time, at most; fewer where they are large."""
+JPEG_QUALITY = 95
+"""Quality of the images of a JPEG store; their colours keep the full resolution."""
+CHUNK_IMAGES = 32
+"""Most images that a process decodes at a time; fewer if they are large."""
 CHUNK_BYTES = 2 << 20
-"""Pixels of a chunk, and encoded files of one, each at most (or one image)."""
-ENOUGH = 20
-"""Damaged images after which no more are looked for."""
+"""Most bytes of the pixels, and of the encoded files, of a chunk; a larger image is alone in it."""
+MAX_FAILURES = 20
+"""After this many damaged images the search for more ends."""
 OUT_OF_MEMORY = (MemoryError, BrokenProcessPool)
-TURNED = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -54,28 +59,29 @@ TURNED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""The operation that makes an image upright, by its EXIF orientation."""
 
 
-class Packed(NamedTuple):
-    """One image of a store."""
+class PackedImage(NamedTuple):
+    """One image of a store, without its bytes."""
 
     row: Row
     height: int
     width: int
     bytes: int
+    """Length of its bytes."""
     digest: str
-    """First 32 hex digits of the sha256 of its bytes."""
+    """`store.images.image_digest` of its bytes."""
 
 
-class Decoded(NamedTuple):
-    """Some images in order."""
+class DecodedChunk(NamedTuple):
+    """Some consecutive images."""
 
-    images: list[Packed]
+    images: list[PackedImage]
     content: bytes
-    """Their bytes, one image after another."""
-    failed: list[str]
-    """What is wrong with the images that could not be decoded."""
+    """The bytes of the images, one after another."""
+    failures: list[str]
+    """A line for each image that could not be decoded."""
 
 
 def decode(
@@ -84,65 +90,76 @@ def decode(
     channels: int,
     form: str = "pixels",
     workers: int | None = None,
-) -> Iterator[Decoded]:
-    """Decode `images`, the short side of each scaled to `side` pixels, to the bytes of `form`:
-    "pixels", uint8 (channels, height, width), or "jpeg".
+) -> Iterator[DecodedChunk]:
+    """Decode `images`, in their order.
 
-    No more chunks than keep the `workers` processes (default: one a core) busy are in memory.
-    Raises DatasetError, naming the images that cannot be decoded, or the first 20; after the first
-    of them nothing more is yielded. What fails on this machine, and says nothing of the images, is
-    the cause (`__cause__`) of a DatasetError: an OSError with an errno, or OUT_OF_MEMORY.
+    Only as many chunks are in memory as keep the processes busy.
+
+    Args:
+        images: row and source of each image.
+        side: length in pixels to which the short side of each image is scaled.
+        channels: 1 (gray) or 3 (RGB).
+        form: "pixels", uint8 (channels, height, width), or "jpeg".
+        workers: number of processes; None: one for each usable core.
+
+    Raises:
+        DatasetError: images cannot be decoded. The text names them, or the first 20; after the
+            first of them nothing more is yielded. If this machine is the cause and not the images,
+            the error's `__cause__` is an OSError with an errno, or one of OUT_OF_MEMORY.
     """
-    failed: list[str] = []
+    failures: list[str] = []
     workers = workers or usable_cores()
-    with contextlib.closing(_chunks(images, side, channels, form, workers)) as chunks:
+    with contextlib.closing(_decode_chunks(images, side, channels, form, workers)) as chunks:
         try:
-            for decoded in chunks:
-                failed += decoded.failed
-                if len(failed) >= ENOUGH:
+            for chunk in chunks:
+                failures += chunk.failures
+                if len(failures) >= MAX_FAILURES:
                     break
-                if not failed:
-                    yield decoded
+                if not failures:
+                    yield chunk
         except OUT_OF_MEMORY as error:
             raise DatasetError(
-                "a decoding process ran out of memory, or was killed, probably for want of it. "
-                "Ask again, with fewer cores (snakemake --cores)."
+                "a decoding process ran out of memory, or was killed, probably because memory was "
+                "short. Run the command again with fewer cores (snakemake --cores)."
             ) from error
         except OSError as error:
             raise DatasetError(f"an image cannot be read: {error}.") from error
-    if failed:
-        raise DatasetError(listed("images cannot be decoded", failed))
+    if failures:
+        raise DatasetError(listed("images cannot be decoded", failures))
 
 
 def from_file(path: str, side: int) -> Image.Image:
-    """The image of a file; `partial` of it is a Source, which another process opens."""
+    """The image in the file `path`; `partial(from_file, path)` is a Source."""
     return Image.open(io.BytesIO(Path(path).read_bytes()))
 
 
 def from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Source:
-    """The image of a file in a zip; a damaged file is a source that says so where it is decoded,
-    with all others that are damaged."""
+    """The image in a file of a zip.
+
+    A damaged file gives a Source that fails when it is decoded, so that all damaged files are named
+    together.
+    """
     try:
         return archive.read(member)
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         if getattr(error, "errno", None):
             raise
-        return partial(_damaged, str(error))
+        return partial(_fail, str(error))
 
 
-def _damaged(text: str, side: int) -> Image.Image:
+def _fail(text: str, side: int) -> Image.Image:
     raise ValueError(text)
 
 
-def _chunks(
+def _decode_chunks(
     images: Iterable[tuple[Row, Source]], side: int, channels: int, form: str, workers: int
-) -> Generator[Decoded]:
+) -> Generator[DecodedChunk]:
     # spawn: the caller may have threads (torch, pyarrow), and a fork with threads may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-        pending: deque[Future[Decoded]] = deque()
-        most = max(1, min(CHUNK, CHUNK_BYTES // (channels * side * side)))
-        for chunk in _grouped(images, most):
+    with ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
+        pending: deque[Future[DecodedChunk]] = deque()
+        chunk_images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (channels * side * side)))
+        for chunk in _into_chunks(images, chunk_images):
             pending.append(pool.submit(_decode_chunk, chunk, side, channels, form))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
@@ -150,22 +167,27 @@ def _chunks(
             yield pending.popleft().result()
 
 
-def _grouped(images: Iterable[tuple[Row, Source]], most: int) -> Iterator[list[tuple[Row, Source]]]:
-    group: list[tuple[Row, Source]] = []
-    encoded = 0
+def _into_chunks(
+    images: Iterable[tuple[Row, Source]], chunk_images: int
+) -> Iterator[list[tuple[Row, Source]]]:
+    chunk: list[tuple[Row, Source]] = []
+    file_bytes = 0
     for row, source in images:
-        group.append((row, source))
-        encoded += len(source) if isinstance(source, bytes) else 0
-        if len(group) == most or encoded > CHUNK_BYTES:
-            yield group
-            group, encoded = [], 0
-    if group:
-        yield group
+        chunk.append((row, source))
+        file_bytes += len(source) if isinstance(source, bytes) else 0
+        if len(chunk) == chunk_images or file_bytes > CHUNK_BYTES:
+            yield chunk
+            chunk, file_bytes = [], 0
+    if chunk:
+        yield chunk
 
 
-def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, and they would wait for work for ever. Of Ctrl-C,
-    which goes to all of them, the parent takes care."""
+def _exit_with_parent() -> None:
+    """End this worker when its parent ends.
+
+    A killed parent cannot stop its workers, and they would wait for work for ever. Ctrl-C reaches
+    all processes, and the parent handles it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -177,32 +199,39 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_chunk(chunk: list[tuple[Row, Source]], side: int, channels: int, form: str) -> Decoded:
-    packed, contents, failed = [], [], []
+def _decode_chunk(
+    chunk: list[tuple[Row, Source]], side: int, channels: int, form: str
+) -> DecodedChunk:
+    packed, contents, failures = [], [], []
     for row, source in chunk:
         try:
-            image = scaled(source, side, channels)
-            content = encoded(image, form)
-        except Exception as error:  # a damaged file raises nearly anything in its decoder
+            image = load_scaled(source, side, channels)
+            content = pack_image(image, form)
+        except Exception as error:  # decoders raise nearly anything for a damaged file
             if isinstance(error, MemoryError) or getattr(error, "errno", None):
-                raise  # this machine's fault, and not the image's
+                raise  # this machine is at fault, not the image
             where = f"{row.origin}: {row.path}" if row.origin else row.path
-            failed.append(f"{where}: cannot decode this image: {error!r}")
+            failures.append(f"{where}: cannot decode this image: {error!r}")
         else:
-            digest = sha256(content).hexdigest()[:32]
-            packed.append(Packed(row, image.height, image.width, len(content), digest))
+            digest = image_digest(content)
+            packed.append(PackedImage(row, image.height, image.width, len(content), digest))
             contents.append(content)
-    return Decoded(packed, b"".join(contents), failed)
+    return DecodedChunk(packed, b"".join(contents), failures)
 
 
-def scaled(source: Source, side: int, channels: int) -> Image.Image:
-    """The image of a source, upright, gray or RGB, its short side `side` pixels long."""
+def load_scaled(source: Source, side: int, channels: int) -> Image.Image:
+    """The image of `source`: upright, gray or RGB, its short side scaled to `side` pixels.
+
+    Raises:
+        ValueError: it has more than 8 bits per pixel.
+        OSError: Pillow cannot read it.
+    """
     image = source(side) if callable(source) else Image.open(io.BytesIO(source))
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
-    image = _upright(image).convert(MODES[channels])
+    image = _turn_upright(image).convert(MODES[channels])
     short = min(image.size)
-    kept = [min(length, LONGEST * short) for length in image.size]
+    kept = [min(length, MAX_ASPECT_RATIO * short) for length in image.size]
     left, top = ((length - part) // 2 for length, part in zip(image.size, kept, strict=True))
     width, height = (round(part * side / short) for part in kept)
     if (width, height) == image.size:
@@ -212,18 +241,21 @@ def scaled(source: Source, side: int, channels: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR, box)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     orientation = None
-    with contextlib.suppress(Exception):  # a damaged note is no damaged image
+    with contextlib.suppress(Exception):  # damaged EXIF data do not damage the image
         orientation = image.getexif().get(0x0112)
-    return image.transpose(TURNED[orientation]) if orientation in TURNED else image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def encoded(image: Image.Image, form: str) -> bytes:
-    """What a store of the `form` "pixels" or "jpeg" keeps of an image; see `images.unpacked`."""
+def pack_image(image: Image.Image, form: str) -> bytes:
+    """The bytes that a store of `form` "pixels" or "jpeg" keeps of `image`.
+
+    `store.images.unpack_image` is the inverse.
+    """
     if form == "jpeg":
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=QUALITY, subsampling=0)
+        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         return file.getvalue()
     array = np.asarray(image)
     return array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).tobytes()

@@ -4,17 +4,17 @@ Grant Van Horn, Oisin Mac Aodha, Yang Song, Yin Cui, Chen Sun, Alex Shepard, Har
 Perona, Serge Belongie: The iNaturalist Species Classification and Detection Dataset. CVPR 2018.
 https://github.com/visipedia/inat_comp/tree/master/2018
 
-Access: free download, 120 GB; for research that is not commercial, the photographs under licences
-of their own. The split's files have no published checksum.
+Access: free download, 120 GB; for non-commercial research. Each photograph has its own licence. The
+files of the split have no published checksum.
 
 Split: Andrew Brown, Weidi Xie, Vicky Kalogeiton, Andrew Zisserman: Smooth-AP: Smoothing the Path
 Towards Large-Scale Image Retrieval. ECCV 2020. 5,690 species train, the other 2,452 test, over the
-images of the competition's train and val. Super-classes are those of the species in the
-competition's train2018.json: genus, family, order, class, phylum, kingdom.
+images of train and val of the competition. train2018.json of the competition gives the
+super-classes: genus, family, order, class, phylum, kingdom.
 
-Traps: needs the two files Inaturalist_train_set1.txt and Inaturalist_test_set1.txt of the split;
-other papers that name iNaturalist 2018 test on the competition's val. Species have very unequal
-numbers of images. Weights from iNaturalist have seen the test species.
+Traps: it needs the two files of the split, Inaturalist_train_set1.txt and
+Inaturalist_test_set1.txt. Other papers that name iNaturalist 2018 test on val of the competition.
+Species have very unequal numbers of images. Weights from iNaturalist have seen the test species.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
@@ -32,7 +32,9 @@ from dmlbench.datasets.annotations import (
     listed_images,
     read_table,
 )
-from dmlbench.datasets.archives import read_member, read_tar
+from dmlbench.datasets.archives.reading import read_member, read_tar
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -62,19 +64,21 @@ SOURCES = {
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph of the split, in one pass over the archive."""
+    """Yield every photograph of the split, in one pass over the archive."""
     lists, archive = archives["Inat_dataset_splits.zip"], archives["train_val2018.tar.gz"]
-    rows = by_member((row.path, row) for row in _rows(lists, archives["train2018.json.tar.gz"]))
+    rows = by_member(
+        (row.path, row) for row in _read_rows(lists, archives["train2018.json.tar.gz"])
+    )
     check_splits("inat2018", rows.values(), FACTS["splits"], lists)
     train = {row.levels for row in rows.values() if row.split == "train"}
-    found = [len(set(names)) for names in zip(*train, strict=True)]
-    counts = zip(found, FACTS["train_super_classes"], strict=True)
+    super_classes = [len(set(names)) for names in zip(*train, strict=True)]
+    counts = zip(super_classes, FACTS["train_super_classes"], strict=True)
     check_counts("inat2018", dict(zip(FACTS["levels"], counts, strict=True)), lists)
     yield from listed_images(archive, read_tar(archive), rows)
 
 
-def _rows(lists: Path, annotations: Path) -> Iterator[Row]:
-    taxonomy = _taxonomy(annotations)
+def _read_rows(lists: Path, annotations: Path) -> Iterator[Row]:
+    taxonomy = _read_taxonomy(annotations)
     for split in ("train", "test"):
         table = read_table(lists, f"Inat_dataset_splits/Inaturalist_{split}_set1.txt", columns=1)
         for where, (path,) in table:
@@ -86,12 +90,12 @@ def _rows(lists: Path, annotations: Path) -> Iterator[Row]:
             yield Row(path, "/".join(species), taxonomy[species[1]], split, origin=where)
 
 
-def _taxonomy(annotations: Path) -> dict[str, tuple[str, ...]]:
-    """Super-classes of each species, by its number."""
+def _read_taxonomy(annotations: Path) -> dict[str, tuple[str, ...]]:
+    """The super-classes of each species, by its number."""
     content = read_member(annotations, "train2018.json")
     try:
         text = content.decode()
-        # the categories alone: all of the file as objects would take a gigabyte
+        # only the categories: the whole file as objects would take a gigabyte
         start = text.index("[", text.index('"categories"'))
         categories, _ = json.JSONDecoder().raw_decode(text, start)
         levels = FACTS["levels"]

@@ -4,16 +4,16 @@ Ziwei Liu, Ping Luo, Shi Qiu, Xiaogang Wang, Xiaoou Tang: DeepFashion: Powering 
 Recognition and Retrieval with Rich Annotations. CVPR 2016.
 https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html
 
-Access: by hand, after the agreement on the authors' page, which leads to a Google Drive; for
-research that is not commercial. Their names are Img/img.zip and Eval/list_eval_partition.txt; they
-are kept under names that say whose they are. No checksums are published.
+Access: by hand; agree to the terms on the authors' page, which leads to a Google Drive; for
+non-commercial research. There the files are Img/img.zip and Eval/list_eval_partition.txt. Here
+their names say which data set they belong to. No checksums are published.
 
-Split: the authors', list_eval_partition.txt. In a test, the queries search the gallery, not each
-other. Super-classes are what the path says: WOMEN/Dresses and WOMEN, of 23 categories in all (that
-number is from memory and not asserted).
+Split: the authors' list_eval_partition.txt. In a test, the queries search the gallery, not each
+other. The path gives the super-classes, as WOMEN/Dresses and WOMEN. There are 23 categories in all
+(that number is from memory and is not asserted).
 
-Traps: img_highres.zip is encrypted and holds other images than the papers used. Should an item
-stand under two categories, it is of the one that comes first by name.
+Traps: img_highres.zip is encrypted and holds other images than the papers used. If an item is in
+two categories, it gets the one that comes first by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
@@ -33,7 +33,9 @@ from dmlbench.datasets.annotations import (
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives import read_zip
+from dmlbench.datasets.archives.reading import read_zip
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -58,9 +60,9 @@ _ROLES = {"train": "both", "query": "query", "gallery": "gallery"}
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph of the partition; its role in a test is query or gallery."""
+    """Yield every photograph of the partition; a test image has the role query or gallery."""
     partition, archive = archives["inshop_list_eval_partition.txt"], archives["inshop_img.zip"]
-    rows = by_member((row.path, row) for row in _rows(partition))
+    rows = by_member((row.path, row) for row in _read_rows(partition))
     check_splits("inshop", rows.values(), FACTS["splits"], partition)
     roles = Counter(row.role for row in rows.values())
     counts = {role: (roles[role], n) for role, n in FACTS["roles"].items()}
@@ -68,16 +70,16 @@ def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     yield from listed_images(archive, read_zip(archive), rows)
 
 
-def _rows(partition: Path) -> list[Row]:
+def _read_rows(partition: Path) -> list[Row]:
     rows: list[Row] = []
     categories: dict[str, tuple[str, str]] = {}
     for where, (path, item, status) in read_table(partition, columns=3, skip=2):
-        found = _PATH.fullmatch(path)
-        if found is None or found["item"] != item:
+        match = _PATH.fullmatch(path)
+        if match is None or match["item"] != item:
             raise DatasetError(f"{where}: {path} is not img/<gender>/<category>/{item}/<image>")
         if status not in _ROLES:
             raise DatasetError(f"{where}: {status} is not train, query or gallery")
-        level = found["category"], found["gender"]
+        level = match["category"], match["gender"]
         categories[item] = min(level, categories.get(item, level))
         split = "train" if status == "train" else "test"
         rows.append(Row(path, item, level, split, _ROLES[status], where))

@@ -1,19 +1,20 @@
-"""Labeled Faces in the Wild: 13,233 photographs of 5,749 people, and 6,000 pairs to be verified.
+"""Labeled Faces in the Wild: 13,233 photographs of 5,749 people, and 6,000 pairs to verify.
 
 Gary B. Huang, Manu Ramesh, Tamara Berg, Erik Learned-Miller: Labeled Faces in the Wild: A Database
 for Studying Face Recognition in Unconstrained Environments. Technical report 07-49, University of
 Massachusetts, Amherst, 2007. http://vis-www.cs.umass.edu/lfw/
 
-Access: free download, 180 MB; the authors' server is often down, scikit-learn's copy at figshare
-is the mirror. For research.
+Access: free download, 180 MB. The authors' server is often down; the mirror is scikit-learn's copy
+at figshare. For research.
 
-Split: a test set alone ("view 2"): 10 folds of 300 pairs of one person and 300 of two, with the
-threshold of each fold chosen on the nine others. To train, name another data set and give that
-`test_on: lfw`. HTL's own face training set is no longer distributed, so its LFW numbers cannot be
-repeated as published.
+Split: only a test set ("view 2"): 10 folds, each with 300 pairs of one person and 300 pairs of two
+persons. The threshold of each fold is chosen on the nine others. To train, name another data set
+and give it `test_on: lfw`. The face images that HTL trained on are no longer distributed, so its
+LFW numbers cannot be repeated as published.
 
 Traps: 4,069 of the people have one image. Face training sets hold people of LFW; leave them out.
-The images are the original ones, not the funneled: faces are not aligned, as papers' often are.
+The images are the original ones, not the funneled ones: the faces are not aligned, and in papers
+they often are.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import check_counts, read_table, whole_number
-from dmlbench.datasets.archives import read_tar
+from dmlbench.datasets.archives.reading import read_tar
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -50,32 +53,35 @@ _MEMBER = re.compile(r"lfw/(?P<person>[^/]+)/(?P=person)_\d{4}\.jpg")
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph: lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg."""
+    """Yield every photograph: lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg."""
     for member, content in read_tar(archives["lfw.tgz"]):
-        found = _MEMBER.fullmatch(member)
-        if found is None:
+        match = _MEMBER.fullmatch(member)
+        if match is None:
             raise DatasetError(
                 f"{archives['lfw.tgz']}: {member} is not lfw/<person>/<person>_<number>.jpg"
             )
-        yield Row(member, found["person"], (), "test"), content
+        yield Row(member, match["person"], (), "test"), content
 
 
 def protocols(
     rows: Sequence[Row], archives: Mapping[str, Path]
 ) -> Iterator[tuple[str, int, str, int]]:
-    """None: nobody searches these images, pairs of them are verified."""
+    """No protocol: pairs of these images are verified, and nobody searches them."""
     return iter(())
 
 
 def pairs(
     rows: Sequence[Row], archives: Mapping[str, Path]
 ) -> Iterator[tuple[int, int, bool, int]]:
-    """The pairs of pairs.txt: a line of numbers, then of each fold the pairs of one person
-    ("name 1 4") and those of two ("name 1 other 2")."""
+    """Yield the pairs of pairs.txt.
+
+    Its first line has the numbers of folds and pairs. Then each fold has its pairs of one person
+    ("name 1 4") and its pairs of two ("name 1 other 2").
+    """
     file, ids = archives["lfw_pairs.txt"], {row.path: number for number, row in enumerate(rows)}
     folds, half = FACTS["pairs"]
 
-    def image(person: str, number: str, where: str) -> int:
+    def image_id(person: str, number: str, where: str) -> int:
         path = f"lfw/{person}/{person}_{whole_number(number, where, 1):04}.jpg"
         if path not in ids:
             raise DatasetError(f"{where}: there is no image {path}")
@@ -92,8 +98,8 @@ def pairs(
             raise DatasetError(f"{where}: {' '.join(fields)!r} is not {kind}")
         second = (fields[0], fields[2]) if same else (fields[2], fields[3])
         yield (
-            image(fields[0], fields[1], where),
-            image(*second, where),
+            image_id(fields[0], fields[1], where),
+            image_id(*second, where),
             same,
             place // (2 * half),
         )

@@ -5,8 +5,8 @@ probabilistic program induction. Science 350(6266), 2015. https://github.com/bre
 
 Access: free download, 16 MB; MIT licence. Black strokes on white, 105 x 105, 1 bit.
 
-Split: the authors', 30 background alphabets train, 20 evaluation alphabets test. A class is a
-character of an alphabet, its super-class the alphabet.
+Split: the authors' split: 30 background alphabets train, 20 evaluation alphabets test. A class is a
+character of an alphabet, and its super-class is the alphabet.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dmlbench.datasets import Archive, DatasetError, Row
-from dmlbench.datasets.archives import read_zip
+from dmlbench.datasets import Row
+from dmlbench.datasets.archives.reading import read_zip
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS = {
     "version": 1,
@@ -40,13 +42,13 @@ _MEMBER = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/(?P<character>character\d+
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every drawing and its PNG file."""
+    """Yield every drawing as its PNG file."""
     for archive, split in (("images_background.zip", "train"), ("images_evaluation.zip", "test")):
         for path, content in read_zip(archives[archive]):
-            found = _MEMBER.fullmatch(path)
-            if found is None:
+            match = _MEMBER.fullmatch(path)
+            if match is None:
                 raise DatasetError(
                     f"{archives[archive]}: {path} is not <folder>/<alphabet>/<character>/<image>"
                 )
-            alphabet = found["alphabet"]
-            yield Row(path, f"{alphabet}/{found['character']}", (alphabet,), split), content
+            alphabet = match["alphabet"]
+            yield Row(path, f"{alphabet}/{match['character']}", (alphabet,), split), content

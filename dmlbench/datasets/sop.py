@@ -3,12 +3,12 @@
 Hyun Oh Song, Yu Xiang, Stefanie Jegelka, Silvio Savarese: Deep Metric Learning via Lifted
 Structured Feature Embedding. CVPR 2016. https://cvgl.stanford.edu/projects/lifted_struct/
 
-Access: free download, 3 GB, from the authors' Google Drive, as their FTP server is often down.
+Access: free download, 3 GB, from the authors' Google Drive, because their FTP server is often down.
 
-Split: the authors', Ebay_train.txt and Ebay_test.txt. The super-class is the kind of product, of
-which there are 12, the same in both splits.
+Split: the authors' Ebay_train.txt and Ebay_test.txt. The super-class is the kind of product. There
+are 12 kinds, the same in both splits.
 
-Traps: about five images a product, so MAP@R and R-Precision are of few images; some images are
+Traps: a product has about five images, so MAP@R and R-Precision look at few images. Some images are
 gray.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
@@ -27,7 +27,9 @@ from dmlbench.datasets.annotations import (
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives import read_zip
+from dmlbench.datasets.archives.reading import read_zip
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -52,21 +54,21 @@ _FOLDER = "Stanford_Online_Products"
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph that Ebay_train.txt and Ebay_test.txt list."""
+    """Yield every photograph that Ebay_train.txt and Ebay_test.txt list."""
     archive = archives["Stanford_Online_Products.zip"]
-    rows = by_member((f"{_FOLDER}/{row.path}", row) for row in _rows(archive))
+    rows = by_member((f"{_FOLDER}/{row.path}", row) for row in _read_rows(archive))
     check_splits("sop", rows.values(), FACTS["splits"], archive)
     kinds = len({row.levels for row in rows.values()})
     check_counts("sop", {"super-classes": (kinds, FACTS["super_classes"])}, archive)
     yield from listed_images(archive, read_zip(archive), rows)
 
 
-def _rows(archive: Path) -> Iterator[Row]:
+def _read_rows(archive: Path) -> Iterator[Row]:
     for split in ("train", "test"):
         table = read_table(archive, f"{_FOLDER}/Ebay_{split}.txt", columns=4, skip=1)
         for where, (_image, product, _kind, path) in table:
-            kind, found, _ = path.partition("_final/")
-            if not found:
+            kind, separator, _ = path.partition("_final/")
+            if not separator:
                 raise DatasetError(f"{where}: {path} is not <kind of product>_final/<image>")
             name = f"{whole_number(product, where, 1):05}"
             yield Row(path, name, (kind,), split, origin=where)

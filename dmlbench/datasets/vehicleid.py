@@ -3,16 +3,17 @@
 Hongye Liu, Yonghong Tian, Yaowei Wang, Lu Pang, Tiejun Huang: Deep Relative Distance Learning: Tell
 the Difference Between Similar Vehicles. CVPR 2016. https://www.pkuml.org/resources/pku-vehicleid.html
 
-Access: by hand, on request from the authors; for research that is not commercial. It is read from a
-zip of the unpacked folder VehicleID_V1.0, not encrypted. No checksums are published.
+Access: by hand, on request from the authors; for non-commercial research. It is read from a zip of
+the unpacked folder VehicleID_V1.0, not encrypted. No checksums are published.
 
-Split: the authors', train_test_split/train_list.txt and test_list_{800,1600,2400}.txt, the small,
-medium and large test. In each of 10 repetitions, one image of each vehicle, drawn by a fixed seed,
-is the gallery, and all its others are queries.
+Split: the authors' train_test_split/train_list.txt and test_list_{800,1600,2400}.txt, the small,
+medium and large test. There are 10 repetitions. In each, one image of each vehicle, drawn by a
+fixed seed, is in the gallery, and its other images are queries.
 
-Traps: the lists were corrected after the paper, so its numbers (13,134 vehicles train) are not
-those of the archive's own description (13,164), which are asserted here. The numbers of images are
-not confirmed, and not asserted; nor whether the small test is a part of the larger ones.
+Traps: the lists were corrected after the paper. So the numbers of the paper (13,134 vehicles train)
+are not those of the description in the archive (13,164), which are asserted here. Two things are
+not confirmed and not asserted: the numbers of images, and whether the small test is a part of the
+larger ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets import Archive, DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
@@ -31,7 +32,9 @@ from dmlbench.datasets.annotations import (
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives import read_zip
+from dmlbench.datasets.archives.reading import read_zip
+from dmlbench.datasets.archives.spec import Archive
+from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
     "version": 1,
@@ -59,15 +62,13 @@ _LISTS = {
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Every photograph of the training list and of any of the three test lists."""
+    """Yield every photograph of the training list and of the three test lists."""
     archive = archives["VehicleID_V1.0.zip"]
-    lists = {name: _list(archive, name) for name in _LISTS}
-    train, tests = (
-        lists.pop("train"),
-        {p: row for test in lists.values() for p, row in test.items()},
-    )
-    if both := train.keys() & tests.keys():
-        member = min(both)
+    lists = {name: _read_list(archive, name) for name in _LISTS}
+    train = lists.pop("train")
+    tests = {path: row for test in lists.values() for path, row in test.items()}
+    if in_both := train.keys() & tests.keys():
+        member = min(in_both)
         raise DatasetError(f"{tests[member].origin}: {member} is in {train[member].origin} too")
     yield from listed_images(archive, read_zip(archive), train | tests)
 
@@ -75,22 +76,22 @@ def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
 def protocols(
     rows: Sequence[Row], archives: Mapping[str, Path]
 ) -> Iterator[tuple[str, int, str, int]]:
-    """The three tests: of each vehicle, the image that the seed puts first is the gallery's."""
+    """Yield the three tests. The first image of each vehicle, by digest, is in the gallery."""
     ids = {row.path: number for number, row in enumerate(rows)}
     for test in ("small", "medium", "large"):
         vehicles = defaultdict(list)
-        for path, row in _list(archives["VehicleID_V1.0.zip"], test).items():
+        for path, row in _read_list(archives["VehicleID_V1.0.zip"], test).items():
             vehicles[row.class_name].append(path)
         for repetition in range(FACTS["repetitions"]):
             for paths in vehicles.values():
-                # a digest is an order by chance that no version of a library can change
+                # digests give an arbitrary order that no version of a library can change
                 drawn = min(paths, key=lambda p: sha256(f"{repetition} {p}".encode()).digest())
                 for path in paths:
                     yield test, ids[path], "gallery" if path == drawn else "query", repetition
 
 
-def _list(archive: Path, name: str) -> dict[str, Row]:
-    """Rows of one list, by their path in the archive; each line is "<image> <vehicle>"."""
+def _read_list(archive: Path, name: str) -> dict[str, Row]:
+    """The rows of one list by path in the archive. Each line is "<image> <vehicle>"."""
     member = f"VehicleID_V1.0/train_test_split/{_LISTS[name]}.txt"
     split = "train" if name == "train" else "test"
     rows = by_member(

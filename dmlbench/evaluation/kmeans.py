@@ -1,22 +1,21 @@
 """Euclidean k-means of many vectors into many clusters: the textbook's result by matrix products.
 
 Seeding is k-means++ (Arthur and Vassilvitskii, SODA 2007), drawn in blocks by rejection: from
-random vectors, k-means finds only about 85 % NMI even where classes are single points. Then Lloyd's
-iterations, without most of the distances that cannot change an assignment. Both are written once,
-over the few operations of `Points`, whose arrays are numpy's or a device's.
+random vectors, k-means finds only about 85 % NMI even if each class is a single point. Then Lloyd's
+iterations follow, without most of the distances that cannot change an assignment: as in Hamerly's
+algorithm (SDM 2010), each vector has one lower bound of its distance to all other centroids. Both
+steps use only the operations of `Points`, so one code serves numpy and torch.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
-Squares = NDArray[np.float32]
+from dmlbench.evaluation.points import Points, Rows, SquaredDistances
 
-FEWEST, MOST = 16, 1024  # candidates drawn at once in seeding
+MIN_CANDIDATES, MAX_CANDIDATES = 16, 1024
+"""Candidates that seeding draws at once."""
 
 
 def kmeans(
@@ -25,18 +24,36 @@ def kmeans(
     seed: int,
     iterations: int,
     restarts: int,
+    *,
     threads: int = 1,
     device: str = "cpu",
 ) -> NDArray[np.int64]:
-    """Cluster (N,), 0 to k - 1, of each vector (N, D): of `restarts` runs, the one of least inertia
-    (sum of squared distances to the centroids), each of at most `iterations` updates.
+    """Cluster `vectors`; of several starts, return the result with the least inertia.
 
-    Where there are fewer than k distinct vectors, each of them is a cluster, and the others stay
-    empty. A centroid that loses all its vectors moves onto the one that is farthest from its own.
-    On "cpu", in numpy and faiss, the result is the same for any number of `threads`; on another
-    `device`, torch does the heavy work there, and may settle equal distances otherwise.
+    The inertia is the sum of the squared distances of the vectors to their centroids. If there are
+    fewer than k distinct vectors, each of them is a cluster, and the other clusters stay empty. A
+    centroid that loses all its vectors moves onto the vector that is farthest from its own
+    centroid.
+
+    Args:
+        vectors: (N, D).
+        k: clusters.
+        seed: of the random draws.
+        iterations: most updates of the centroids in each start.
+        restarts: starts, at least 1.
+        threads: of a clustering on a CPU; the result does not depend on them.
+        device: "cpu" for numpy and faiss; another one, such as "cuda", for torch, which may settle
+            equal distances differently.
+
+    Returns:
+        (N,) the cluster of each vector, from 0 to k - 1.
+
+    >>> vectors = np.array([[0, 0], [0, 1], [9, 0], [9, 1]], dtype=np.float32)
+    >>> left, also_left, right, also_right = kmeans(vectors, 2, seed=0, iterations=20, restarts=3)
+    >>> bool(left == also_left != right == also_right)
+    True
     """
-    # From the mean, distances lose fewer digits: embeddings often share a large common part.
+    # Relative to the mean, distances lose fewer digits: embeddings often share a large part.
     centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     points: Points
     if device == "cpu":
@@ -50,190 +67,167 @@ def kmeans(
     return cluster(points, seed, iterations, restarts)
 
 
-class Points(Protocol):
-    """The vectors (N, D) with k centroids, and what k-means computes of them.
-
-    `rows` are of vectors, `columns` of centroids; squared distances are float32.
-    """
-
-    vectors: NDArray[np.float32]
-    k: int
-    rounding: float  # how far off a squared distance by a product may be
-
-    def place(self, columns: Rows, rows: Rows) -> None:
-        """Put centroids onto vectors."""
-
-    def average(self, columns: Rows, rows: Rows, sizes: Rows) -> NDArray[np.float64]:
-        """Put centroids onto the means of their vectors, of which the first column has the first
-        sizes[0] rows, and so on; how far each has moved, squared."""
-
-    def apart(self, rows: Rows, columns: Rows) -> Squares:
-        """Squared distance of each of `rows` to its own of `columns`, by difference."""
-
-    def nearest(self, rows: Rows, columns: Rows) -> tuple[Rows, Squares, Squares]:
-        """Of `columns`, the nearest to each of `rows`, and the squared distances of the nearest and
-        the second nearest, by product."""
-
-    def between(self, rows: Rows) -> Squares:
-        """Squared distances of all pairs of `rows`, by product."""
-
-
-def rounding(lengths: NDArray[np.floating], dimensions: int) -> float:
-    """How far off a squared distance by a product may be: a multiple of the last digit of the
-    largest of the squared `lengths` (N,). Errors of a quarter of it were seen."""
-    return float(4 * np.finfo(lengths.dtype).eps * max(8, np.sqrt(dimensions) / 2) * lengths.max())
-
-
 def cluster(points: Points, seed: int, iterations: int, restarts: int) -> NDArray[np.int64]:
-    """The best of `restarts` clusterings; see `kmeans`."""
+    """The best of `restarts` clusterings of `points`; see `kmeans`."""
     best, least = None, np.inf
     for restart in range(restarts):
         clustering = Clustering(points)
         clustering.seed(np.random.default_rng([seed, restart]))
         clustering.iterate(iterations)
-        inertia = clustering.own.sum(dtype=np.float64)
+        inertia = clustering.distances.sum(dtype=np.float64)
         if best is None or inertia < least:
-            best, least = clustering.cluster, inertia
+            best, least = clustering.assigned, inertia
     assert best is not None, "restarts must be at least 1"
     return best
 
 
 class Clustering:
-    """Which centroid each vector is nearest to, kept up to date as centroids move.
-
-    `cluster` (N,); `own` (N,): squared distance to its centroid; `others` (N,): no other centroid
-    is nearer than that, squared.
-    """
+    """The centroid that each vector is nearest to, kept up to date while the centroids move."""
 
     def __init__(self, points: Points) -> None:
+        count = len(points.vectors)
         self.points = points
-        self.rows = np.arange(len(points.vectors))
-        self.used = 0  # centroids
-        self.cluster = np.full(len(points.vectors), -1)
-        self.own = np.full(len(points.vectors), np.inf, dtype=np.float32)
-        self.others = np.full(len(points.vectors), np.inf, dtype=np.float32)
+        self.rows = np.arange(count)
+        self.used = 0
+        """Number of centroids that are placed."""
+        self.assigned = np.full(count, -1)
+        """(N,) centroid of each vector."""
+        self.distances = np.full(count, np.inf, dtype=np.float32)
+        """(N,) squared distance of each vector to its centroid."""
+        self.bounds = np.full(count, np.inf, dtype=np.float32)
+        """(N,) lower bounds: no other centroid is nearer to the vector than this, squared."""
 
     def seed(self, random: np.random.Generator) -> None:
-        """Put the centroids onto vectors, each drawn with a chance proportional to its squared
-        distance to the nearest before (k-means++).
+        """Put the centroids onto vectors, by k-means++.
 
-        Candidates are drawn by the distances to the centroids of earlier blocks, which are too
-        large by then, and kept with the chance (distance now) / (distance drawn by): that is the
-        same distribution. Ends early where every vector is on a centroid.
+        A vector is drawn with a chance proportional to its squared distance to the nearest centroid
+        so far. A block of candidates is drawn by the distances to the centroids of earlier blocks,
+        which are too large by then. A candidate is kept with the chance (distance now) / (distance
+        that it was drawn by), which gives the same distribution. If every vector is on a centroid,
+        the seeding ends early.
         """
         self.place(random.integers(len(self.points.vectors), size=1))
-        size = FEWEST
+        size = MIN_CANDIDATES
         while self.used < self.points.k:
-            chances = self.own.cumsum(dtype=np.float64)
-            if chances[-1] == 0:
+            sums = self.distances.cumsum(dtype=np.float64)
+            if sums[-1] == 0:
                 break
             size = min(size, self.points.k - self.used)
-            drawn = np.searchsorted(chances, random.random(size) * chances[-1], side="right")
-            kept = self._kept(np.minimum(drawn, len(self.points.vectors) - 1), random.random(size))
+            candidates = np.searchsorted(sums, random.random(size) * sums[-1], side="right")
+            candidates = np.minimum(candidates, len(self.points.vectors) - 1)
+            kept = self._keep(candidates, random.random(size))
             self.place(kept)
-            size = min(max(FEWEST, 2 * len(kept)), MOST)
+            size = min(max(MIN_CANDIDATES, 2 * len(kept)), MAX_CANDIDATES)
 
-    def _kept(self, drawn: Rows, chance: NDArray[np.float64]) -> Rows:
-        """Of the candidates `drawn`, those that become centroids; the first one always does."""
-        own = self.own[drawn]
-        near = self.points.between(drawn) < (own + self.points.rounding)[:, None]
-        kept = np.zeros(len(drawn), dtype=bool)
-        for i, row in enumerate(drawn):
-            before = drawn[near[i] & kept]
-            apart = self.points.vectors[before] - self.points.vectors[row]
-            now = np.einsum("nd,nd->n", apart, apart).min(initial=own[i])
-            kept[i] = chance[i] * own[i] < now
-        return drawn[kept]
+    def _keep(self, candidates: Rows, chance: NDArray[np.float64]) -> Rows:
+        """The candidates that become centroids. The first one always does."""
+        drawn_by = self.distances[candidates]
+        limits = (drawn_by + self.points.rounding)[:, None]
+        near = self.points.pairwise_distances(candidates) < limits
+        kept = np.zeros(len(candidates), dtype=bool)
+        for i, row in enumerate(candidates):
+            before = candidates[near[i] & kept]
+            difference = self.points.vectors[before] - self.points.vectors[row]
+            now = np.einsum("nd,nd->n", difference, difference).min(initial=drawn_by[i])
+            kept[i] = chance[i] * drawn_by[i] < now
+        return candidates[kept]
 
     def place(self, rows: Rows) -> None:
         """Put the next centroids onto vectors."""
         columns = np.arange(self.used, self.used + len(rows))
         self.points.place(columns, rows)
         self.used += len(rows)
-        self._compare(self.rows, columns, self.others)
+        self._compare(self.rows, columns, self.bounds)
 
     def iterate(self, iterations: int) -> None:
-        """Lloyd's iterations: centroids to means, vectors to the nearest, until nothing changes."""
+        """Lloyd's iterations: move centroids to means, assign vectors to the nearest centroid.
+
+        They end when no assignment changes.
+        """
         changed = np.ones(self.used, dtype=bool)
         for _ in range(iterations):
-            self._fill(changed)
+            self._fill_empty(changed)
             moved = self._average(changed)
-            before = self.cluster.copy()
+            before = self.assigned.copy()
             self._assign(moved)
             changed[:] = False
-            switched = self.cluster != before
-            changed[before[switched]] = changed[self.cluster[switched]] = True
+            switched = self.assigned != before
+            changed[before[switched]] = changed[self.assigned[switched]] = True
             if not changed.any():
                 break
 
-    def _fill(self, changed: NDArray[np.bool_]) -> None:
-        """Move empty clusters onto the vectors farthest from their centroids."""
-        sizes = np.bincount(self.cluster, minlength=self.used)
+    def _fill_empty(self, changed: NDArray[np.bool_]) -> None:
+        """Move empty clusters onto the vectors that are farthest from their centroids."""
+        sizes = np.bincount(self.assigned, minlength=self.used)
         empty = np.flatnonzero(sizes == 0)
         if not len(empty):
             return
-        farthest = iter(np.argsort(-self.own, kind="stable"))
+        farthest = iter(np.argsort(-self.distances, kind="stable"))
         for column in empty:
-            row = next((row for row in farthest if sizes[self.cluster[row]] > 1), None)
-            if row is None or self.own[row] == 0:
+            row = next((row for row in farthest if sizes[self.assigned[row]] > 1), None)
+            if row is None or self.distances[row] == 0:
                 break
-            sizes[self.cluster[row]] -= 1
+            sizes[self.assigned[row]] -= 1
             sizes[column] += 1
-            changed[self.cluster[row]] = changed[column] = True
-            self.others[row] = min(self.others[row], self.own[row])
-            self.cluster[row], self.own[row] = column, 0
+            changed[self.assigned[row]] = changed[column] = True
+            self.bounds[row] = min(self.bounds[row], self.distances[row])
+            self.assigned[row], self.distances[row] = column, 0
 
     def _average(self, changed: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The changed centroids to the means of their vectors, and how far each one moved (k,)."""
-        rows = np.flatnonzero(changed[self.cluster])
-        rows = rows[np.argsort(self.cluster[rows], kind="stable")]
-        columns, sizes = np.unique(self.cluster[rows], return_counts=True)
+        """Move the changed centroids to the means of their vectors; return how far each moved (k,).
+
+        The distances are not squared.
+        """
+        rows = np.flatnonzero(changed[self.assigned])
+        rows = rows[np.argsort(self.assigned[rows], kind="stable")]
+        columns, sizes = np.unique(self.assigned[rows], return_counts=True)
         moved = np.zeros(self.used)
         moved[columns] = np.sqrt(self.points.average(columns, rows, sizes))
         return moved
 
     def _assign(self, moved: NDArray[np.float64]) -> None:
-        """Vectors to the nearest centroid, after each centroid has moved that far."""
-        rows = np.flatnonzero(moved[self.cluster] > 0)
-        self.own[rows] = self.points.apart(rows, self.cluster[rows])
-        # Where a vector is still nearer to its centroid than to any other before, less the farthest
-        # that another has come since, those others need no look. Those that moved farther are
-        # compared with all vectors: how far is far is what makes the fewest distances.
-        margin = np.sort(np.sqrt(self.others.astype(np.float64)) - np.sqrt(self.own))
-        far = np.append(0, np.unique(moved[moved > 0]))
-        loud = self.used - np.searchsorted(np.sort(moved), far, side="right")
-        unsure = np.searchsorted(margin, far)
-        limit = far[np.argmin(loud * (len(margin) - unsure) + unsure * self.used)]
+        """Assign vectors to the nearest centroid, after each centroid has `moved` (k,) that far."""
+        rows = np.flatnonzero(moved[self.assigned] > 0)
+        self.distances[rows] = self.points.distances(rows, self.assigned[rows])
+        # Centroids that moved no farther than `limit` can be nearer by at most `limit`. A vector
+        # whose margin (bound - distance) is larger need not be compared with them. Centroids that
+        # moved farther are compared with all vectors. Take the limit with the fewest distances.
+        margin = np.sort(np.sqrt(self.bounds.astype(np.float64)) - np.sqrt(self.distances))
+        limits = np.append(0, np.unique(moved[moved > 0]))
+        beyond = self.used - np.searchsorted(np.sort(moved), limits, side="right")
+        unsure = np.searchsorted(margin, limits)
+        limit = limits[np.argmin(beyond * (len(margin) - unsure) + unsure * self.used)]
         if limit > 0:
-            others = np.maximum(np.sqrt(self.others.astype(np.float64)) - limit, 0)
-            self.others = np.square(others).astype(np.float32)
-        safe = self.own <= self.others
+            bounds = np.maximum(np.sqrt(self.bounds.astype(np.float64)) - limit, 0)
+            self.bounds = np.square(bounds).astype(np.float32)
+        safe = self.distances <= self.bounds
         rows, columns = np.flatnonzero(safe), np.flatnonzero(moved > limit)
-        self._compare(rows, columns, self.others[rows])
+        self._compare(rows, columns, self.bounds[rows])
         rows = np.flatnonzero(~safe)
         self._compare(rows, np.arange(self.used), np.full(len(rows), np.inf, dtype=np.float32))
 
-    def _compare(self, rows: Rows, columns: Rows, others: Squares) -> None:
-        """Let each of `rows` go to the nearest of `columns`, if that is nearer than its own.
+    def _compare(self, rows: Rows, columns: Rows, bounds: SquaredDistances) -> None:
+        """Assign each of `rows` to the nearest of `columns` if that is nearer than its centroid.
 
-        `others`: no other centroid that is not of `columns` is nearer than that, squared.
+        Args:
+            bounds: no other centroid that is not among `columns` is nearer than this, squared.
         """
         if not len(rows) or not len(columns):
             return
         nearest, first, second = self.points.nearest(rows, columns)
-        before, own = self.cluster[rows], self.own[rows]
+        before, distances = self.assigned[rows], self.distances[rows]
         # The product proposes and the difference decides: no cancellation can raise the inertia,
         # and equal vectors have distance 0.
-        near = np.flatnonzero((nearest != before) & (first < own + self.points.rounding))
-        exact = self.points.apart(rows[near], nearest[near])
-        nearer = exact < own[near]
+        near = np.flatnonzero((nearest != before) & (first < distances + self.points.rounding))
+        exact = self.points.distances(rows[near], nearest[near])
+        nearer = exact < distances[near]
         switch, exact = near[nearer], exact[nearer]
-        second[switch] = np.minimum(second[switch], own[switch])
+        second[switch] = np.minimum(second[switch], distances[switch])
         stay = nearest != before
         stay[switch] = False
         second[stay] = first[stay]
-        own[switch] = exact
-        self.cluster[rows[switch]] = nearest[switch]
-        self.own[rows] = own
-        # Its own is the nearest, as far as rounding can tell.
-        self.others[rows] = np.maximum(np.minimum(others, second), own)
+        distances[switch] = exact
+        self.assigned[rows[switch]] = nearest[switch]
+        self.distances[rows] = distances
+        # Its own centroid is the nearest one, as far as rounding can tell.
+        self.bounds[rows] = np.maximum(np.minimum(bounds, second), distances)

@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from dmlbench.evaluation.ranking import Relevant
+from dmlbench.evaluation.relevant import Relevant
 
-BLOCK = 2**24  # similarities that a thread holds at once (64 MB): memory does not grow with Q x G
-MANY, BUCKETS = 2048, 1024  # similarities that are sorted at once, or first counted in buckets
+BLOCK = 2**24
+"""Similarities that a thread holds at once (64 MB): memory does not grow with Q x G."""
+MANY = 2048
+"""More similarities than this are counted in buckets before they are sorted."""
+BUCKETS = 1024
 
 
 def ranks_and_nearest(
@@ -22,25 +25,28 @@ def ranks_and_nearest(
     nearest: bool,
     threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Ranking.ranks`, and where in the gallery each query's nearest image is (or (0,))."""
+    """`Ranking.ranks`, and the place in the gallery of each query's nearest image (Q,).
+
+    The places are (0,) unless `nearest` asks for them. See `ranking.rank` for the arguments.
+    """
     import faiss
 
     images, own, counts = vectors[gallery], relevant.own, relevant.counts
     ranks = np.empty(counts.sum(), dtype=np.int64)
     first = np.empty(len(queries) if nearest else 0, dtype=np.int64)
-    ends, place = counts.cumsum(), np.argsort(relevant.by_class)
-    # Rounding differs with an image's place in the matrix, even between equal images: errors of up
-    # to 4e-7 were seen in 512 dimensions. What is no further apart than `tie` is computed exactly,
-    # one query at a time, or for many queries at once where there is much of it.
+    ends, position_by_class = counts.cumsum(), np.argsort(relevant.by_class)
+    # Rounding depends on an image's place in the matrix, even between equal images: errors of up
+    # to 4e-7 were seen in 512 dimensions. Similarities that differ by no more than `tie` are
+    # computed exactly: for one query at a time, or for many queries at once if many images tie.
     tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
-    much = len(images) // 8
-    # faiss's matrix product runs in as many threads as it is told; numpy's takes every core.
+    many_ties = len(images) // 8
+    # faiss's matrix product runs in as many threads as it is given; numpy's takes every core.
     product = faiss.LinearTransform(images.shape[1], len(images), False)
     faiss.copy_array_to_vector(images.ravel(), product.A)
     product.is_trained = True
     size = max(1, min(BLOCK // len(images), -(-len(queries) // threads)))
 
-    def work(thread: int) -> None:
+    def rank_blocks(thread: int) -> None:
         """Rank this thread's blocks of queries."""
         similarities = np.empty((size, len(images)), dtype=np.float32)
         for start in range(thread * size, len(queries), threads * size):
@@ -48,58 +54,63 @@ def ranks_and_nearest(
             block = vectors[queries[rows]]
             pointers = faiss.swig_ptr(block), faiss.swig_ptr(similarities)
             product.apply_noalloc(len(rows), *pointers)  # type: ignore[attr-defined]
-            late = [row for row in rows.tolist() if not ranked(row, similarities[row - start])]
-            if late:
-                _products(vectors[queries[late]], images, similarities)
-                for row, similarity in zip(late, similarities, strict=False):
+            postponed = [
+                row for row in rows.tolist() if not rank_query(row, similarities[row - start])
+            ]
+            if postponed:
+                _exact_similarities(vectors[queries[postponed]], images, similarities)
+                for row, similarity in zip(postponed, similarities, strict=False):
                     rank_exactly(row, similarity)
 
-    def members(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The images of the query's class; the query itself is put last of all."""
+    def class_members(row: int, similarity: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Places of the images of the query's class. The query itself is moved to the very end."""
         if own[row] >= 0:
             similarity[own[row]] = -np.inf
         return relevant.by_class[relevant.lowest[row] : relevant.highest[row]]
 
-    def ranked(row: int, similarity: NDArray[np.float32]) -> bool:
-        """Whether the query could be ranked, because not too many images are within a tie."""
+    def rank_query(row: int, similarity: NDArray[np.float32]) -> bool:
+        """Rank the gallery for one query; return False, and rank nothing, if too many tie."""
 
         def settle(tied: NDArray[np.int64]) -> NDArray[np.bool_]:
-            where = place[rising(row, tied)]
-            return (where >= relevant.lowest[row]) & (where < relevant.highest[row])
+            positions = position_by_class[sort_exactly(row, tied)]
+            return (positions >= relevant.lowest[row]) & (positions < relevant.highest[row])
 
-        its = members(row, similarity)
+        members = class_members(row, similarity)
         if counts[row]:
-            among = np.sort(similarity[its])[-counts[row] :]
-            found = _ranks(similarity, among, tie, settle, much)
-            if found is None:
+            relevant_similarities = np.sort(similarity[members])[-counts[row] :]
+            query_ranks = _ranks(similarity, relevant_similarities, tie, settle, many_ties)
+            if query_ranks is None:
                 return False
-            ranks[ends[row] - counts[row] : ends[row]] = found
+            ranks[ends[row] - counts[row] : ends[row]] = query_ranks
         if nearest:
             near = np.flatnonzero(similarity >= similarity.max() - tie)
-            if len(near) > max(1, much):
+            if len(near) > max(1, many_ties):
                 return False
-            first[row] = near[0] if len(near) == 1 else rising(row, near)[-1]
+            first[row] = near[0] if len(near) == 1 else sort_exactly(row, near)[-1]
         return True
 
-    def rising(row: int, tied: NDArray[np.int64]) -> NDArray[np.int64]:
+    def sort_exactly(row: int, tied: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The places `tied`, from the least to the most similar to the query."""
         exact = np.empty((1, len(tied)), dtype=np.float32)
-        _products(vectors[queries[[row]]], images[tied], exact)
+        _exact_similarities(vectors[queries[[row]]], images[tied], exact)
         return tied[np.lexsort((-tied, exact[0]))]
 
     def rank_exactly(row: int, similarity: NDArray[np.float32]) -> None:
-        its = members(row, similarity)
-        # An integer that falls along the ranking: a float's bits are ordered as the float is.
+        """Rank the gallery for one query by similarities that are exact."""
+        members = class_members(row, similarity)
+        # An integer that descends along the ranking: a float's bits are ordered as the float is.
         bits = similarity.view(np.int32).astype(np.int64)
         score = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits) * 2**32 - np.arange(len(bits))
         if nearest:
             first[row] = score.argmax()
-        among, score = np.sort(score[its])[len(its) - counts[row] :], np.sort(score)
+        relevant_scores = np.sort(score[members])[len(members) - counts[row] :]
+        score = np.sort(score)
         ranks[ends[row] - counts[row] : ends[row]] = (
-            len(score) - np.searchsorted(score, among)[::-1]
+            len(score) - np.searchsorted(score, relevant_scores)[::-1]
         )
 
     with ThreadPoolExecutor(threads, "rank", faiss.omp_set_num_threads, (1,)) as pool:
-        list(pool.map(work, range(threads)))
+        list(pool.map(rank_blocks, range(threads)))
     return ranks, first
 
 
@@ -108,18 +119,25 @@ def _ranks(
     relevant: NDArray[np.float32],
     tie: np.float32,
     settle: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
-    much: int,
+    many_ties: int,
 ) -> NDArray[np.int64] | None:
-    """Ranks (R,), rising, of the `relevant` similarities (R,), rising, among all (G,).
+    """Ranks of the relevant similarities among all; None if more than `many_ties` images tie.
 
-    Similarities no more than `tie` apart may be in any order: `settle` takes the images that have
-    such and says whether each is relevant, from the least to the most similar. None if they are
-    more than `much`.
+    Args:
+        similarity: (G,) of all images.
+        relevant: (R,) of the relevant ones, ascending.
+        tie: similarities that differ by no more than this may be in any order.
+        settle: takes the places of tied images, and returns whether each is relevant, from the
+            least to the most similar one.
+        many_ties: most tied images that are settled here.
+
+    Returns:
+        (R,) ranks from 1, ascending.
     """
     near = np.flatnonzero(similarity >= relevant[0] - tie)
     values, above = similarity[near], np.zeros(len(relevant), dtype=np.int64)
     if len(near) > MANY:
-        kept, above = _around(values, relevant, tie)
+        kept, above = _near_relevant(values, relevant, tie)
         near, values = near[kept], values[kept]
     ordered = np.sort(values)
     place = np.searchsorted(ordered, relevant - tie)
@@ -133,21 +151,24 @@ def _ranks(
         place = np.arange(len(relevant)) + np.repeat(bottom - start, size)
         mixed = top - bottom > size  # with images in between that are not relevant
         if mixed.any():
-            ends = zip(bottom[mixed], top[mixed], strict=True)
-            span = np.concatenate([np.arange(low, high) for low, high in ends])
-            if len(span) > much:
+            spans = zip(bottom[mixed], top[mixed], strict=True)
+            tied = np.concatenate([np.arange(low, high) for low, high in spans])
+            if len(tied) > many_ties:
                 return None
-            place[np.repeat(mixed, size)] = span[settle(near[np.argsort(values)[span]])]
+            place[np.repeat(mixed, size)] = tied[settle(near[np.argsort(values)[tied]])]
     return (above + len(ordered) - place)[::-1]
 
 
-def _around(
+def _near_relevant(
     values: NDArray[np.float32], relevant: NDArray[np.float32], tie: np.float32
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which values may be within `tie` of a relevant one, and how many others are above each (R,).
+    """The values that may be within `tie` of a relevant one, and how many others are above.
 
-    Counting in buckets spares sorting all: no value is below the first bucket, those above all
-    relevant ones are in the last, and a tie reaches no further than the next bucket.
+    Counting in buckets is faster than sorting all values. No value is below the first bucket, those
+    above all relevant ones are in the last, and a tie reaches no further than the next bucket.
+
+    Returns:
+        Places of the values, and for each of the R relevant ones the number of other values above.
     """
     lowest = relevant[0] - 2 * tie
     scale = 1 / max((relevant[-1] - relevant[0]) / BUCKETS, 4 * tie)
@@ -155,18 +176,19 @@ def _around(
     def bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
         return np.minimum((values - lowest) * scale, BUCKETS + 1).astype(np.intp)
 
-    where = bucket(values)
-    around = np.zeros(BUCKETS + 2, dtype=bool)
-    around[bucket(relevant - tie)] = around[bucket(relevant + tie)] = True
-    others = np.bincount(where, minlength=len(around)) * ~around
-    return np.flatnonzero(around[where]), others[::-1].cumsum()[::-1][bucket(relevant)]
+    bucket_of_value = bucket(values)
+    is_near = np.zeros(BUCKETS + 2, dtype=bool)
+    is_near[bucket(relevant - tie)] = is_near[bucket(relevant + tie)] = True
+    others = np.bincount(bucket_of_value, minlength=len(is_near)) * ~is_near
+    above = others[::-1].cumsum()[::-1]
+    return np.flatnonzero(is_near[bucket_of_value]), above[bucket(relevant)]
 
 
-def _products(
+def _exact_similarities(
     queries: NDArray[np.float32], images: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
-    """Inner products of `queries` (Q, D) and `images` (G, D) to the first Q rows of `out`: exact,
-    then rounded once."""
+    """Write the inner products of `queries` (Q, D) and `images` (G, D) to the first Q rows of
+    `out`: computed in float64, then rounded once."""
     exact = queries.astype(np.float64)[:, None]
     for start in range(0, len(images), 256):  # what fits the cache
         part = slice(start, start + 256)

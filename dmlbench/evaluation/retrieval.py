@@ -1,10 +1,27 @@
-"""Retrieval metrics: functions of the ranks of each query's relevant images.
+"""Retrieval metrics, computed from the ranks of each query's relevant images.
 
-Beside the recalls, all are means over queries of a number that the query's R relevant images give.
-A query with R = 0 has no right answer ("lone"): those are undefined there and leave it out, as
-pytorch-metric-learning does; Recall@K counts it as a miss, as the papers' codes do (they divide by
-the number of all queries). That library's precision_at_1 is therefore recall@1 x queries / (queries
-- lone queries), and has no row of its own.
+The recalls are fractions of queries. Every other metric is the mean over queries of a number that
+depends on the query's R relevant images. It is undefined for a query with R = 0 (a lone query):
+such queries are left out of it, as in pytorch-metric-learning. Recall@K counts a lone query as a
+miss, as the code of the papers does, which divides by the number of all queries. So the
+precision_at_1 of pytorch-metric-learning, which is not reported, is
+recall@1 x queries / (queries - lone queries).
+
+The examples use this ranking: the three relevant images of the first query have the ranks 1, 3 and
+7, the only one of the second query has rank 2, and the third query is a lone one.
+
+>>> no_images = np.empty(0, dtype=int)
+>>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]), nearest=no_images)
+>>> recall_at(1, ranking), recall_at(2, ranking)  # of three queries
+(0.3333333333333333, 0.6666666666666666)
+>>> r_precision(ranking)  # (2 / 3 + 0) / 2
+0.3333333333333333
+>>> round(map_at_r(ranking), 4)  # ((1 / 1 + 2 / 3) / 3 + 0) / 2
+0.2778
+>>> round(mean_average_precision(ranking), 4)  # ((1 / 1 + 2 / 3 + 3 / 7) / 3 + 1 / 2) / 2
+0.5992
+>>> mean_reciprocal_rank(ranking)  # (1 / 1 + 1 / 2) / 2
+0.75
 """
 
 import numpy as np
@@ -14,7 +31,7 @@ from dmlbench.evaluation.ranking import Ranking
 
 
 def recall_at(k: int, ranking: Ranking) -> float:
-    """Fraction of all queries with a relevant image among the `k` nearest."""
+    """Recall@K: the fraction of all queries with a relevant image among the `k` nearest."""
     nearest = ranking.ranks[_starts(ranking)]
     return float(np.count_nonzero(nearest <= k) / len(ranking.counts))
 
@@ -25,11 +42,21 @@ def recall_at_1_of(
     gallery: NDArray[np.integer],
     ranking: Ranking,
 ) -> float:
-    """Fraction of queries whose nearest image is of their super-class.
+    """Recall@1 of super-classes: the fraction of queries whose nearest image is of theirs.
 
-    `groups` (N,) is the super-class of each image; `queries` and `gallery` are rows of it, as the
-    `ranking` has its nearest images. Queries that have no other image of theirs in the gallery are
-    left out.
+    Queries that have no other image of their super-class in the gallery are left out.
+
+    Args:
+        groups: (N,) super-class of each image, from 0.
+        queries: (Q,) rows of the images that are queries.
+        gallery: (G,) rows of the images that are ranked.
+        ranking: with `Ranking.nearest`.
+
+    >>> from dmlbench.evaluation.ranking import rank, unit
+    >>> vectors, rows = unit([[1, 0], [2, 1], [0, 1], [1, 2]]), np.arange(4)
+    >>> ranking = rank(vectors, np.array([0, 0, 1, 1]), rows, rows, nearest=True)
+    >>> recall_at_1_of(np.array([0, 0, 0, 1]), rows, rows, ranking)
+    0.6666666666666666
     """
     own, sizes = groups[queries], np.bincount(groups[gallery], minlength=groups.max() + 1)
     others = sizes[own] - np.isin(queries, gallery)
@@ -37,12 +64,16 @@ def recall_at_1_of(
 
 
 def r_precision(ranking: Ranking) -> float:
-    """Mean fraction of the R nearest images that are relevant."""
+    """R-precision: the mean fraction of the R nearest images that are relevant."""
     return _mean_over_queries(_within_r(ranking), ranking)
 
 
 def map_at_r(ranking: Ranking) -> float:
-    """Mean average precision over the R nearest images (Musgrave et al., ECCV 2020, eq. 1-2)."""
+    """MAP@R: mean average precision over the R nearest images.
+
+    The sum of the precisions at relevant images is divided by R, not by the number of relevant
+    images among the R nearest (Musgrave et al., ECCV 2020, eq. 1-2).
+    """
     return _mean_over_queries(_precision(ranking) * _within_r(ranking), ranking)
 
 
@@ -52,7 +83,7 @@ def mean_average_precision(ranking: Ranking) -> float:
 
 
 def mean_reciprocal_rank(ranking: Ranking) -> float:
-    """MRR: mean of 1 / the rank of the nearest relevant image."""
+    """MRR: the mean of 1 / the rank of the nearest relevant image."""
     return float((1 / ranking.ranks[_starts(ranking)]).mean())
 
 
@@ -62,17 +93,17 @@ def _starts(ranking: Ranking) -> NDArray[np.int64]:
 
 
 def _within_r(ranking: Ranking) -> NDArray[np.bool_]:
-    """Whether each relevant image is among its query's R nearest."""
+    """Whether each relevant image is among the R nearest of its query."""
     return ranking.ranks <= np.repeat(ranking.counts, ranking.counts)
 
 
 def _precision(ranking: Ranking) -> NDArray[np.float64]:
-    """The precision at each relevant image's rank: j / r for a query's j-th, at rank r."""
+    """The precision at the rank r of each relevant image: j / r for the j-th of a query."""
     before = np.repeat(ranking.counts.cumsum() - ranking.counts, ranking.counts)
     return (np.arange(1, len(before) + 1) - before) / ranking.ranks
 
 
 def _mean_over_queries(values: NDArray, ranking: Ranking) -> float:
-    """The mean over queries that are not lone of their relevant images' mean value."""
+    """The mean, over queries that are not lone, of the mean value of their relevant images."""
     sums = np.add.reduceat(values, _starts(ranking), dtype=np.float64)
     return float((sums / ranking.counts[ranking.counts > 0]).mean())

@@ -1,8 +1,8 @@
-"""What k-means computes of its vectors, by torch on a GPU, in float64.
+"""The arithmetic of k-means by torch on a GPU, in float64.
 
-GPUs of data centres multiply float64 matrices as fast as float32 ones (an H200: 67 TFLOP/s), and
-others still fast enough for what k-means leaves to compute (SOP: some 1.5 TFLOP a start). So no
-distance loses digits, and no setting of the process (TF32) has a say.
+GPUs of data centres multiply float64 matrices as fast as float32 ones (an H200: 67 TFLOP/s). Others
+are still fast enough for the distances that k-means computes (SOP: about 1.5 TFLOP per start). So
+no distance loses digits, and no setting of the process (TF32) matters.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmlbench.evaluation.kmeans import Rows, Squares, rounding
+from dmlbench.evaluation.points import Rows, SquaredDistances, rounding
 
-BLOCK, ROWS = 2**25, 2**15  # similarities (256 MB) and vectors (128 MB in 512 dimensions) at once
+BLOCK, ROWS = 2**25, 2**15
+"""Similarities (256 MB) and vectors (128 MB in 512 dimensions) at once."""
 
 
 class TorchPoints:
-    """See `kmeans.Points`. A call waits for the device once, when its answer is copied back."""
+    """See `points.Points`. A call waits for the device once, when its result is copied back."""
 
     def __init__(self, vectors: NDArray[np.float32], k: int, device: str) -> None:
         self.vectors, self.k, self.device = vectors, k, device
@@ -28,54 +29,59 @@ class TorchPoints:
         self.centroids = self.points.new_zeros(k, vectors.shape[1])
 
     def place(self, columns: Rows, rows: Rows) -> None:
-        self.centroids[self._there(columns)] = self.points[self._there(rows)]
+        self.centroids[self._to_device(columns)] = self.points[self._to_device(rows)]
 
     def average(self, columns: Rows, rows: Rows, sizes: Rows) -> NDArray[np.float64]:
-        where, each = self._there(columns), self._there(rows)
+        column_index, row_index = self._to_device(columns), self._to_device(rows)
         sums = self.centroids.new_zeros(len(columns), self.centroids.shape[1])
         cluster = np.repeat(np.arange(len(columns)), sizes)
         for start in range(0, len(rows), ROWS):
-            part = slice(start, start + ROWS)
-            here, lengths = np.unique(cluster[part], return_counts=True)
-            # It adds the rows of a cluster in order; index_add_ does not on a GPU. To check the
-            # lengths, it would wait for the device.
-            sums[self._there(here)] += torch.segment_reduce(
-                self.points[each[part]], "sum", lengths=self._there(lengths), unsafe=True
+            block = slice(start, start + ROWS)
+            clusters, lengths = np.unique(cluster[block], return_counts=True)
+            # It adds the rows of a cluster in order; index_add_ does not on a GPU. With a check of
+            # the lengths it would wait for the device.
+            sums[self._to_device(clusters)] += torch.segment_reduce(
+                self.points[row_index[block]],
+                "sum",
+                lengths=self._to_device(lengths),
+                unsafe=True,
             )
-        means = sums / self._there(sizes)[:, None]
-        moved = means - self.centroids[where]
-        self.centroids[where] = means
+        means = sums / self._to_device(sizes)[:, None]
+        moved = means - self.centroids[column_index]
+        self.centroids[column_index] = means
         return torch.linalg.vecdot(moved, moved).cpu().numpy()
 
-    def apart(self, rows: Rows, columns: Rows) -> Squares:
-        each, where = self._there(rows), self._there(columns)
-        found = self.points.new_empty(len(rows), dtype=torch.float32)
+    def distances(self, rows: Rows, columns: Rows) -> SquaredDistances:
+        row_index, column_index = self._to_device(rows), self._to_device(columns)
+        distances = self.points.new_empty(len(rows), dtype=torch.float32)
         for start in range(0, len(rows), ROWS):
-            part = slice(start, start + ROWS)
-            apart = self.points[each[part]] - self.centroids[where[part]]
-            found[part] = torch.linalg.vecdot(apart, apart)
-        return found.cpu().numpy()
+            block = slice(start, start + ROWS)
+            difference = self.points[row_index[block]] - self.centroids[column_index[block]]
+            distances[block] = torch.linalg.vecdot(difference, difference)
+        return distances.cpu().numpy()
 
-    def nearest(self, rows: Rows, columns: Rows) -> tuple[Rows, Squares, Squares]:
-        each, where = self._there(rows), self._there(columns)
-        centroids = self.centroids[where]
+    def nearest(self, rows: Rows, columns: Rows) -> tuple[Rows, SquaredDistances, SquaredDistances]:
+        row_index, column_index = self._to_device(rows), self._to_device(columns)
+        centroids = self.centroids[column_index]
         halves = torch.linalg.vecdot(centroids, centroids) / -2
-        nearest = torch.empty_like(each)
-        similar = self.points.new_empty(2, len(rows))
+        nearest = torch.empty_like(row_index)
+        highest = self.points.new_empty(2, len(rows))  # similarities: the first and the second
         size = min(ROWS, max(1, BLOCK // len(columns)))
         for start in range(0, len(rows), size):
-            part = slice(start, start + size)
-            found = torch.addmm(halves, self.points[each[part]], centroids.T)
-            similar[0, part], nearest[part] = found.max(dim=1)
-            found.scatter_(1, nearest[part, None], -torch.inf)
-            similar[1, part] = found.amax(dim=1)
-        first, second = (self.lengths[each] - 2 * similar).clamp(min=0).float().cpu().numpy()
-        return where[nearest].cpu().numpy(), first, second
+            block = slice(start, start + size)
+            similarity = torch.addmm(halves, self.points[row_index[block]], centroids.T)
+            highest[0, block], nearest[block] = similarity.max(dim=1)
+            similarity.scatter_(1, nearest[block, None], -torch.inf)
+            highest[1, block] = similarity.amax(dim=1)
+        squares = (self.lengths[row_index] - 2 * highest).clamp(min=0)
+        first, second = squares.float().cpu().numpy()
+        return column_index[nearest].cpu().numpy(), first, second
 
-    def between(self, rows: Rows) -> Squares:
-        vectors, lengths = self.points[self._there(rows)], self.lengths[self._there(rows)]
-        found = torch.addmm(lengths + lengths[:, None], vectors, vectors.T, alpha=-2)
-        return found.clamp(min=0).float().cpu().numpy()
+    def pairwise_distances(self, rows: Rows) -> SquaredDistances:
+        row_index = self._to_device(rows)
+        vectors, lengths = self.points[row_index], self.lengths[row_index]
+        squares = torch.addmm(lengths + lengths[:, None], vectors, vectors.T, alpha=-2)
+        return squares.clamp(min=0).float().cpu().numpy()
 
-    def _there(self, numbers: Rows) -> Tensor:
-        return torch.from_numpy(numbers).to(self.device)
+    def _to_device(self, indices: Rows) -> Tensor:
+        return torch.from_numpy(indices).to(self.device)

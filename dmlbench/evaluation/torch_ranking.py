@@ -1,10 +1,10 @@
-"""The ranking of a gallery by torch, on a GPU: the ranks of `ranking.rank`, found another way.
+"""The ranking of a gallery by torch on a GPU. It gives the ranks of `ranking.rank`.
 
-GPUs of data centres multiply float64 matrices as fast as float32 ones (an H200: 67 TFLOP/s), and
-others still fast enough (SOP's 60,502 test images take 3.7 TFLOP). So every similarity is computed
-exactly here, and rounded once: no tie is left to be settled by other means, however many images are
-equal, and no setting of the process (TF32) has a say. What rounds on the other side of float32 than
-on CPU is one similarity of 10⁸, and makes a difference only where another one is next to it.
+GPUs of data centres multiply float64 matrices as fast as float32 ones (an H200: 67 TFLOP/s). Others
+are still fast enough: the 60,502 test images of SOP take 3.7 TFLOP. So every similarity is computed
+in float64 here and rounded once. No tie has to be settled afterwards, however many images are
+equal, and no setting of the process (TF32) matters. One similarity in 10⁸ is rounded to another
+float32 number than on a CPU; that changes a rank only if another similarity is next to it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmlbench.evaluation.ranking import Relevant
+from dmlbench.evaluation.relevant import Relevant
 
-BLOCK = 2**25  # similarities at once: 0.5 GB with their products, 1.3 GB where they are sorted
-# Ranks by comparing all similarities with a relevant one read and write 16 bytes a similarity and
-# relevant image; sorting moves some 200, and starts fewer, slower kernels. On memory of 4 TB/s, SOP
-# (R is 5 on average, 12 at most) takes 0.1 s by comparing, and 0.2 s at best by sorting;
-# iNaturalist, with hundreds of relevant images, 8 s or more by comparing, and 1 s at best.
+BLOCK = 2**25
+"""Similarities at once: 0.5 GB with their products, 1.3 GB if they are sorted."""
 COMPARED = 16
+"""Most relevant images of a query whose ranks are found by comparing, and not by sorting.
+
+Comparing all similarities with a relevant one reads and writes 16 bytes per similarity and relevant
+image. Sorting moves about 200, and starts fewer, slower kernels. On memory of 4 TB/s, SOP (R is 5
+on average, 12 at most) takes 0.1 s by comparing, and 0.2 s at best by sorting. iNaturalist, with
+hundreds of relevant images, takes 8 s or more by comparing, and 1 s at best by sorting."""
 
 
 def ranks_and_nearest(
@@ -32,38 +35,41 @@ def ranks_and_nearest(
     nearest: bool,
     device: str,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Ranking.ranks`, and where in the gallery each query's nearest image is (or (0,))."""
+    """`Ranking.ranks`, and the place in the gallery of each query's nearest image (Q,).
+
+    The places are (0,) unless `nearest` asks for them. See `ranking.rank` for the arguments.
+    """
     counts, sizes = relevant.counts, relevant.highest - relevant.lowest
-    asked = np.arange(len(queries)) if nearest else np.flatnonzero(counts)
-    asked = asked[np.argsort(sizes[asked], kind="stable")]  # blocks of queries of like R
+    ranked = np.arange(len(queries)) if nearest else np.flatnonzero(counts)
+    ranked = ranked[np.argsort(sizes[ranked], kind="stable")]  # queries of a block have similar R
     starts, ranks = counts.cumsum() - counts, np.empty(counts.sum(), dtype=np.int64)
     first = np.empty(len(queries) if nearest else 0, dtype=np.int64)
 
-    every = torch.from_numpy(vectors).to(device)
-    images = every[torch.from_numpy(gallery).to(device)].double().T
+    all_images = torch.from_numpy(vectors).to(device)
+    images = all_images[torch.from_numpy(gallery).to(device)].double().T
     by_class = torch.from_numpy(relevant.by_class).to(device)
     size = max(1, BLOCK // len(gallery))
-    for start in range(0, len(asked), size):
-        rows = asked[start : start + size]
+    for start in range(0, len(ranked), size):
+        rows = ranked[start : start + size]
         query, lowest, highest, own = (
-            torch.from_numpy(part[rows]).to(device)
-            for part in (queries, relevant.lowest, relevant.highest, relevant.own)
+            torch.from_numpy(values[rows]).to(device)
+            for values in (queries, relevant.lowest, relevant.highest, relevant.own)
         )
-        similarity = (every[query].double() @ images).float()
+        similarity = (all_images[query].double() @ images).float()
         inside = (own >= 0)[:, None]
         itself = own[:, None].clamp(min=0)
         similarity.scatter_(1, itself, similarity.gather(1, itself).masked_fill(inside, -torch.inf))
         if nearest:
-            first[rows] = similarity.argmax(1).cpu().numpy()  # the first one, of equal ones
+            first[rows] = similarity.argmax(1).cpu().numpy()  # the first of equal ones
 
-        # The query's class in the gallery (rows, width): what is too much of smaller classes is put
-        # last of all, after the query itself.
+        # The query's class in the gallery (rows, width). Smaller classes are padded; the padding is
+        # ranked last of all, after the query itself.
         member = lowest[:, None] + torch.arange(max(1, sizes[rows[-1]]), device=device)
         column = by_class[member.clamp(max=len(gallery) - 1)]
-        ranked = _by_comparing if column.shape[1] <= COMPARED else _by_sorting
-        found = ranked(similarity, column)
-        found.masked_fill_(member >= highest[:, None], len(gallery) + 1)
-        numbers = found.sort(1).values.cpu().numpy()  # here the host waits for the block
+        rank_columns = _by_comparing if column.shape[1] <= COMPARED else _by_sorting
+        class_ranks = rank_columns(similarity, column)
+        class_ranks.masked_fill_(member >= highest[:, None], len(gallery) + 1)
+        numbers = class_ranks.sort(1).values.cpu().numpy()  # here the host waits for the block
         place = np.arange(numbers.shape[1])
         valid = place < counts[rows, None]
         ranks[(starts[rows, None] + place)[valid]] = numbers[valid]
@@ -72,17 +78,17 @@ def ranks_and_nearest(
 
 def _by_comparing(similarity: Tensor, column: Tensor) -> Tensor:
     """Ranks (Q, W), from 1, of the images in `column` (Q, W) among all (Q, G)."""
-    every = torch.arange(similarity.shape[1], device=similarity.device)
+    columns = torch.arange(similarity.shape[1], device=similarity.device)
     ranks = []
     for image in column.T[:, :, None]:
         own = similarity.gather(1, image)
         before = (similarity > own).sum(1)
-        ranks.append(before + ((similarity == own) & (every <= image)).sum(1))
+        ranks.append(before + ((similarity == own) & (columns <= image)).sum(1))
     return torch.stack(ranks, 1)
 
 
 def _by_sorting(similarity: Tensor, column: Tensor) -> Tensor:
-    """The same: one sort, whatever W is."""
+    """The same ranks by a single sort, whatever W is."""
     order = torch.sort(similarity, dim=1, descending=True, stable=True).indices
     place = torch.arange(1, 1 + order.shape[1], dtype=torch.int32, device=order.device)
     ranks = torch.empty_like(order, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Verification: are two images of one class? By a threshold on their cosine similarity."""
+"""Verification: decide by a threshold on the cosine similarity whether two images share a class."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,15 +7,32 @@ from numpy.typing import NDArray
 def verification_accuracy(
     similarity: NDArray[np.floating], same: NDArray[np.bool_], fold: NDArray[np.integer]
 ) -> tuple[float, float]:
-    """Mean accuracy over the folds of the pairs (P,), and the standard error of that mean.
+    """Mean accuracy over the folds of the pairs, and the standard error of that mean.
 
-    The threshold of each fold is chosen on all others and applied to it (LFW's "view 2"; Huang et
-    al. 2007, section 3): no pair is judged by a threshold that has seen it.
+    The threshold of each fold is chosen on all other folds (LFW's "view 2"; Huang et al. 2007,
+    section 3): no pair is judged by a threshold that has seen it.
+
+    Args:
+        similarity: (P,) of each pair.
+        same: (P,) whether the images of the pair share a class.
+        fold: (P,) of each pair, any integers.
+
+    Raises:
+        ValueError: there are fewer than two folds.
+
+    >>> similarity = np.array([0.9, 0.2, 0.8, 0.1, 0.3, 0.4])
+    >>> same = np.array([True, False, True, False, True, False])
+    >>> accuracy, error = verification_accuracy(similarity, same, np.array([0, 0, 1, 1, 2, 2]))
+    >>> round(accuracy, 3), round(error, 3)
+    (0.833, 0.167)
     """
     similarity = np.asarray(similarity, dtype=np.float64)
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise ValueError(f"{len(folds)} folds of pairs: the threshold of one is chosen on others")
+        raise ValueError(
+            f"folds of pairs: {len(folds)}. The threshold of a fold is chosen on the others, so "
+            "there must be 2 or more."
+        )
     accuracies = [
         np.mean((similarity[own] >= best_threshold(similarity[~own], same[~own])) == same[own])
         for own in (fold == number for number in folds)
@@ -24,12 +41,17 @@ def verification_accuracy(
 
 
 def best_threshold(similarity: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """The threshold by which most pairs (P,) are judged rightly, those at or above it to be of one
-    class. It lies halfway between two similarities, or beyond all of them; of equally good ones,
-    the highest."""
-    values, place = np.unique(-similarity, return_inverse=True)  # ascending: the most alike first
+    """The threshold that judges most pairs (P,) correctly.
+
+    Pairs at or above it are judged to share a class. It lies halfway between two similarities, or
+    beyond all of them. Of equally good thresholds it is the highest.
+
+    >>> best_threshold(np.array([0.9, 0.5, 0.1]), np.array([True, True, False]))
+    0.3
+    """
+    values, place = np.unique(-similarity, return_inverse=True)  # the most similar first
     gain = np.bincount(place, weights=np.where(same, 1, -1), minlength=len(values))
-    # right answers beyond those of accepting nothing, when the first 0, 1, ... values are accepted
+    # Correct judgements when the first 0, 1, ... values are accepted, less those of accepting none.
     accepted = int(np.argmax(np.concatenate([[0], np.cumsum(gain)])))
     edges = np.concatenate([[-np.inf], values, [np.inf]])
     return float(-(edges[accepted] + edges[accepted + 1]) / 2)

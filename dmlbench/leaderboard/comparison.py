@@ -1,4 +1,4 @@
-"""Paper says, we got: the results of a paper-track study beside the published numbers."""
+"""The results of a paper-track study compared with the published numbers."""
 
 from __future__ import annotations
 
@@ -9,156 +9,167 @@ from typing import TYPE_CHECKING, Any
 
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.table import Result, panels
-from dmlbench.published import UNCONFIRMED, Published
-from dmlbench.remarks import Remarks
+from dmlbench.study.published import UNCONFIRMED, Published
+from dmlbench.study.remarks import Remarks
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = [
-    *("dataset", "backbone", "loss", "system", "metric", "paper_says", "provenance"),
-    *("we_got", "half_width", "seeds", "difference", "differs", "paper", "source", "note"),
-]
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published number, and what the study has there; in percent."""
+    """One published number and the study's own result, both in percent."""
 
     dataset: str
     backbone: str
     loss: str
-    says: Published
-    got: float | None
-    """Mean over seeds; None without a run that did not fail, or where this was not scored."""
+    published: Published
+    mean: float | None
+    """Mean over seeds; None if all runs failed, or if they were not scored by this metric."""
     half_width: float
-    """Of its 95 % interval; NaN for one seed or none."""
+    """Half the width of the 95 % interval of `mean`; NaN with fewer than two seeds."""
     seeds: int
-    differs: list[str]
-    """Why the two do not compare, as far as is known."""
+    reasons: list[str]
+    """Why the two numbers may not be comparable, as far as is known."""
 
     @property
     def difference(self) -> float | None:
-        """We got - paper says; None where that number is unconfirmed, or there is none of ours."""
-        if self.got is None or self.says.provenance == UNCONFIRMED:
+        """`mean` minus the published number; None if that is unconfirmed or `mean` is None."""
+        if self.mean is None or self.published.provenance == UNCONFIRMED:
             return None
-        return self.got - self.says.value
+        return self.mean - self.published.value
 
 
 def compare(
     table: pd.DataFrame, results: Sequence[Result], remarks: Remarks
 ) -> Iterator[Comparison]:
-    """For each loss that is a published system, in the order of the plan, the numbers of that
-    system on this data set and protocol: those for this backbone and dimension, or, where there
-    are none, for the likest."""
+    """Compare each loss that is a published system with the numbers of that system.
+
+    They come in the order of the plan. The numbers are those on the same data set and protocol
+    for the same backbone and dimension, or else for the most similar ones.
+
+    Args:
+        table: the long table of `results`.
+    """
     settings = {
-        tuple(result.plan[axis] for axis in ("dataset", "backbone", "loss")): result.run["settings"]
+        tuple(result.planned[name] for name in ("dataset", "backbone", "loss")): result.run[
+            "settings"
+        ]
         for result in results
     }
     for panel in panels(table):
         summary = summarise(panel.rows).to_dict("index")
         for loss in panel.rows["loss"].unique():
-            set_ = settings[panel.dataset, panel.backbone, loss]
+            run_settings = settings[panel.dataset, panel.backbone, loss]
             system = remarks.systems.get(loss)
-            if not system or "test" in set_:  # of what is tested elsewhere nothing is published
+            # no paper has numbers for a test on another data set
+            if not system or "test" in run_settings:
                 continue
-            for says in _likest(system, panel.protocol, set_, remarks.published):
-                found = summary.get((loss, says.metric))
+            rows = panel.rows[panel.rows["loss"] == loss]
+            candidates = [row for row in remarks.published if row.system == system]
+            for published in _most_similar(candidates, panel.protocol, run_settings):
+                score = summary.get((loss, published.metric))
                 yield Comparison(
                     dataset=panel.dataset,
                     backbone=panel.backbone,
                     loss=loss,
-                    says=says,
-                    got=100 * found["mean"] if found else None,
-                    half_width=100 * found["half_width"] if found else float("nan"),
-                    seeds=int(found["seeds"]) if found else 0,
-                    differs=[
-                        *_differences(says, set_),
-                        *_lost_seeds(panel.rows[panel.rows["loss"] == loss]),
-                        *_remarked(panel.dataset, panel.backbone, loss, remarks),
+                    published=published,
+                    mean=100 * score["mean"] if score else None,
+                    half_width=100 * score["half_width"] if score else float("nan"),
+                    seeds=int(score["seeds"]) if score else 0,
+                    reasons=[
+                        *_differing_settings(published, run_settings),
+                        *_failed_seeds(rows),
+                        *_applicable_remarks(panel.dataset, panel.backbone, loss, remarks),
                     ],
                 )
 
 
 def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
-    """A row a published number; the reasons in `differs` are parted by "; "."""
+    """Write one row for each published number. "; " separates the reasons in `differs`."""
     import pandas as pd
 
-    rows = [
-        (
-            *(one.dataset, one.backbone, one.loss, one.says.system, one.says.metric),
-            *(one.says.value, one.says.provenance, one.got, one.half_width, one.seeds),
-            *(one.difference, "; ".join(one.differs)),
-            *(one.says.paper, one.says.source, one.says.note),
-        )
-        for one in comparisons
-    ]
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False, lineterminator="\n")
+    columns = {
+        "dataset": [c.dataset for c in comparisons],
+        "backbone": [c.backbone for c in comparisons],
+        "loss": [c.loss for c in comparisons],
+        "system": [c.published.system for c in comparisons],
+        "metric": [c.published.metric for c in comparisons],
+        "paper_says": [c.published.value for c in comparisons],
+        "provenance": [c.published.provenance for c in comparisons],
+        "we_got": [c.mean for c in comparisons],
+        "half_width": [c.half_width for c in comparisons],
+        "seeds": [c.seeds for c in comparisons],
+        "difference": [c.difference for c in comparisons],
+        "differs": ["; ".join(c.reasons) for c in comparisons],
+        "paper": [c.published.paper for c in comparisons],
+        "source": [c.published.source for c in comparisons],
+        "note": [c.published.note for c in comparisons],
+    }
+    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
 
 
-def _likest(
-    system: str, protocol: str | None, settings: Mapping[str, Any], published: Sequence[Published]
+def _most_similar(
+    candidates: Sequence[Published], protocol: str | None, settings: Mapping[str, Any]
 ) -> list[Published]:
+    """The rows of the data set and protocol whose backbone, and then dimension, fit best."""
     model = settings["backbone"]
     rows = [
         row
-        for row in published
-        if (row.system, row.dataset) == (system, settings["dataset"]["type"])
-        and protocol in (row.protocol, None)
+        for row in candidates
+        if row.dataset == settings["dataset"]["type"] and protocol in (row.protocol, None)
     ]
-    likeness = [(row.backbone == _architecture(model), row.dim == model["dim"]) for row in rows]
-    return [row for row, like in zip(rows, likeness, strict=True) if like == max(likeness)]
+    fits = [(row.backbone == _architecture(model), row.dim == model["dim"]) for row in rows]
+    return [row for row, fit in zip(rows, fits, strict=True) if fit == max(fits)]
 
 
 def _architecture(model: Mapping[str, Any]) -> str:
-    """The backbone's type, without the tag of timm's weights."""
+    """The type of a backbone without the tag of timm's weights."""
     return str(model["type"]).partition(".")[0]
 
 
-def _differences(says: Published, settings: Mapping[str, Any]) -> Iterator[str]:
+def _differing_settings(published: Published, settings: Mapping[str, Any]) -> Iterator[str]:
     model, data, recipe = (settings[name] for name in ("backbone", "dataset", "recipe"))
-    here = {"backbone": _architecture(model), "dim": model["dim"]}
-    for name, value in here.items():
-        theirs = getattr(says, name)
-        if not theirs:
-            yield f"{name}: {value} here, not recorded of the paper"
-        elif theirs != value:
-            yield f"{name}: {value} here, {theirs} in the paper"
-    if says.image_size and says.image_size != model["image_size"]:
-        yield f"image_size: {model['image_size']} here, {says.image_size} in the paper"
-    if says.epochs and recipe["epochs"] < int(says.epochs):
-        yield f"epochs: {recipe['epochs']} here, {says.epochs:g} in the paper"
+    for name, value in {"backbone": _architecture(model), "dim": model["dim"]}.items():
+        in_paper = getattr(published, name)
+        if not in_paper:
+            yield f"{name}: {value} here, not recorded for the paper"
+        elif in_paper != value:
+            yield f"{name}: {value} here, {in_paper} in the paper"
+    if published.image_size and published.image_size != model["image_size"]:
+        yield f"image_size: {model['image_size']} here, {published.image_size} in the paper"
+    if published.epochs and recipe["epochs"] < int(published.epochs):
+        yield f"epochs: {recipe['epochs']} here, {published.epochs:g} in the paper"
     if data["class_fraction"] != 1:
         yield f"{data['class_fraction']:.0%} of the data set's classes"
     if not model["pretrained"]:
-        yield "random initial weights here, ImageNet's in the paper"
+        yield "random initial weights here, ImageNet weights in the paper"
 
 
-def _lost_seeds(rows: pd.DataFrame) -> Iterator[str]:
-    planned, done = (found["seed"].nunique() for found in (rows, rows[rows["status"] == "ok"]))
-    if 0 < done < planned:
-        yield f"seeds: the mean of {done} of {planned}, the others failed"
+def _failed_seeds(rows: pd.DataFrame) -> Iterator[str]:
+    planned = rows["seed"].nunique()
+    succeeded = rows[rows["status"] == "ok"]["seed"].nunique()
+    if 0 < succeeded < planned:
+        yield f"seeds: the mean of {succeeded} of {planned}, the others failed"
 
 
-def _remarked(dataset: str, backbone: str, loss: str, remarks: Remarks) -> Iterator[str]:
-    """The study's own remarks, as far as they concern these runs and not which are planned."""
-    here = {"datasets": dataset, "backbones": backbone, "losses": loss}
-    entries = [f"{section}.{name}" for section, name in here.items()]
-    otherwise = [f"recipe.{key}" for entry in entries for key in remarks.overrides.get(entry, ())]
+def _applicable_remarks(dataset: str, backbone: str, loss: str, remarks: Remarks) -> Iterator[str]:
+    """The study's remarks that concern these runs. Remarks on which runs are planned do not."""
+    names = {"datasets": dataset, "backbones": backbone, "losses": loss}
+    entries = [f"{section}.{name}" for section, name in names.items()]
+    overridden = [f"recipe.{key}" for entry in entries for key in remarks.overrides.get(entry, ())]
     kinds = {"not confirmed": remarks.unconfirmed, "departs from the paper": remarks.deviations}
-    for kind, paths in kinds.items():
-        concerned = [
-            path
-            for path in paths
-            for section in [path.partition(".")[0]]
-            if section != "plan"
-            and (path == section or section not in here or _within(path, entries))
-            and not _within(path, otherwise)
-        ]
-        if concerned:
-            yield f"{kind}: {', '.join(concerned)}"
+    for kind, remarked in kinds.items():
+        paths = []
+        for path in remarked:
+            section = path.partition(".")[0]
+            concerned = path == section or section not in names or _is_within(path, entries)
+            if section != "plan" and concerned and not _is_within(path, overridden):
+                paths.append(path)
+        if paths:
+            yield f"{kind}: {', '.join(paths)}"
 
 
-def _within(path: str, places: Sequence[str]) -> bool:
-    """Whether a key path is one of `places`, or of what stands below one."""
-    return any(f"{path}.".startswith(f"{place}.") for place in places)
+def _is_within(path: str, parents: Sequence[str]) -> bool:
+    """Whether a key path is one of `parents` or lies below one."""
+    return any(f"{path}.".startswith(f"{parent}.") for parent in parents)

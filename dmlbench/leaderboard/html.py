@@ -1,4 +1,4 @@
-"""The leaderboard as a page that needs nothing but itself: tables to sort, and the plots."""
+"""The leaderboard's page as one HTML file that loads nothing: sortable tables and the plots."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from html import escape
 from pathlib import Path
 
 from dmlbench.leaderboard.page import (
-    NONE_PUBLISHED,
+    NO_PUBLISHED_NUMBERS,
     NOTES,
-    ON_PUBLISHED,
-    PUBLISHED,
-    Beside,
+    PUBLISHED_NOTES,
+    PUBLISHED_TITLE,
     Cell,
     Failure,
     Page,
+    PublishedTable,
     Row,
     Section,
 )
 from dmlbench.leaderboard.style import colour
-from dmlbench.leaderboard.table import label
-from dmlbench.published import UNCONFIRMED
+from dmlbench.study.published import UNCONFIRMED
+from dmlbench.study.row_names import display_name
 
 CAPTIONS = {
-    "recall": "MAP@R and Recall@1: mean over seeds, its 95 % interval, and the seeds",
-    "recall_curves": "Recall@K against K: mean over seeds, and the seeds; on log K and log odds",
-    "time": "Recall against training time: mean over seeds, and the score's 95 % interval",
-    "training": "Loss against epoch: a line a seed; scales differ",
-    "trees": "The tree of the training classes that a loss has learnt: where they were united",
+    "recall": "MAP@R and Recall@1: mean over seeds with its 95 % interval, and single seeds",
+    "recall_curves": "Recall@K against K: mean over seeds, and single seeds; axes: log K, log odds",
+    "time": "Recall against training time: mean over seeds, with the 95 % interval of the score",
+    "training": "Loss against epoch: one line for each seed; the scales differ",
+    "trees": "The tree of the training classes that a loss has learnt: where classes were merged",
 }
 STYLE = """\
 :root { color-scheme: light dark; --ink: #222; --faded: #666; --line: #ddd; --paper: #fff;
@@ -71,21 +71,21 @@ i { display: inline-block; width: .7em; height: .7em; margin-right: .5em; border
 figure { margin: 2rem 0 0; }
 img { max-width: 100%; width: 50rem; border-radius: 4px; background: #fff; }
 """
-WIDE = 11  # columns: with more, intervals stand below their means, to fit a screen of 1400 pixels
-# A column's first click sorts the best to the top, names from a to z; holes stay below.
+MAX_NARROW = 11  # columns; a wider table puts intervals below their means, to fit 1400 pixels
+# The first click on a column sorts the best to the top, or names from a to z; holes stay below.
 SCRIPT = """\
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, place) => head.firstChild.addEventListener("click", () => {
+  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
     const sorted = head.getAttribute("aria-sort");
-    const down = sorted ? sorted === "ascending" : place > 0;
+    const down = sorted ? sorted === "ascending" : column > 0;
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = (row) => row.cells[place].dataset.value;
-    const order = (a, b) => place ? a - b : a.localeCompare(b);
+    const value = (row) => row.cells[column].dataset.value;
+    const order = (a, b) => column ? a - b : a.localeCompare(b);
     const body = table.tBodies[0];
-    body.append(...[...body.rows].sort((one, other) => {
-      const [a, b] = [value(one), value(other)];
+    body.append(...[...body.rows].sort((left, right) => {
+      const [a, b] = [value(left), value(right)];
       if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
       return down ? order(b, a) : order(a, b);
     }));
@@ -95,8 +95,12 @@ for (const table of document.querySelectorAll("table")) {
 
 
 def render(page: Page, plots: Mapping[str, Path]) -> str:
-    """The page, with the SVG files `plots` by their names in it; loads nothing from anywhere."""
-    head = "".join(f"<dt>{escape(k)}<dd>{escape(text)}" for k, text in page.head.items())
+    """The page with its plots in it.
+
+    Args:
+        plots: SVG files by the names of the plots: "recall", "trees/letters/tiny/htl", ...
+    """
+    head = "".join(f"<dt>{escape(name)}<dd>{escape(text)}" for name, text in page.head.items())
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
@@ -104,7 +108,7 @@ def render(page: Page, plots: Mapping[str, Path]) -> str:
             f"<title>{escape(page.title)}</title>\n<style>\n{STYLE}</style>",
             f"<h1>{escape(page.title)}</h1>\n<dl>{head}</dl>",
             *(_section(section) for section in page.sections),
-            *([_beside(page.published)] if page.published else []),
+            *([_published(page.published)] if page.published else []),
             *(_remarks(title, remarks) for title, remarks in page.remarks.items()),
             f"<h2>How to read this</h2>\n<p>{escape(NOTES)}</p>\n<h2>Plots</h2>",
             *(_plot(name, path) for name, path in plots.items()),
@@ -115,7 +119,7 @@ def render(page: Page, plots: Mapping[str, Path]) -> str:
 
 def _section(section: Section) -> str:
     columns = [f"<th><button>{escape(name)}</button>" for name in ["loss", *section.columns]]
-    wide = ' class="wide"' if len(columns) > WIDE else ""
+    wide = ' class="wide"' if len(columns) > MAX_NARROW else ""
     return "\n".join(
         [
             f'<h2>{escape(section.title)}</h2>\n<p class="faded">{escape(section.facts)}</p>',
@@ -132,7 +136,7 @@ def _rows(rows: Sequence[Row]) -> str:
 
 
 def _name(loss: str) -> str:
-    name = escape(label(loss))
+    name = escape(display_name(loss))
     return f'<th data-value="{name}"><i style="background: {colour(loss)}"></i>{name}'
 
 
@@ -150,10 +154,11 @@ def _failures(failures: Sequence[Failure]) -> str:
     return f"<p>Failed:</p>\n<ul>{''.join(lines)}</ul>" if lines else ""
 
 
-def _beside(published: Beside) -> str:
+def _published(published: PublishedTable) -> str:
     columns = "".join(f"<th>{escape(name)}" for name in published.columns)
     rows = [
-        f"\n<tr{_faded(row)}><th>{escape(row[0])}{''.join(_cell(Cell(text)) for text in row[1:])}"
+        f"\n<tr{_row_class(row)}><th>{escape(row[0])}"
+        f"{''.join(_cell(Cell(text)) for text in row[1:])}"
         for row in published.rows
     ]
     reasons = "".join(f"<li>{escape(reason)}" for reason in published.reasons)
@@ -162,12 +167,13 @@ def _beside(published: Beside) -> str:
         f"<tbody>{''.join(rows)}</tbody>\n</table></div>\n<ol>{reasons}</ol>"
     )
     return (
-        f'<h2>{PUBLISHED}</h2>\n<p class="faded">{escape(ON_PUBLISHED)}</p>\n'
-        f"{table if rows else f'<p>{NONE_PUBLISHED}</p>'}"
+        f'<h2>{PUBLISHED_TITLE}</h2>\n<p class="faded">{escape(PUBLISHED_NOTES)}</p>\n'
+        f"{table if rows else f'<p>{NO_PUBLISHED_NUMBERS}</p>'}"
     )
 
 
-def _faded(row: Sequence[str]) -> str:
+def _row_class(row: Sequence[str]) -> str:
+    """Unconfirmed numbers are faded."""
     return ' class="faded"' if UNCONFIRMED in row else ""
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard as a page of Markdown tables."""
+"""The leaderboard's page as Markdown."""
 
 from __future__ import annotations
 
@@ -6,65 +6,70 @@ import re
 from collections.abc import Sequence
 
 from dmlbench.leaderboard.page import (
-    NONE_PUBLISHED,
+    NO_PUBLISHED_NUMBERS,
     NOTES,
-    ON_PUBLISHED,
-    PUBLISHED,
-    TEXTS,
-    Beside,
+    PUBLISHED_NOTES,
+    PUBLISHED_TITLE,
+    TEXT_COLUMNS,
     Failure,
     Page,
+    PublishedTable,
     Row,
 )
-from dmlbench.leaderboard.table import label
+from dmlbench.study.row_names import display_name
 
 
 def render(page: Page) -> str:
-    """A head, a table of the losses and one of the controls a section, and how to read it."""
-    text = [f"# {page.title}", "\n".join(f"- {name}: {page.head[name]}" for name in page.head)]
+    """The page as text: its head, the tables of losses and of controls, and how to read it."""
+    parts = [f"# {page.title}", "\n".join(f"- {name}: {page.head[name]}" for name in page.head)]
     for section in page.sections:
-        text += [
+        parts += [
             f"## {section.title}",
             section.facts,
-            _table("loss", section.columns, section.losses),
-            _table("control", section.columns, section.controls),
+            _score_table("loss", section.columns, section.losses),
+            _score_table("control", section.columns, section.controls),
             _failures(section.failures),
         ]
-    text += _beside(page.published) if page.published else []
+    parts += _published(page.published) if page.published else []
     for title, remarks in page.remarks.items():
-        lines = [f"- `{path}`: {_escaped(remarks[path])}" for path in remarks]
-        text += [f"## {title}", "\n".join(lines)]
-    text.append(f"---\n\n**How to read this.** {NOTES}")
-    return "\n\n".join(part for part in text if part)
+        lines = [f"- `{path}`: {_escape(remarks[path])}" for path in remarks]
+        parts += [f"## {title}", "\n".join(lines)]
+    parts.append(f"---\n\n**How to read this.** {NOTES}")
+    return "\n\n".join(part for part in parts if part)
 
 
-def _table(kind: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
-    cells = [[label(row.loss), *(cell.text for cell in row.cells)] for row in rows]
-    return _lines([kind, *columns], cells, texts=[kind]) if rows else ""
+def _score_table(first_column: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
+    cells = [[display_name(row.loss), *(cell.text for cell in row.cells)] for row in rows]
+    return _table([first_column, *columns], cells, text_columns=[first_column]) if rows else ""
 
 
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str]) -> str:
-    """A table whose columns `texts` are set to the left, the others to the right."""
-    lines = [head, ["---" if name in texts else "---:" for name in head], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[str]
+) -> str:
+    """A table with `text_columns` aligned to the left, and all others to the right."""
+    rule = ["---" if name in text_columns else "---:" for name in columns]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *rows])
 
 
-def _beside(published: Beside) -> list[str]:
-    reasons = [f"{n}. {_escaped(reason)}" for n, reason in enumerate(published.reasons, 1)]
-    table = NONE_PUBLISHED
+def _published(published: PublishedTable) -> list[str]:
+    reasons = [f"{n}. {_escape(reason)}" for n, reason in enumerate(published.reasons, 1)]
+    table = NO_PUBLISHED_NUMBERS
     if published.rows:
-        table = _lines(published.columns, published.rows, texts=TEXTS)
-    return [f"## {PUBLISHED}", ON_PUBLISHED, table, "\n".join(reasons)]
+        table = _table(published.columns, published.rows, TEXT_COLUMNS)
+    return [f"## {PUBLISHED_TITLE}", PUBLISHED_NOTES, table, "\n".join(reasons)]
 
 
-def _escaped(text: str) -> str:
-    """Text in one line that Markdown leaves alone; a _ within a word means nothing to it."""
+def _escape(text: str) -> str:
+    """The text on one line, with everything escaped that Markdown would interpret.
+
+    An underscore within a word stays: Markdown does not interpret it.
+    """
     return re.sub(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
 
 
 def _failures(failures: Sequence[Failure]) -> str:
     lines = [
-        # in backticks, Markdown leaves a message alone
+        # Markdown does not interpret a message in backticks
         f"- {runs}: **{status}**: `{message.replace('`', chr(39))}`"
         for runs, status, message in failures
     ]

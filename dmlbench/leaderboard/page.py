@@ -1,4 +1,4 @@
-"""What the leaderboard's pages say, before it is Markdown or HTML."""
+"""The content of the leaderboard's page, before it becomes Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -11,20 +11,12 @@ import pandas as pd
 
 from dmlbench.leaderboard.comparison import Comparison
 from dmlbench.leaderboard.statistics import summarise
-from dmlbench.leaderboard.table import (
-    VERSION,
-    Panel,
-    Result,
-    is_control,
-    is_trained,
-    label,
-    panels,
-    recalls,
-)
-from dmlbench.remarks import NO_REMARKS, Remarks
+from dmlbench.leaderboard.table import VERSION, Panel, Result, panels, recalls
+from dmlbench.study.remarks import NO_REMARKS, Remarks
+from dmlbench.study.row_names import display_name, is_control, is_trained
 
 HOLE = "–"
-NAMES = {
+RETRIEVAL = {
     "map@r": "MAP@R",
     "r_precision": "R-Precision",
     "map": "MAP",
@@ -32,46 +24,49 @@ NAMES = {
     "nmi": "NMI",
     "ami": "AMI",
 }
-ALWAYS = ("map@r", "r_precision", "nmi")
-HISTORY = ["epoch", "step", "loss", "lr", "images_per_second", "seconds"]
-"""Columns of every history; the others are what a loss says of itself."""
+"""Names of the metrics of retrieval and clustering. The first one sorts the table."""
 VERIFICATION = {"verification_accuracy": "Verification accuracy"}
-"""In the place of NAMES where pairs are verified. The first of either sorts the table."""
+"""Names of the metrics where pairs are verified. The first one sorts the table."""
+ALWAYS_SHOWN = ("map@r", "r_precision", "nmi")
+"""Columns that a table of retrieval has even if nothing was scored."""
+HISTORY = ["epoch", "step", "loss", "lr", "images_per_second", "seconds"]
+"""Columns that every history has. The others are what a loss reports about itself."""
 NOTES = """\
-Scores are percent: the mean over seeds ± half the width of its 95 % interval
-(Student's t); one seed has no interval. Overlapping intervals do not tell two losses apart.
-"2 of 3" seeds: the mean is of the runs that did not fail, and may flatter the loss. All test images
-are of classes never seen in training. Each run is scored once, after its last epoch: no epoch,
-setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out queries
-without another image of their class; Recall@K counts them as misses. "Recall@1 alphabet", say, asks
-for the super-class of that name: it is the share of queries whose nearest image has theirs, of all
-that could. MAP and MRR are over the whole ranking of the gallery. NMI is of k-means with as many
-clusters as classes; AMI is NMI corrected for chance. Verification accuracy is of pairs, those of a
-fold judged by the threshold that is best for the other folds. Train time and images/s are means
-over seeds, without the evaluation. Controls need no training: random vectors, the model before its
-first step, and the labels themselves. Rows with "(embeddings)" were made elsewhere and only scored
-here: no recipe holds for them.
+Scores are in percent: the mean over seeds ± half the width of its 95 % interval
+(Student's t). One seed has no interval. If two intervals overlap, the table does not tell the two
+losses apart. "2 of 3" seeds means that the other runs failed; such a mean may flatter the loss. No
+test image belongs to a class seen in training. Each run is scored once, after its last epoch: no
+epoch, setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out
+queries without another image of their class; Recall@K counts them as misses. "Recall@1 alphabet"
+scores the super-classes of that level: it is the share of queries whose nearest image has the same
+super-class, among the queries for which this is possible. MAP and MRR use the whole ranking of the
+gallery. NMI is computed by k-means with as many clusters as there are classes; AMI is NMI corrected
+for chance. Verification accuracy is the share of pairs judged correctly; each fold uses the
+threshold that is best for the other folds. Train time and images/s are means over seeds, without
+the evaluation. Controls need no training: random vectors, the model before its first step, and the
+labels themselves. The embeddings in rows with "(embeddings)" were computed outside this study and
+only scored here: no recipe applies to them.
 """
 TRACKS = {
     "fair": "fair: one recipe for all losses",
-    "paper": "paper: a recipe as published, to be compared with what was published for it",
+    "paper": "paper: a recipe as published, to be compared with the published numbers",
 }
-DEPARTS = "Known to depart from the paper"
-PUBLISHED = "Paper says, we got"
-ON_PUBLISHED = """\
-Percent. Provenance of the published number: "seen" in the authors' own table, slides, logs or
-repository; "second-hand", in a table of others; "unconfirmed", from memory and seen in no source,
-so that no difference is taken. Sources: published_comparison.csv. The numbers at the end of a row
-lead to what is known to differ; a row without any has nothing that is known to."""
-NONE_PUBLISHED = "There is no number that may be quoted of these systems on these data sets."
-
-
-TEXTS = ("loss", "data set", "backbone", "metric", "provenance")
-"""Columns of it that hold no numbers."""
+DEVIATIONS_TITLE = "Known to depart from the paper"
+UNCONFIRMED_TITLE = "Not confirmed by a source"
+PUBLISHED_TITLE = "Paper says, we got"
+PUBLISHED_NOTES = """\
+Numbers are in percent. The provenance of a published number is "seen" if it is in the authors'
+own table, slides, logs or repository; "second-hand" if it is in a table of others; and
+"unconfirmed" if it is from memory and was seen in no source: then no difference is shown. Sources:
+published_comparison.csv. The numbers at the end of a row lead to known differences from the paper;
+a row without such numbers has no known differences."""
+NO_PUBLISHED_NUMBERS = "published.csv has no number of these systems on these data sets."
+TEXT_COLUMNS = ("loss", "data set", "backbone", "metric", "provenance")
+"""Columns of the table of published numbers that hold text."""
 
 
 class Cell(NamedTuple):
-    """What stands in a table, and the number that it is sorted by."""
+    """A cell of a table: its text, and the number that sorts it."""
 
     text: str
     value: float | None = None
@@ -83,7 +78,7 @@ class Row(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Runs without a score for one reason."""
+    """Runs that failed for the same reason."""
 
     runs: str
     status: str
@@ -92,7 +87,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """One data set, backbone and protocol: losses and controls, each best first."""
+    """One data set, backbone and protocol: losses and controls, each with the best first."""
 
     title: str
     facts: str
@@ -103,11 +98,12 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """The published numbers beside the study's; a row's last cell holds numbers of `reasons`."""
+class PublishedTable:
+    """The published numbers next to those of the study."""
 
     columns: list[str]
     rows: list[list[str]]
+    """The last cell of a row lists numbers of `reasons`, which count from 1."""
     reasons: list[str]
 
 
@@ -116,9 +112,9 @@ class Page:
     title: str
     head: dict[str, str]
     sections: list[Section]
-    published: Beside | None = None
+    published: PublishedTable | None = None
     remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Under a title, remarks by the key path in the study file."""
+    """Title -> key path in the study file -> remark."""
 
 
 def compose(
@@ -128,99 +124,121 @@ def compose(
     remarks: Remarks = NO_REMARKS,
     comparisons: Sequence[Comparison] = (),
 ) -> Page:
-    """A head, a section for each data set, backbone and protocol, and what the study remarks.
+    """The page: a head, a section for each data set, backbone and protocol, and the remarks.
 
-    `table`, `results` and `comparisons` are of the same runs. The page depends on them and on
-    `remarks` alone, not on the day.
+    Equal arguments give equal pages: no date is on it.
+
+    Args:
+        study: the name of the study.
+        table: the long table of `results`.
+        comparisons: of the same results with published numbers.
     """
-    trained = [result.plan for result in results if is_trained(result.plan["loss"])]
     recipes = {
-        result.plan["path"]: result.run["settings"]["recipe"]
+        result.planned["path"]: result.run["settings"]["recipe"]
         for result in results
-        if is_trained(result.plan["loss"])
+        if is_trained(result.planned["loss"])
     }
-    recipe = _common(recipes.values())
+    recipe = _shared_settings(recipes.values())
     failed = sum(result.metrics["status"] != "ok" for result in results)
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
         "Track": TRACKS[remarks.track],
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
-        "Recipe": _listed(recipe),
+        "Recipe": _format_settings(recipe),
         "Versions": ", ".join(f"{v.removeprefix(VERSION)} {_distinct(table[v])}" for v in versions),
         "Code": _distinct(table["git_commit"]),
         "Device": _distinct(table["device"]),
     }
-    sections = []
-    for panel in panels(table):
-        here = _common(
-            recipes[plan["path"]]
-            for plan in trained
-            if (plan["dataset"], plan["backbone"]) == (panel.dataset, panel.backbone)
-        )
-        differs = {key: value for key, value in here.items() if key not in recipe}
-        found = set(panel.rows["metric"].dropna())
-        names = VERIFICATION if VERIFICATION.keys() & found else NAMES
-        sorted_by = next(iter(names))
-        shown = [m for m in names if m in found or m in ALWAYS]
-        levels = _levels(panel, results)
-        metrics = recalls(panel.rows) + [m for m in levels if m in found] + shown
-        columns = [_metric_name(metric, names | levels) for metric in metrics]
-        summary = summarise(panel.rows)
-        control = panel.rows["loss"].map(is_control)
-        sections.append(
-            Section(
-                title=panel.title,
-                facts=_facts(panel.rows, names[sorted_by], differs),
-                columns=[*columns, "seeds", "train time", "images/s"],
-                losses=_scores(panel.rows[~control], metrics, summary, sorted_by),
-                controls=_scores(panel.rows[control], metrics, summary, sorted_by),
-                failures=_failures(panel.rows),
-            )
-        )
-    noted = {"Not confirmed by a source": remarks.unconfirmed, DEPARTS: remarks.deviations}
+    titled = {UNCONFIRMED_TITLE: remarks.unconfirmed, DEVIATIONS_TITLE: remarks.deviations}
     return Page(
         title=f"{study}: leaderboard",
         head=head,
-        sections=sections + _learnt(results),
-        published=_beside(comparisons) if remarks.track == "paper" else None,
-        remarks={title: paths for title, paths in noted.items() if paths},
+        sections=[
+            *(_score_section(panel, results, recipes, recipe) for panel in panels(table)),
+            *_learnt_sections(results),
+        ],
+        published=_published_table(comparisons) if remarks.track == "paper" else None,
+        remarks={title: paths for title, paths in titled.items() if paths},
     )
 
 
-def _beside(comparisons: Sequence[Comparison]) -> Beside:
-    reasons = list(dict.fromkeys(reason for one in comparisons for reason in one.differs))
+def _score_section(
+    panel: Panel,
+    results: Sequence[Result],
+    recipes: Mapping[str, Mapping[str, Any]],
+    recipe: Mapping[str, Any],
+) -> Section:
+    """The section of `panel`. `recipes` are by path; `recipe` is what they all share."""
+    runs = [result for result in results if _belongs_to(result, panel)]
+    paths = [run.planned["path"] for run in runs]
+    shared = _shared_settings(recipes[path] for path in paths if path in recipes)
+    only_here = {key: value for key, value in shared.items() if key not in recipe}
+    scored = set(panel.rows["metric"].dropna())
+    names = VERIFICATION if VERIFICATION.keys() & scored else RETRIEVAL
+    sorted_by = next(iter(names))
+    levels = _level_names(runs[0])
+    metrics = [
+        *recalls(panel.rows),
+        *(metric for metric in levels if metric in scored),
+        *(metric for metric in names if metric in scored or metric in ALWAYS_SHOWN),
+    ]
+    columns = [_metric_name(metric, names | levels) for metric in metrics]
+    summary = summarise(panel.rows)
+    control = panel.rows["loss"].map(is_control)
+    return Section(
+        title=panel.title,
+        facts=_facts(panel.rows, names[sorted_by], only_here),
+        columns=[*columns, "seeds", "train time", "images/s"],
+        losses=_score_rows(panel.rows[~control], metrics, summary, sorted_by),
+        controls=_score_rows(panel.rows[control], metrics, summary, sorted_by),
+        failures=_failures(panel.rows),
+    )
+
+
+def _belongs_to(result: Result, panel: Panel) -> bool:
+    names = (result.planned["dataset"], result.planned["backbone"])
+    return names == (panel.dataset, panel.backbone)
+
+
+def _published_table(comparisons: Sequence[Comparison]) -> PublishedTable:
+    reasons = list(dict.fromkeys(reason for c in comparisons for reason in c.reasons))
     numbers = {reason: number for number, reason in enumerate(reasons, 1)}
     columns = ["loss", "data set", "backbone", "metric", "paper says", "provenance"]
+    columns += ["we got", "difference", "not comparable: see"]
     rows = [
         [
-            *(one.loss, one.dataset, one.backbone, _metric_name(one.says.metric)),
-            *(str(one.says.value), one.says.provenance),
-            HOLE if one.got is None else _score(one.got / 100, one.half_width / 100).text,
-            HOLE if one.difference is None else f"{one.difference:+.2f}",
-            ", ".join(map(str, sorted(numbers[reason] for reason in one.differs))),
+            c.loss,
+            c.dataset,
+            c.backbone,
+            _metric_name(c.published.metric),
+            str(c.published.value),
+            c.published.provenance,
+            HOLE if c.mean is None else _score_cell(c.mean / 100, c.half_width / 100).text,
+            HOLE if c.difference is None else f"{c.difference:+.2f}",
+            ", ".join(map(str, sorted(numbers[reason] for reason in c.reasons))),
         ]
-        for one in comparisons
+        for c in comparisons
     ]
-    return Beside([*columns, "we got", "difference", "not comparable: see"], rows, reasons)
+    return PublishedTable(columns, rows, reasons)
 
 
-def _metric_name(metric: str, names: Mapping[str, str] = NAMES) -> str:
+def _metric_name(metric: str, names: Mapping[str, str] = RETRIEVAL) -> str:
     return names.get(metric, metric.capitalize())
 
 
-def _facts(rows: pd.DataFrame, sorted_by: str, differs: Mapping[str, Any]) -> str:
+def _facts(rows: pd.DataFrame, sorted_by: str, recipe: Mapping[str, Any]) -> str:
     facts = [f"Sorted by mean {sorted_by}"]
     if queries := sorted(set(rows.loc[rows["metric"] == "queries", "value"])):
         facts.append(f"{' or '.join(f'{n:,.0f}' for n in queries)} queries")
-    if differs:
-        facts.append(f"recipe here: {_listed(differs)}")
+    if recipe:
+        facts.append(f"recipe here: {_format_settings(recipe)}")
     return "; ".join(facts) + "."
 
 
-def _scores(
+def _score_rows(
     rows: pd.DataFrame, metrics: Sequence[str], summary: pd.DataFrame, sorted_by: str
 ) -> list[Row]:
-    """A row a loss, best first; a loss without any score is a row of holes."""
+    """A row for each loss, the best first. A loss without any score is a row of holes."""
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
     losses = {str(loss): runs for loss, runs in rows.groupby("loss")}
@@ -230,47 +248,46 @@ def _scores(
         done = runs[runs["status"] == "ok"]
         seeds = f"{len(done)}" + (f" of {len(runs)}" if len(done) < len(runs) else "")
         cells = [
-            *(_score(means.get((loss, m)), halves.get((loss, m))) for m in metrics),
+            *(_score_cell(means.get((loss, m)), halves.get((loss, m))) for m in metrics),
             Cell(seeds, len(done)),
-            _duration(done["train_seconds"].mean()),
-            _speed(done["images_per_second"].mean()),
+            _duration_cell(done["train_seconds"].mean()),
+            _speed_cell(done["images_per_second"].mean()),
         ]
         table.append(Row(loss, cells))
     return table
 
 
-def _levels(panel: Panel, results: Sequence[Result]) -> dict[str, str]:
-    """The metrics of recall by level, as people read them."""
-    settings = next(
-        result.run["settings"]
-        for result in results
-        if (result.plan["dataset"], result.plan["backbone"]) == (panel.dataset, panel.backbone)
-    )
+def _level_names(result: Result) -> dict[str, str]:
+    """Metric of recall by level -> its name on the page, from the data set of the test."""
+    settings = result.run["settings"]
     names = settings.get("test", settings["dataset"])["facts"]["levels"]
     return {f"recall@1 level_{number}": f"Recall@1 {name}" for number, name in enumerate(names, 1)}
 
 
-def _learnt(results: Sequence[Result]) -> list[Section]:
-    """What the losses say of themselves after the last epoch: a section a data set and backbone in
-    which one does."""
+def _learnt_sections(results: Sequence[Result]) -> list[Section]:
+    """The numbers that losses report about themselves, after the last epoch.
+
+    There is a section for each data set and backbone in which a loss reports any.
+    """
     rows = []
     for result in results:
-        if result.metrics["status"] == "ok" and is_trained(result.plan["loss"]):
+        if result.metrics["status"] == "ok" and is_trained(result.planned["loss"]):
             last = result.epochs.tail(1).drop(columns=HISTORY, errors="ignore")
-            names = {name: result.plan[name] for name in ("dataset", "backbone", "loss")}
+            names = {name: result.planned[name] for name in ("dataset", "backbone", "loss")}
             rows += [names | row for row in last.to_dict("records")]
     sections = []
-    found = pd.DataFrame(rows, columns=[*dict.fromkeys(name for row in rows for name in row)])
-    for cell, runs in found.groupby(["dataset", "backbone"], sort=False) if rows else ():
+    table = pd.DataFrame(rows, columns=[*dict.fromkeys(name for row in rows for name in row)])
+    for cell, runs in table.groupby(["dataset", "backbone"], sort=False) if rows else ():
         means = runs.drop(columns=["dataset", "backbone"]).groupby("loss", sort=False).mean()
         means = means.dropna(how="all").dropna(how="all", axis=1)
         if len(means):
+            losses = [Row(str(loss), [*map(_number_cell, row)]) for loss, row in means.iterrows()]
             sections.append(
                 Section(
                     title=f"What the losses learnt: {' · '.join(map(str, cell))}",
-                    facts="Of the training, after its last epoch: mean over the seeds.",
+                    facts="Measured in training, after the last epoch: mean over the seeds.",
                     columns=[str(column).replace("_", " ") for column in means],
-                    losses=[Row(str(loss), [*map(_number, row)]) for loss, row in means.iterrows()],
+                    losses=losses,
                     controls=[],
                     failures=[],
                 )
@@ -278,16 +295,12 @@ def _learnt(results: Sequence[Result]) -> list[Section]:
     return sections
 
 
-def _number(value: float) -> Cell:
-    return Cell(HOLE) if pd.isna(value) else Cell(f"{value:.4g}", float(value))
-
-
 def _failures(rows: pd.DataFrame) -> list[Failure]:
-    """What became of the runs without a score, equal reasons together."""
+    """The failed runs; those with equal reasons together."""
     failed = rows[rows["status"] != "ok"].fillna({"error": "no message"})
     return [
         Failure(
-            f"{label(str(loss))}, seed {', '.join(map(str, group['seed']))}",
+            f"{display_name(str(loss))}, seed {', '.join(map(str, group['seed']))}",
             str(status),
             _first_line(str(error)),
         )
@@ -295,13 +308,13 @@ def _failures(rows: pd.DataFrame) -> list[Failure]:
     ]
 
 
-def _common(recipes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The settings that all the recipes share."""
+def _shared_settings(recipes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that are equal in all `recipes`."""
     first, *others = [*recipes] or [{}]
     return {k: value for k, value in first.items() if all(o[k] == value for o in others)}
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
+def _format_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in settings.items())
 
 
@@ -309,15 +322,19 @@ def _distinct(values: pd.Series) -> str:
     return " / ".join(values.dropna().astype(str).unique()) or "unknown"
 
 
-def _score(mean: float | None, half_width: float | None) -> Cell:
+def _score_cell(mean: float | None, half_width: float | None) -> Cell:
     if mean is None or half_width is None:
         return Cell(HOLE)
-    interval = f" ± {100 * half_width:.2f}" if half_width == half_width else ""
+    interval = "" if pd.isna(half_width) else f" ± {100 * half_width:.2f}"
     return Cell(f"{100 * mean:.2f}{interval}", mean)
 
 
-def _duration(seconds: float) -> Cell:
-    if not seconds > 0:  # a control, or no run at all
+def _number_cell(value: float) -> Cell:
+    return Cell(HOLE) if pd.isna(value) else Cell(f"{value:.4g}", float(value))
+
+
+def _duration_cell(seconds: float) -> Cell:
+    if not seconds > 0:  # a control, or NaN because no run succeeded
         return Cell(HOLE)
     minutes, rest = divmod(round(seconds), 60)
     if seconds < 60:
@@ -329,7 +346,7 @@ def _duration(seconds: float) -> Cell:
     return Cell(text, float(seconds))
 
 
-def _speed(images_per_second: float) -> Cell:
+def _speed_cell(images_per_second: float) -> Cell:
     if pd.isna(images_per_second):
         return Cell(HOLE)
     return Cell(f"{images_per_second:,.0f}", float(images_per_second))

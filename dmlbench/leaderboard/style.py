@@ -1,4 +1,4 @@
-"""The look of the plots: one style, and one colour per loss."""
+"""The style of the plots, and the colour and marker of each loss."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from colorsys import hls_to_rgb
 from hashlib import sha256
 from typing import Any
 
-from dmlbench.leaderboard.table import is_control
+from dmlbench.study.row_names import is_control
 
 WIDTH = 7.2  # inches: two columns of a paper
 INK, FADED, GRID, CONTROL_GRAY = "#222222", "#777777", "#d9d9d9", "#9a9a9a"
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same plot on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so plots are equal on every machine
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -37,9 +37,9 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 2.5,
     "savefig.dpi": 200,
     "svg.fonttype": "none",  # text stays text: searchable, and small
-    "svg.hashsalt": "dmlbench",  # ids of the SVG's parts: equal for equal plots
+    "svg.hashsalt": "dmlbench",  # equal plots have equal ids in their SVG
 }
-# Far apart from each other in OKLab, and dark enough for white paper.
+# They are far apart from each other in OKLab, and dark enough for white paper.
 COLOURS = {
     "htl": "#4477aa",
     "softtriple": "#cc3311",
@@ -68,20 +68,25 @@ MARKERS = "os^DvPX<>ph"
 
 
 def colour(loss: str) -> str:
-    """The colour of `loss` in every plot of every study, as "#rrggbb"; controls are gray."""
+    """The colour of `loss` in every plot of every study, as "#rrggbb". Controls are gray.
+
+    >>> colour("htl"), colour("control_random")
+    ('#4477aa', '#9a9a9a')
+    """
     if is_control(loss):
         return CONTROL_GRAY
     return COLOURS.get(loss) or _from_name(loss)
 
 
 def marker(loss: str) -> str:
-    """The marker of `loss`: a second sign, since of many colours some are near each other."""
-    places = [*COLOURS]
-    place = places.index(loss) if loss in places else _digest(loss)[3]
-    return MARKERS[place % len(MARKERS)]
+    """The marker of `loss`. It tells losses apart whose colours are similar."""
+    losses = [*COLOURS]
+    index = losses.index(loss) if loss in losses else _digest(loss)[3]
+    return MARKERS[index % len(MARKERS)]
 
 
 def _from_name(loss: str) -> str:
+    """A colour that depends on the name alone, so that it is the same in every study."""
     hue, light, saturation = (byte / 255 for byte in _digest(loss)[:3])
     rgb = hls_to_rgb(hue, 0.38 + 0.16 * light, 0.4 + 0.3 * saturation)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)

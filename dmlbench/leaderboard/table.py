@@ -1,4 +1,4 @@
-"""Result files of a study's runs -> one table in long format."""
+"""The result files of a study as one table in long format."""
 
 from __future__ import annotations
 
@@ -9,47 +9,68 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmlbench.files import MissingResult, read_result
+from dmlbench.study.result_files import RunFiles, StudyFiles
+from dmlbench.utils.errors import MissingResult
+from dmlbench.utils.files import read_result
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = [
-    *("study", "dataset", "tested_on", "backbone", "loss", "seed", "protocol", "metric", "value"),
-    *("status", "error", "train_key", "eval_key", "git_commit", "device", "driver"),
-    *("train_seconds", "peak_memory_mb", "images_per_second"),
+    "study",
+    "dataset",
+    "tested_on",
+    "backbone",
+    "loss",
+    "seed",
+    "protocol",
+    "metric",
+    "value",
+    "status",
+    "error",
+    "train_key",
+    "eval_key",
+    "git_commit",
+    "device",
+    "driver",
+    "train_seconds",
+    "peak_memory_mb",
+    "images_per_second",
 ]
-VERSION = "version_"
-RECALL = re.compile(r"recall@\d+")
-CONTROL = "control_"
-EMBEDDINGS = "embeddings_"
+NUMBERS = ("value", "train_seconds", "peak_memory_mb", "images_per_second")
+"""Columns of floats."""
 NAMES = ("dataset", "tested_on", "backbone", "loss", "seed")
+"""Columns that name a run."""
+VERSION = "version_"
+"""Prefix of the columns of library versions."""
+RECALL = re.compile(r"recall@\d+")
 
 
 @dataclass(frozen=True)
 class Result:
-    """The files of one planned run."""
+    """The result files of one planned run."""
 
-    plan: Mapping[str, Any]
+    planned: Mapping[str, Any]
+    """Names, path and keys of the run in the plan; see `read_results`."""
     run: Mapping[str, Any]
+    """The content of run.json."""
     metrics: Mapping[str, Any]
-    folder: Path
-
-    @property
-    def history(self) -> Path:
-        return self.folder / "history.parquet"
+    """The content of metrics.json."""
+    files: RunFiles
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """The history, a row an epoch."""
+        """history.parquet: a row for each epoch."""
         import pandas as pd
 
-        return pd.read_parquet(self.history)
+        return pd.read_parquet(self.files.history)
 
 
 class Panel(NamedTuple):
-    """One data set, with the one that it is tested on, backbone and protocol. Failed runs, which
-    have no protocol, are in each."""
+    """The rows of one data set, test data set, backbone and protocol.
+
+    A failed run has no protocol and is in every panel of its data set and backbone.
+    """
 
     dataset: str
     tested_on: str
@@ -59,71 +80,64 @@ class Panel(NamedTuple):
 
     @property
     def title(self) -> str:
-        """As "cub200 · tiny · zero_shot", or "mine → lfw · tiny · verification"."""
+        """For example "cub200 · tiny · zero_shot", or "mine → lfw · tiny · verification"."""
         other = f" → {self.tested_on}" if self.tested_on != self.dataset else ""
-        return " · ".join(p for p in (self.dataset + other, self.backbone, self.protocol) if p)
+        parts = (self.dataset + other, self.backbone, self.protocol)
+        return " · ".join(part for part in parts if part)
 
 
-def is_control(loss: str) -> bool:
-    """Whether `loss` names a row that needs no training: random, untrained, oracle."""
-    return loss.startswith(CONTROL)
-
-
-def is_trained(loss: str) -> bool:
-    """Whether `loss` was trained by the study: no control, and no embeddings made elsewhere."""
-    return not loss.startswith((CONTROL, EMBEDDINGS))
-
-
-def label(loss: str) -> str:
-    """`loss` as people read it."""
-    if loss.startswith(EMBEDDINGS):
-        return f"{loss.removeprefix(EMBEDDINGS)} (embeddings)"
-    return loss.removeprefix(CONTROL)
-
-
-def read(runs: Sequence[Mapping[str, Any]], results: Path) -> list[Result]:
+def read_results(runs: Sequence[Mapping[str, Any]], study: StudyFiles) -> list[Result]:
     """Read run.json and metrics.json of each planned run.
 
-    `runs` holds {"dataset", "tested_on", "backbone", "loss", "seed", "path", "train_key",
-    "eval_key"} each, with the run's folder `path` under `results`. Raises MissingResult, naming
-    all of them, if files are missing or carry other keys than planned.
+    Args:
+        runs: the planned runs, as `Study.rows` gives them. Each has "dataset", "tested_on",
+            "backbone", "loss", "seed", "path", "train_key" and "eval_key".
+
+    Raises:
+        MissingResult: files are missing, damaged or have other keys than planned; the text names
+            them all.
     """
-    found, problems = [], []
-    for plan in runs:
-        folder = results / plan["path"]
+    results, problems = [], []
+    for planned in runs:
+        files = study.run(planned["path"])
         try:
-            run, metrics = (read_result(folder / name) for name in ("run.json", "metrics.json"))
+            run, metrics = read_result(files.run), read_result(files.metrics)
         except MissingResult as error:
             problems.append(str(error))
             continue
-        found.append(Result(plan, run, metrics, folder))
+        results.append(Result(planned, run, metrics, files))
         problems += [
-            f"{folder / name}: {key} is {content.get(key)}, the study expects {plan[key]}"
-            for name, content, key in [
-                ("run.json", run, "train_key"),
-                ("metrics.json", metrics, "train_key"),
-                ("metrics.json", metrics, "eval_key"),
+            f"{file}: {key} is {content.get(key)}, the study expects {planned[key]}"
+            for file, content, key in [
+                (files.run, run, "train_key"),
+                (files.metrics, metrics, "train_key"),
+                (files.metrics, metrics, "eval_key"),
             ]
-            if content.get(key) != plan[key]
+            if content.get(key) != planned[key]
         ]
     if problems:
         raise MissingResult("results that are not this study's:\n" + "\n".join(problems))
-    return found
+    return results
 
 
 def tabulate(results: Sequence[Result]) -> pd.DataFrame:
-    """One row a (run, protocol, metric), in the order of the plan; a failed run has one row, with
-    its status and error and without protocol, metric and value."""
+    """The long table: one row for each run, protocol and metric, in the order of the plan.
+
+    A failed run has one row, with its status and error, and without protocol, metric and value.
+    The columns are COLUMNS and one for each library version. `value` is a fraction, not percent;
+    `peak_memory_mb` is in MB.
+    """
     import pandas as pd
 
     rows = []
     for result in results:
-        origin, metrics = result.run["provenance"], result.metrics
+        provenance, metrics = result.run["provenance"], result.metrics
         error = metrics.get("error") or {}
+        versions = provenance.get("versions", {})
         shared = {
-            **{key: result.plan[key] for key in NAMES},
-            **{key: origin[key] for key in COLUMNS if key in origin},
-            **{VERSION + name: version for name, version in origin.get("versions", {}).items()},
+            **{key: result.planned[key] for key in NAMES},
+            **{key: provenance[key] for key in COLUMNS if key in provenance},
+            **{VERSION + name: version for name, version in versions.items()},
             "study": result.run["study"],
             "status": metrics["status"],
             "error": error.get("message"),
@@ -131,15 +145,13 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
             "eval_key": metrics["eval_key"],
         }
         rows += [shared | row for row in (metrics["metrics"] or [{}])]
-    versions = sorted({key for row in rows for key in row if key.startswith(VERSION)})
-    numbers = dict.fromkeys(
-        ["value", "train_seconds", "peak_memory_mb", "images_per_second"], "float64"
-    )
-    return pd.DataFrame(rows, columns=[*COLUMNS, *versions]).astype(numbers)
+    version_columns = sorted({key for row in rows for key in row if key.startswith(VERSION)})
+    columns = [*COLUMNS, *version_columns]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(NUMBERS, "float64"))
 
 
 def panels(table: pd.DataFrame) -> Iterator[Panel]:
-    """The parts of the long table whose scores compare."""
+    """The parts of the long `table` inside which scores can be compared."""
     for names, runs in table.groupby(["dataset", "tested_on", "backbone"], sort=False):
         dataset, tested_on, backbone = map(str, names)
         protocols = runs["protocol"].dropna().unique()
@@ -149,11 +161,16 @@ def panels(table: pd.DataFrame) -> Iterator[Panel]:
 
 
 def recalls(rows: pd.DataFrame) -> list[str]:
-    """The metrics recall@K among `rows`, by K."""
-    found = rows["metric"].dropna().unique()
-    return sorted((m for m in found if RECALL.fullmatch(m)), key=lambda m: int(m[7:]))
+    """The metrics recall@K among `rows` of the long table, in the order of K.
+
+    >>> import pandas as pd
+    >>> recalls(pd.DataFrame({"metric": ["recall@10", "map@r", "recall@2"]}))
+    ['recall@2', 'recall@10']
+    """
+    metrics = rows["metric"].dropna().unique()
+    return sorted((m for m in metrics if RECALL.fullmatch(m)), key=lambda m: int(m[7:]))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write `table` so that every float reads back exactly (`float_precision="round_trip"`)."""
+    """Write the long `table`; pandas' `float_precision="round_trip"` reads every float exactly."""
     table.to_csv(path, index=False, lineterminator="\n")

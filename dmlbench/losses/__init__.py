@@ -1,13 +1,14 @@
-"""Losses of deep metric learning: one file a loss, found by the file's name."""
+"""Losses of deep metric learning. Each has a file here, and is known by the name of its file."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmlbench.imports import importing
+from dmlbench.utils.modules import public_class
+from dmlbench.utils.startup import heavy_imports
+from dmlbench.utils.text import did_you_mean
 
 if TYPE_CHECKING:  # torch takes seconds, and a study only asks for names
     from torch import Tensor
@@ -15,8 +16,15 @@ if TYPE_CHECKING:  # torch takes seconds, and a study only asks for names
     from dmlbench.losses.base import Loss
 
 
+MAKES_NUMBERS = False
+
+
 def list_losses() -> list[str]:
-    """Names that `create_loss` knows."""
+    """The names of the losses in this package, sorted. `create_loss` takes them.
+
+    >>> list_losses()[:4]
+    ['angular', 'arcface', 'circle', 'contrastive']
+    """
     names = (path.stem for path in Path(__file__).parent.glob("*.py"))
     return sorted(name for name in names if name != "base" and not name.startswith("_"))
 
@@ -28,33 +36,42 @@ def create_loss(
     parents: Tensor | None = None,
     **options: Any,
 ) -> Loss:
-    """The loss of `dmlbench/losses/<name>.py`, its options as that file declares them.
+    """Create the loss `name`.
 
-    Or, where `name` has a dot: `pml.CircleLoss`, any loss of pytorch-metric-learning, by the
-    options of its own constructor; `my_package.my_module.MyLoss`, a class of one's own.
+    Args:
+        name: a name of `list_losses`; or `pml.CircleLoss`, any loss of pytorch-metric-learning by
+            the name of its class; or the import path of your own class,
+            `my_package.my_module.MyLoss`.
+        num_classes: number C of classes in the training set.
+        embedding_dim: dimension D of the embeddings.
+        parents: super-class of each class, (levels, C), int64, the finest level first. None if the
+            data set has no super-classes.
+        options: the options that the loss's file declares, or that the constructor of the class
+            takes. What is left out has its default.
 
-    `parents` (levels, num_classes), int64, holds the super-class of each class, or is None.
+    Returns:
+        a module: `loss(embeddings, labels)` is one number with a gradient. `Loss` has the rest.
 
     Raises:
-        ValueError: there is no such loss.
+        ValueError: no file here has this name, or the options do not fit each other.
+
+    >>> import torch
+    >>> loss = create_loss("rll", num_classes=2, embedding_dim=2, margin=0.6)
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+    >>> value = loss(embeddings, torch.tensor([0, 0, 1, 1]))
+    >>> round(value.item(), 3)
+    0.711
     """
     path, _, attribute = name.rpartition(".")
     if path == "pml":
-        with importing():
+        with heavy_imports():
             wrapper = importlib.import_module("dmlbench.losses._pml")
         return wrapper.by_name(attribute, num_classes, embedding_dim, **options)
     if path:
-        own = getattr(importlib.import_module(path), attribute)
-        return own(num_classes, embedding_dim, parents, **options)
+        user_class = getattr(importlib.import_module(path), attribute)
+        return user_class(num_classes, embedding_dim, parents, **options)
     if name not in list_losses():
-        near = difflib.get_close_matches(name, list_losses(), n=1)
-        guess = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"no loss '{name}'.{guess} Losses: {', '.join(list_losses())}.")
-    with importing():
+        raise ValueError(f"no loss '{name}'. {did_you_mean(name, list_losses())}")
+    with heavy_imports():
         module = importlib.import_module(f"dmlbench.losses.{name}")
-    (loss,) = (
-        value
-        for key, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and key[0] != "_"
-    )
-    return loss(num_classes, embedding_dim, parents, **options)
+    return public_class(module)(num_classes, embedding_dim, parents, **options)

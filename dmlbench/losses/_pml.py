@@ -1,6 +1,6 @@
-"""Losses of pytorch-metric-learning (Musgrave, Belongie, Lim) under our contract.
+"""Losses of pytorch-metric-learning (Musgrave, Belongie, Lim) as subclasses of `Loss`.
 
-They synchronise with the host as they pick pairs. Most normalise the embeddings themselves.
+They wait for the GPU when they select pairs. Most of them set embeddings to unit length.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from dmlbench.losses.base import Loss
 
-# Of a constructor's arguments, what the data set and the backbone decide
+# Arguments of constructors that follow from the data set and the backbone
 SIZES = {"num_classes": "num_classes", "embedding_size": "dim", "descriptors_dim": "dim"}
-# Bases, and losses that refuse labels
+# Base classes, and losses that refuse labels
 UNFIT = {"BaseMetricLossFunction", "GenericPairLoss", "ManifoldLoss", "VICRegLoss"}
 
 
 class PmlLoss(Loss):
-    """A criterion of pytorch-metric-learning, on what a miner of it picks from the batch.
+    """A loss of pytorch-metric-learning as a `Loss`.
 
-    Its own parameters learn at `lr_factor` times the rate of the backbone.
+    Args:
+        criterion: the library's loss.
+        miner: the library's selection of pairs or triplets from the batch; None takes them all.
+        lr_factor: the learning rate of the loss's parameters, relative to the backbone's.
     """
 
     def __init__(
@@ -35,25 +38,28 @@ class PmlLoss(Loss):
         self.lr_factor = lr_factor
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        if not embeddings.isfinite().all():  # would be sorted out, and the loss be a healthy 0
+        if not embeddings.isfinite().all():  # the library drops such pairs: 0 would look healthy
             return embeddings.sum() * torch.nan
-        picked = None if self.miner is None else self.miner(embeddings, labels)
-        return self.criterion(embeddings, labels, picked)
+        mined = None if self.miner is None else self.miner(embeddings, labels)
+        return self.criterion(embeddings, labels, mined)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        own = list(self.parameters())
-        return [{"params": own, "lr": lr * self.lr_factor}] if own else []
+        parameters = list(self.parameters())
+        return [{"params": parameters, "lr": lr * self.lr_factor}] if parameters else []
 
 
 def by_name(
     name: str, num_classes: int, embedding_dim: int, *, lr_factor: float = 1.0, **options: Any
 ) -> PmlLoss:
-    """The loss `name` of pytorch-metric-learning, by the options of its own constructor."""
+    """Create the loss `name` of pytorch-metric-learning.
+
+    `options` are those of its constructor. The sizes in `SIZES` are filled in if it requires them.
+    """
     cls = getattr(losses, name)
-    known = {"num_classes": num_classes, "dim": embedding_dim}
+    values = {"num_classes": num_classes, "dim": embedding_dim}
     required = inspect.Parameter.empty
     sizes = {
-        argument: known[SIZES[argument]]
+        argument: values[SIZES[argument]]
         for argument, default in _arguments(cls).items()
         if argument in SIZES and default is required
     }
@@ -61,25 +67,26 @@ def by_name(
 
 
 def catalogue() -> dict[str, dict[str, list[Any]]]:
-    """Options of each loss that `by_name` makes, as [annotation] or [annotation, default]."""
-    found = {}
+    """The losses that `by_name` creates: name -> option -> [annotation, default if any]."""
+    options_of = {}
     for name, cls in vars(losses).items():
         if name in UNFIT or not inspect.isclass(cls):
             continue
         if issubclass(cls, losses.BaseMetricLossFunction):
             options = {
-                argument: _described(default)
+                argument: _describe_default(default)
                 for argument, default in _arguments(cls).items()
                 if argument not in SIZES
             }
-            found[name] = {**options, "lr_factor": ["float", 1.0]}
-    return found
+            options_of[name] = {**options, "lr_factor": ["float", 1.0]}
+    return options_of
 
 
 def _arguments(cls: type) -> dict[str, Any]:
-    """Arguments of the constructors of `cls` and of the losses it is made from, with defaults.
+    """Arguments of the constructor of `cls`: name -> default.
 
-    The library's bases ask for objects (reducers, distances, regularisers): no settings.
+    Those of the losses that it inherits from count too. Those of the library's base classes do not:
+    they are objects (reducers, distances, regularisers), which a study cannot write.
     """
     arguments: dict[str, Any] = {}
     for base in cls.__mro__:
@@ -92,13 +99,16 @@ def _arguments(cls: type) -> dict[str, Any]:
     return arguments
 
 
-def _described(default: Any) -> list[Any]:
-    """The library annotates nothing: a number may be any number, the rest what its default is."""
+def _describe_default(default: Any) -> list[Any]:
+    """[annotation, default if any] of an argument. The library annotates nothing.
+
+    Where the default is a number, any number is allowed; else the type of the default.
+    """
     if default is inspect.Parameter.empty:
         return ["int | float | bool | str"]
     if default is None:
         return ["int | float | bool | str | None", None]
-    number = isinstance(default, int | float) and not isinstance(default, bool)
-    # a string may stand for a number, as in triplets_per_anchor
-    kind = "int | float" if number else "bool" if isinstance(default, bool) else "int | str"
-    return [kind, default]
+    if isinstance(default, bool):
+        return ["bool", default]
+    # Some strings stand for a number, as in triplets_per_anchor
+    return ["int | float" if isinstance(default, int | float) else "int | str", default]

@@ -5,8 +5,8 @@ triangle that it makes with an anchor and its positive.
 
 Defaults: pytorch-metric-learning's angle of 40 degrees; 45 is as common.
 
-Differs: the angular term alone, without the N-pair loss that the paper adds to it, and on all
-positive pairs of the batch; negatives are of unit length too (the library leaves theirs).
+Differs: the angular term alone, without the N-pair loss that the paper adds to it; on all positive
+pairs of the batch; negatives have unit length too (the library does not normalise them).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEARCH_SPACE = {"alpha": {"low": 30.0, "high": 55.0}}
 
 
 class Angular(PmlLoss):
-    """Angular loss in its log-sum-exp form; `alpha` in degrees."""
+    """Angular loss in its log-sum-exp form. `alpha` is the largest angle, in degrees."""
 
     def __init__(
         self,

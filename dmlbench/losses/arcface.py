@@ -1,7 +1,7 @@
 """ArcFace: Additive Angular Margin Loss for Deep Face Recognition.
 
 Deng, Guo, Xue, Zafeiriou; CVPR 2019; arXiv 1801.07698. Softmax cross-entropy on cosines to one
-proxy a class, the own class's angle widened by a margin.
+proxy per class; the angle to the proxy of the true class is widened by a margin.
 
 Defaults: the paper's for faces (margin 0.5, scale 64); the proxies learn at the backbone's rate.
 
@@ -27,7 +27,10 @@ SEARCH_SPACE = {
 
 
 class ArcFace(PmlLoss):
-    """Cross-entropy of `scale` x cosines, `margin` (radians) added to the own class's angle."""
+    """Cross-entropy of `scale` x cosine, with `margin` added to the angle of the true class.
+
+    `margin` is in radians. Equation 3 of the paper.
+    """
 
     def __init__(
         self,

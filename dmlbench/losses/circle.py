@@ -25,7 +25,7 @@ SEARCH_SPACE = {
 
 
 class Circle(PmlLoss):
-    """Circle loss on the batch's pairs."""
+    """Circle loss on all pairs of the batch: equation 6 of the paper."""
 
     BY_DESIGN: ClassVar = {"gradient": "the pairs' weights are constants"}
 

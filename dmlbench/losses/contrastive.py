@@ -3,7 +3,7 @@
 Hadsell, Chopra, LeCun; CVPR 2006. The contrastive loss: positives are pulled to within one
 distance, negatives are pushed beyond another.
 
-Defaults: pytorch-metric-learning's, of unit-length embeddings. Tuned on CUB, Cars and SOP, a
+Defaults: pytorch-metric-learning's, for embeddings of unit length. Tuned on CUB, Cars and SOP, a
 `negative_margin` of 0.4 to 0.5 was best (Musgrave, Belongie, Lim; ECCV 2020).
 
 Differs: the violations are not squared, and are averaged over the pairs that violate.
@@ -24,8 +24,10 @@ SEARCH_SPACE = {
 
 
 class Contrastive(PmlLoss):
-    """Mean of d - `positive_margin` over positives + mean of `negative_margin` - d over negatives,
-    each over those above 0."""
+    """Mean of d - `positive_margin` over positives + mean of `negative_margin` - d over negatives.
+
+    Each mean is over the terms above 0. d is the Euclidean distance of embeddings at unit length.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """CosFace: Large Margin Cosine Loss for Deep Face Recognition.
 
 Wang, Wang, Zhou, Ji, Gong, Zhou, Li, Liu; CVPR 2018; arXiv 1801.09414. Softmax cross-entropy on
-cosines to one proxy a class, the own class's lowered by a margin.
+cosines to one proxy per class; the cosine of the true class is lowered by a margin.
 
 Defaults: the paper's for faces (margin 0.35, scale 64); the proxies learn at the backbone's rate.
 
@@ -25,7 +25,10 @@ SEARCH_SPACE = {
 
 
 class CosFace(PmlLoss):
-    """Cross-entropy of `scale` x cosines, less `margin` at the own class."""
+    """Cross-entropy of `scale` x cosine, with `margin` taken from the cosine of the true class.
+
+    Equation 4 of the paper.
+    """
 
     def __init__(
         self,

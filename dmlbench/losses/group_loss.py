@@ -1,18 +1,19 @@
 """The Group Loss for Deep Metric Learning.
 
-Elezi, Vascon, Torcinovich, Pelillo, Leal-Taixé; ECCV 2020; arXiv 1912.00385. A linear classifier's
-beliefs about each image of the batch are refined by those about images like it, of which some, the
-anchors, have their true class; cross-entropy of the refined beliefs and of the classifier's own.
+Elezi, Vascon, Torcinovich, Pelillo, Leal-Taixé; ECCV 2020; arXiv 1912.00385. A linear classifier
+predicts class probabilities (beliefs) for each image. The beliefs about similar images refine them;
+those about some images, the anchors, are their true class. The loss is the cross-entropy of the
+refined beliefs and of the classifier.
 
-Defaults: the authors' code (dvl-tum/group_loss) for CUB: temperature 24, 2 anchors a class, one
-step; Cars has 79 and 3, SOP 54 and 2. Batches are 6 classes x 9 images, 5 x 7 and 10 x 6: with no
-more images of a class than anchors, the refined beliefs teach nothing.
+Defaults: the authors' code (dvl-tum/group_loss) for CUB: temperature 24, 2 anchors per class, one
+step; Cars has 79 and 3, SOP 54 and 2. Batches are 6 classes x 9 images, 5 x 7 and 10 x 6. A class
+teaches nothing through refined beliefs if all its images in the batch are anchors.
 
-Differs: the authors first fine-tune the network as a classifier of the training classes, a stage
-before this loss that the recipe does not have; their classifier is then trained already, and reads
-the pooled features that are also the embedding, here the embedding of the backbone's head. As in
-their code an image is similar to itself, and the first images of a class in the batch are its
-anchors. An image that is like no other and is no anchor keeps its beliefs.
+Differs: the authors first fine-tune the network as a classifier of the training classes; the recipe
+has no such stage. So their classifier is trained already. It reads the pooled features, which are
+also the embedding; here it reads the embedding of the backbone's head. As in their code, an image
+is similar to itself, and the first images of a class in the batch are its anchors. An image that is
+no anchor and has no similar image keeps its beliefs.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ SEARCH_SPACE = {
 class GroupLoss(Loss):
     """-log of the refined belief in the true class + cross-entropy of the classifier, both means.
 
-    Beliefs X (N, C) start as softmax(logits / `temperature`), those of the first `anchors` images
-    of each class as one-hot; each of the `steps` of replicator dynamics is X <- X * (W X), set to
-    sum 1 a row. Similarity W (N, N) is Pearson's correlation of two embeddings, or 0 where that is
-    negative. The classifier sees embeddings at their own length.
+    Beliefs X (N, C) start as softmax(logits / `temperature`); those about the first `anchors`
+    images of each class are one-hot. Each of the `steps` of replicator dynamics is X <- X * (W X);
+    then each row is divided by its sum. Similarity W (N, N) is Pearson's correlation of two
+    embeddings, or 0 where that is negative. The classifier takes embeddings at their own length.
     """
 
     BY_DESIGN: ClassVar = {
@@ -70,7 +71,7 @@ class GroupLoss(Loss):
         classifier = self.classifier
         logits = embeddings @ classifier.weight.to(dtype).T + classifier.bias.to(dtype)
         beliefs = (logits / self.temperature).softmax(dim=1)
-        # how many of its class are there so far, itself included
+        # The place of each image among those of its class: 1, 2, 3 ...
         nth = (labels[:, None] == labels).tril().sum(dim=1, keepdim=True)
         truth = class_mask(labels, logits.shape[1]).to(dtype)
         beliefs = torch.where(nth <= self.anchors, truth, beliefs)
@@ -82,7 +83,7 @@ class GroupLoss(Loss):
             alone = total == 0
             beliefs = torch.where(alone, beliefs, support / torch.where(alone, 1, total))
         refined = beliefs.gather(1, labels[:, None])
-        # the authors' 1e-12 keeps the gradient finite where nothing is left of a belief
+        # The authors' 1e-12 keeps the gradient finite where a belief became 0
         return -(refined + 1e-12).log().mean() + functional.cross_entropy(logits, labels)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:

@@ -1,17 +1,17 @@
 """Hierarchical Proxy-based Loss for Deep Metric Learning - our reading.
 
 Yang, Bastan, Zhu, Gray, Samaras; WACV 2022; arXiv 2103.13538. A proxy-based loss at two levels or
-more: on one fine proxy a class, and on coarse proxies of groups of classes, of groups of groups ...
+more: on one fine proxy per class, on coarse proxies of groups of classes, of groups of groups ...
 
 Defaults: our choice: omega 0.1, C/10 groups, k-means over the normalised fine proxies before each
-epoch but the first. The base losses and their defaults are those of their own files.
+epoch but the first. The base losses have the defaults of their own files.
 
 Differs: HPL (our reading): there is no official code, and this was written without the paper's
-method section. Beyond the abstract (a hierarchical structure on the proxies, usable with any
-proxy-based loss; here on Proxy Anchor, ProxyNCA++, normalised softmax or SoftTriple) every detail
-is our reading: how proxies are grouped and when, what coarse proxies are and how they go on after
-classes are grouped anew, the weights of levels, more than two levels, SoftTriple's coarse levels
-with one centre a group. "Given" hierarchies are our extension.
+method section. The abstract says that a hierarchical structure is put on the proxies, and that it
+works with any proxy-based loss (here: Proxy Anchor, ProxyNCA++, normalised softmax, SoftTriple).
+All else is our reading: how proxies are grouped and when, what coarse proxies are and what becomes
+of them when classes are grouped again, the weights of levels, more than two levels, and one centre
+per group in SoftTriple's coarse levels. "Given" hierarchies are our extension.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from dmlbench.losses import normalized_softmax, proxy_anchor, proxynca_pp, softtriple
-from dmlbench.losses._grouping import matched, spherical_kmeans
+from dmlbench.losses._grouping import match_centroids, spherical_kmeans
 from dmlbench.losses.base import Embed, Loss, unit_length
 
 LEAST = {
@@ -47,30 +47,32 @@ SEARCH_SPACE = {
 class HPL(Loss):
     """Base loss on the classes' proxies + omega x base loss on the coarse proxies of each level.
 
-    Level 1 is the classes; each of the coarser ones, 2 to `levels`, puts each proxy of the level
-    below into a group. The first of them weighs `omega`, each further one `omega_ratio` times the
-    one below. An image has one positive proxy a level: that of its class, of its class's group ...
+    Level 1 are the classes. Each coarser level, 2 to `levels`, puts each proxy of the level below
+    into a group. Level 2 has the weight `omega`, each further level `omega_ratio` times that of the
+    level below. An image has one positive proxy per level: that of its class, that of its class's
+    group, and so on.
 
-    `hierarchy` "kmeans" groups by spherical k-means of the proxies of the level below, first after
-    `warmup_epochs` (new proxies are noise), then every `recluster_every`; "given" takes the data
-    set's super-classes, `parents[0]` and on. Until then only the fine level counts.
+    `hierarchy` "kmeans" groups the proxies of the level below by spherical k-means: first after
+    `warmup_epochs`, since new proxies are noise; then every `recluster_every` epochs. "given" takes
+    the data set's super-classes, from `parents[0]` on. Before the first grouping, only level 1
+    counts.
 
-    `coarse` "centroid" are normalised means of the proxies below, which learn through them;
-    "learned" are parameters. These start at the centroids, and later groups are matched to the
-    present ones by their centroids: a coarse proxy goes on with what it and the optimiser's
-    moments have learned, only its members change.
+    `coarse` "centroid": coarse proxies are normalised means of the proxies below, which learn
+    through them. "learned": they are parameters. These start at the centroids. A later grouping is
+    matched to the present one by centroids, so a coarse proxy keeps what it and the optimiser's
+    moments have learnt; only its members change.
 
-    With k-means, `coarse_proxies` is the size of the first coarse level, None a tenth of the
-    classes; each further level has a tenth of the one below; none of these tenths is below 2.
+    With k-means, level 2 has `coarse_proxies` groups; None means a tenth of the classes. Each
+    further level has a tenth of the level below. A tenth is at least 2.
 
-    `alpha` and `delta` are of base "proxy_anchor"; `temperature` of "normalized_softmax" and
-    "proxynca_pp", None being their own 0.05 and 1/9; `la`, `gamma`, `tau`, `margin` and
-    `centers_per_class` of "softtriple", where a class is grouped by the normalised mean of its
-    centres, and coarse levels have one centre a group.
+    `alpha` and `delta` belong to base "proxy_anchor". `temperature` belongs to
+    "normalized_softmax" and "proxynca_pp"; None means their defaults, 0.05 and 1/9. `la`, `gamma`,
+    `tau`, `margin` and `centers_per_class` belong to "softtriple", where a class is grouped by the
+    normalised mean of its centres, and coarse levels have one centre per group.
 
     Raises:
-        ValueError: a given hierarchy is asked for, and `parents` has not so many levels, or groups
-            that a coarser level divides; or more groups than classes.
+        ValueError: `parents` has too few levels for a given hierarchy, or a coarser level divides
+            its groups; or there are more groups than classes.
     """
 
     coarse: Any  # ModuleList of the _Coarse levels, the finest first
@@ -130,11 +132,11 @@ class HPL(Loss):
         self.proxies = nn.Parameter(proxies)
 
         if hierarchy == "given":
-            maps = _nested(parents, levels)
+            groupings = _given_groups(parents, levels)
         else:
-            maps = _ungrouped(num_classes, levels, coarse_proxies)
+            groupings = _empty_groups(num_classes, levels, coarse_proxies)
         dim = embedding_dim if coarse == "learned" else None
-        self.coarse = nn.ModuleList(_Coarse(parent, groups, dim) for parent, groups in maps)
+        self.coarse = nn.ModuleList(_Coarse(parent, groups, dim) for parent, groups in groupings)
         self.register_buffer("grouped", torch.tensor(False))
         self.register_buffer("epoch", torch.tensor(0))
 
@@ -144,8 +146,8 @@ class HPL(Loss):
         weight = self.omega
         for level in self.coarse:
             labels, proxies = level.parent[labels], level(proxies)
-            coarse = self.base(embeddings, labels, proxies)
-            value = value + weight * torch.where(self.grouped, coarse, 0)
+            coarse_value = self.base(embeddings, labels, proxies)
+            value = value + weight * torch.where(self.grouped, coarse_value, 0)
             weight *= self.omega_ratio
         return value
 
@@ -154,27 +156,32 @@ class HPL(Loss):
 
     @torch.no_grad()
     def refresh(self, embed: Embed) -> tuple[nn.Parameter, ...]:
-        """Group proxies, level by level, when it is due; no image is looked at."""
-        groupings = int(self.epoch) - self.warmup_epochs
+        """Group the proxies, level by level, if this epoch begins with a grouping.
+
+        It looks at no image. It returns the coarse proxies at the first grouping, which sets them.
+        """
+        epochs_since_warmup = int(self.epoch) - self.warmup_epochs
         self.epoch += 1
-        if groupings < 0 or groupings % self.recluster_every:
+        if epochs_since_warmup < 0 or epochs_since_warmup % self.recluster_every:
             return ()
-        first = not self.grouped
+        is_first = not self.grouped
         self.grouped.fill_(True)
         proxies: Tensor = self.proxies
-        begun = []
+        initialised = []
         for level in self.coarse:
             if self.hierarchy == "kmeans":
-                level.regroup(proxies, keep_numbers=not first)
-            if first and level.proxies is not None:
+                level.regroup(proxies, keep_numbers=not is_first)
+            if is_first and level.proxies is not None:
                 level.proxies.copy_(level.centroids(proxies, level.parent))
-                begun.append(level.proxies)
+                initialised.append(level.proxies)
             proxies = level(proxies)
-        return tuple(begun)
+        return tuple(initialised)
 
     def artefact(self) -> dict[str, Any]:
-        """`parents`: the group of each class at each coarse level, from the finest on; once it
-        has grouped."""
+        """`parents`: the group of each class at each coarse level, the finest level first.
+
+        It is empty before the first grouping.
+        """
         parents = []
         group = torch.arange(len(self.proxies), device=self.epoch.device)
         for level in self.coarse:
@@ -184,8 +191,10 @@ class HPL(Loss):
 
 
 class _Coarse(nn.Module):
-    """A level of `groups` coarse proxies above M proxies; theirs are learned where `dim` is given,
-    else centroids."""
+    """A level of coarse proxies, one per group of the M proxies of the level below.
+
+    They are parameters if `dim` is given, else the centroids of their groups.
+    """
 
     parent: Tensor  # (M,): group of each proxy of the level below
 
@@ -201,23 +210,26 @@ class _Coarse(nn.Module):
 
     def centroids(self, below: Tensor, parent: Tensor) -> Tensor:
         """Normalised mean (groups, D) of the normalised proxies of each group."""
-        one_each = _one_each(below)
-        sums = one_each.new_zeros(self.groups, one_each.shape[1])
-        return unit_length(sums.index_add(0, parent, one_each))
+        vectors = _unit_vectors(below)
+        sums = vectors.new_zeros(self.groups, vectors.shape[1])
+        return unit_length(sums.index_add(0, parent, vectors))
 
     def regroup(self, below: Tensor, keep_numbers: bool) -> None:
-        """Group the proxies `below` by k-means; `keep_numbers`: each new group takes the number,
-        and so the coarse proxy, of the present group that it is most like."""
-        points = _one_each(below).float().cpu().numpy()
+        """Group the proxies `below` by k-means.
+
+        With `keep_numbers`, each new group takes the number, and so the coarse proxy, of a present
+        group with a similar centroid.
+        """
+        points = _unit_vectors(below).float().cpu().numpy()
         parent = torch.from_numpy(spherical_kmeans(points, self.groups)).to(below.device)
         if keep_numbers:
             new, old = (self.centroids(below, p).cpu().numpy() for p in (parent, self.parent))
-            parent = torch.from_numpy(matched(new, old)).to(parent)[parent]
+            parent = torch.from_numpy(match_centroids(new, old)).to(parent)[parent]
         self.parent.copy_(parent)
 
 
-def _one_each(proxies: Tensor) -> Tensor:
-    """Unit vectors (M, D) of proxies (M, D), or of centres (M, K, D) the mean."""
+def _unit_vectors(proxies: Tensor) -> Tensor:
+    """Proxies (M, D) at unit length; of centres (M, K, D), their unit vectors' normalised means."""
     unit = unit_length(proxies)
     return unit if unit.ndim == 2 else unit_length(unit.mean(dim=1))
 
@@ -227,30 +239,37 @@ def _softtriple(embeddings: Tensor, labels: Tensor, proxies: Tensor, **settings:
     return softtriple.softtriple(embeddings, labels, centers, **settings)
 
 
-def _ungrouped(num_classes: int, levels: int, first: int | None) -> list[tuple[Tensor, int]]:
-    """Of each coarse level, a parent (M,) of all M below, still without meaning; and its size."""
-    if first is not None and first > num_classes:
-        raise ValueError(f"coarse_proxies {first} is more than {num_classes} classes")
-    maps, below = [], num_classes
+def _empty_groups(
+    num_classes: int, levels: int, coarse_proxies: int | None
+) -> list[tuple[Tensor, int]]:
+    """The group of each of the M proxies below (M,), and the number of groups, per coarse level.
+
+    The groups are all 0: they have no meaning before the first k-means.
+    """
+    if coarse_proxies is not None and coarse_proxies > num_classes:
+        raise ValueError(f"coarse_proxies {coarse_proxies} is more than {num_classes} classes")
+    groupings, below = [], num_classes
     for level in range(2, levels + 1):
         groups = min(below, max(2, round(below / 10)))
-        if level == 2 and first is not None:
-            groups = first
-        maps.append((torch.zeros(below, dtype=torch.int64), groups))
+        if level == 2 and coarse_proxies is not None:
+            groups = coarse_proxies
+        groupings.append((torch.zeros(below, dtype=torch.int64), groups))
         below = groups
-    return maps
+    return groupings
 
 
-def _nested(parents: Tensor | None, levels: int) -> list[tuple[Tensor, int]]:
-    """Of each coarse level, the super-class of each proxy of the level below, from those of each
-    class, `parents` (at least levels - 1, C); and how many there are."""
+def _given_groups(parents: Tensor | None, levels: int) -> list[tuple[Tensor, int]]:
+    """The group of each of the M proxies below (M,), and the number of groups, per coarse level.
+
+    They come from the super-classes of each class, `parents` (at least levels - 1, C).
+    """
     rows = [] if parents is None else list(parents[: levels - 1])
     if len(rows) < levels - 1:
         raise ValueError(
             f"hierarchy 'given' with levels {levels} needs a data set with {levels - 1} level(s) "
             f"of super-classes, and this has {len(rows)}"
         )
-    maps = []
+    groupings = []
     for number, row in enumerate(rows):
         names, group = row.unique(return_inverse=True)
         if number == 0:
@@ -258,6 +277,6 @@ def _nested(parents: Tensor | None, levels: int) -> list[tuple[Tensor, int]]:
         parent = group.new_zeros(size).scatter(0, below, group)
         if not torch.equal(parent[below], group):
             raise ValueError(f"level_{number + 1} divides super-classes of level_{number}: no tree")
-        maps.append((parent, len(names)))
+        groupings.append((parent, len(names)))
         below, size = group, len(names)
-    return maps
+    return groupings

@@ -1,17 +1,17 @@
 """Deep Metric Learning with Hierarchical Triplet Loss.
 
 Ge, Huang, Dong, Scott; ECCV 2018; arXiv 1810.06951. Before each epoch the training classes are
-merged into a tree by their distances; the margin of a triplet follows from the level that unites
+merged into a tree by their distances. The margin of a triplet follows from the level that unites
 its two classes, and batches are filled with classes that are near each other.
 
 Defaults: the paper's levels (16), beta (0.1), margin before the first tree (0.2) and tree update
 (each epoch).
 
-Differs: the paper leaves open, and we chose: single linkage; squared distances in the loss;
-1/(2 Z) over all triplets of a batch, active or not; one epoch of plain triplet loss before the
-first tree; neighbourhoods of 4 classes x 4 images, which fill the usual batches (32, 80, 112, 128)
-whole, drawn without repeating a class in a batch; an image that is drawn twice, from a class with
-too few, is its own positive; a class of one image has spread 0 and no part in d_0.
+Differs: the paper leaves these points open, and we chose: single linkage; squared distances in the
+loss; 1/(2 Z) over all triplets of a batch, active or not; one epoch of plain triplet loss before
+the first tree; neighbourhoods of 4 classes x 4 images, which fill the usual batches (32, 80, 112,
+128) whole, without a class twice in a batch; an image that is drawn twice, from a class with too
+few images, is its own positive; a class of one image has spread 0 and does not count in d_0.
 """
 
 from __future__ import annotations
@@ -24,14 +24,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
-from dmlbench.losses.base import (
-    Embed,
-    Loss,
-    distances,
-    pair_masks,
-    squared_distances,
-    unit_length,
-)
+from dmlbench.losses.base import Embed, Loss, distances, pair_masks, squared_distances, unit_length
 
 GIVES_TREE = True
 BATCH_DIVISORS = ("neighbours", "images_per_class")
@@ -51,13 +44,17 @@ SEARCH_SPACE = {
 class HTL(Loss):
     """Hierarchical triplet loss with anchor-neighbour batches.
 
-    A batch holds l' = batch size / (`neighbours` x `images_per_class`) neighbourhoods. Pairs (a, p)
-    are told by their place in the batch: an image drawn twice, from a class with too few, is its
-    own positive.
+    A batch holds l' = batch size / (`neighbours` x `images_per_class`) neighbourhoods. Two rows of
+    one class are a pair (a, p). So an image that is drawn twice, from a class with too few images,
+    is its own positive.
+
+    `tree_linkage` is how the distance of two nodes follows from that of their classes. `squared`
+    says which distances the loss compares. The first tree is built after `warmup_epochs`, and a new
+    one every `rebuild_every` epochs.
     """
 
-    nodes: Tensor  # (levels, C): node of each class at each level below the top, which is one
-    thresholds: Tensor  # (levels + 1,): d_l, what merges the nodes of level l
+    nodes: Tensor  # (levels, C): node of each class at each level below the top, which is one node
+    thresholds: Tensor  # (levels + 1,): d_l, below which the nodes of level l merge
     spread: Tensor  # (C,): s_c, mean squared distance within a class
     means: Tensor  # (C, D): mean embedding of each class
     built: Tensor  # whether there is a tree
@@ -101,7 +98,10 @@ class HTL(Loss):
         return mean_triplet_hinge(distance, self.margins(labels), *pair_masks(labels)) / 2
 
     def margins(self, labels: Tensor) -> Tensor:
-        """alpha of anchor class and negative class for each pair of a batch (N,) -> (N, N)."""
+        """The margin alpha of each anchor (row) and negative (column), (N, N).
+
+        It is beta + d_l - s_c. Level l unites their two classes, and c is the anchor's class.
+        """
         node = self.nodes[:, labels]
         level = (node[:, :, None] != node[:, None, :]).sum(dim=0)
         margin = self.beta + self.thresholds[level] - self.spread[labels, None]
@@ -109,10 +109,10 @@ class HTL(Loss):
 
     @torch.no_grad()
     def refresh(self, embed: Embed) -> tuple[()]:
-        """Build the tree of the classes' present distances, when it is due."""
-        trees = int(self.epoch) - self.warmup_epochs
+        """Build the tree of the present distances of classes, if this epoch begins with a tree."""
+        epochs_since_warmup = int(self.epoch) - self.warmup_epochs
         self.epoch += 1
-        if trees >= 0 and trees % self.rebuild_every == 0:
+        if epochs_since_warmup >= 0 and epochs_since_warmup % self.rebuild_every == 0:
             embeddings, labels = embed()
             means, spread, d_0 = class_statistics(embeddings, labels, len(self.spread))
             thresholds = level_thresholds(d_0, len(self.nodes))
@@ -128,25 +128,29 @@ class HTL(Loss):
         return ()
 
     def statistics(self) -> dict[str, float]:
-        """Least, median and largest alpha over all ordered pairs of classes."""
+        """Smallest, median and largest margin alpha over all ordered pairs of classes."""
         if not self.built or len(self.spread) < 2:
             return dict.fromkeys(("alpha_min", "alpha_median", "alpha_max"), self.initial_margin)
         margins = self.beta + self.thresholds[:, None] - self.spread
-        # at level l a class meets those that are in its node there, and were not one level below
+        # Level l unites a class with those that are in its node there but not one level below
         nodes = self.nodes.cpu().numpy()
-        alone, all_classes = np.ones_like(nodes[:1]), np.full_like(nodes[:1], len(self.spread))
-        sizes = np.vstack([alone, *(np.bincount(node)[node] for node in nodes), all_classes])
+        bottom, top = np.ones_like(nodes[:1]), np.full_like(nodes[:1], len(self.spread))
+        sizes = np.vstack([bottom, *(np.bincount(node)[node] for node in nodes), top])
         pairs = np.diff(sizes, axis=0).ravel()
         values = margins.cpu().numpy().ravel()
         order = np.argsort(values)
-        upto = np.cumsum(pairs[order])
-        places = np.searchsorted(upto, [1, (upto[-1] + 1) // 2, upto[-1]])
-        least, median, largest = values[order][places].tolist()
-        return {"alpha_min": least, "alpha_median": median, "alpha_max": largest}
+        cumulative = np.cumsum(pairs[order])
+        total = cumulative[-1]
+        places = np.searchsorted(cumulative, [1, (total + 1) // 2, total])
+        smallest, median, largest = values[order][places].tolist()
+        return {"alpha_min": smallest, "alpha_median": median, "alpha_max": largest}
 
     def artefact(self) -> dict[str, Any]:
-        """The last tree: its merges as scipy's linkage has them (two nodes, their distance, their
-        classes), the thresholds d_0 .. d_L, and the spread of each class."""
+        """The last tree; empty before the first one.
+
+        It has `linkage`, its name; `merges`, a row of scipy's linkage each (two nodes, their
+        distance, their classes); `thresholds` d_0 .. d_L; and `spread` s_c of each class.
+        """
         if not self.built:
             return {}
         distance = class_distances(self.means.cpu().double().numpy())
@@ -160,8 +164,9 @@ class HTL(Loss):
     def batches(
         self, labels: NDArray[Any], steps: int, batch_size: int, seed: int, epoch: int
     ) -> NDArray[np.int64]:
-        """Anchor-neighbour batches: l' random classes, each followed by its nearest that the batch
-        has not yet. Before the first tree, all classes are random.
+        """Anchor-neighbour batches: l' random classes, each followed by its nearest classes.
+
+        A class is in a batch once. Before the first tree, all classes are random.
 
         Raises:
             ValueError: `batch_size` is no multiple of neighbours x images_per_class, or needs more
@@ -198,11 +203,17 @@ class HTL(Loss):
 def mean_triplet_hinge(
     distance: Tensor, margin: Tensor, positive: Tensor, negative: Tensor
 ) -> Tensor:
-    """Mean over all triplets of [d_ap - d_an + margin_an]_+, from (N, N) matrices; 0 without any.
+    """Mean over all triplets of [d_ap - d_an + margin_an]_+; 0 without a triplet.
 
     For anchor a the hinges sum to sum_p c_p u_p - sum_n c'_n v_n, where u_p = d_ap, v_n = d_an -
     margin_an, c_p counts the v below u_p and c'_n the u above v_n. Sorting gives the counts, which
     are constant wherever the hinge has a derivative: O(N² log N), exact in value and gradient.
+
+    Args:
+        distance: d, (N, N); rows are anchors.
+        margin: margin of each anchor and negative (N, N).
+        positive: mask of the positive pairs (N, N).
+        negative: mask of the negative pairs (N, N).
     """
     shifted = distance - margin
     with torch.no_grad():
@@ -217,15 +228,21 @@ def mean_triplet_hinge(
 def class_statistics(
     embeddings: Tensor, labels: Tensor, num_classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Class means (C, D), spreads s_c (C,) and their mean d_0 over the classes with two images.
+    """Means of classes (C, D), their spreads s_c (C,), and d_0, the mean spread.
 
-    Of unit `embeddings` (M, D), with sum_{i != j} ||r_i - r_j||² = 2 n² (1 - ||mean||²).
+    The spread is the mean squared distance of two images of a class, by sum_{i != j}
+    ||r_i - r_j||² = 2 n² (1 - ||mean||²). Classes with one image have spread 0, and d_0 is without
+    them.
+
+    Args:
+        embeddings: (M, D), of unit length.
+        labels: (M,), in [0, C).
     """
     labels = labels.cpu()
-    # on the CPU, in order: equal bits in every run
+    # On the CPU the order of the sum is fixed, so every run gets equal bits
     sums = torch.zeros(num_classes, embeddings.shape[1], dtype=torch.float64)
     sums.index_add_(0, labels, embeddings.cpu().double())
-    counts = labels.bincount(minlength=num_classes).double()  # whole numbers divide to float32
+    counts = labels.bincount(minlength=num_classes).double()  # integers would divide to float32
     means = sums / counts.clamp(min=1)[:, None]
     several = counts > 1
     spread = 2 * counts / (counts - 1).clamp(min=1) * (1 - means.square().sum(dim=1)).clamp(min=0)
@@ -234,14 +251,20 @@ def class_statistics(
 
 
 def class_distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean squared distance of the images of two classes, 2 - 2 <mean_p, mean_q>, of all pairs
-    p < q in scipy's order, (C (C - 1) / 2,)."""
+    """Mean squared distances of the images of two classes, 2 - 2 <mean_p, mean_q>.
+
+    Args:
+        means: mean of the unit vectors of each class (C, D).
+
+    Returns:
+        the distances of all pairs p < q in scipy's condensed order, (C (C - 1) / 2,).
+    """
     count = len(means)
     result = np.empty(count * (count - 1) // 2)
     end = 0
     for first in range(0, count, 1024):
         block = 2 - 2 * means[first : first + 1024] @ means[first:].T
-        np.maximum(block, 0, out=block)  # rounding, where images coincide
+        np.maximum(block, 0, out=block)  # below 0 by rounding, where images coincide
         for row, values in enumerate(block):
             begin, end = end, end + count - first - row - 1
             result[begin:end] = values[row + 1 :]
@@ -258,15 +281,19 @@ def class_tree(
     thresholds: NDArray[np.float64],
     method: Literal["single", "average"],
 ) -> NDArray[np.int32]:
-    """Node of each class at each level l < L, (L, C): nodes nearer than d_l are one.
+    """Node of each class at each level l < L, (L, C). Nodes nearer than d_l are one.
 
-    The level that unites two classes is thus the number of levels at which their nodes differ.
-    `distance` is condensed as of `class_distances`, `thresholds` are d_0 .. d_L.
+    So the level that unites two classes is the number of levels at which their nodes differ.
+
+    Args:
+        distance: distances of classes, in the order of `class_distances`.
+        thresholds: d_0 .. d_L, (L + 1,).
+        method: scipy's linkage.
     """
     if not len(distance):
         return np.zeros((len(thresholds) - 1, 1), dtype=np.int32)
     merges = linkage(distance, method)
-    # fcluster merges at <= t
+    # fcluster merges at distances <= t, the paper at < t
     return np.stack(
         [fcluster(merges, np.nextafter(t, -np.inf), "distance") for t in thresholds[:-1]]
     )
@@ -275,7 +302,10 @@ def class_tree(
 def nearest_classes(
     means: NDArray[np.floating], anchors: NDArray[np.int64], others: NDArray[np.int64], count: int
 ) -> dict[int, list[int]]:
-    """The `count` classes among `others` nearest to each of `anchors`, nearest first."""
+    """The `count` classes of `others` that are nearest to each class of `anchors`, nearest first.
+
+    `means` (C, D) are the means of all classes; `anchors` and `others` are numbers of classes.
+    """
     result: dict[int, list[int]] = {}
     for first in range(0, len(anchors), 1024):
         block = anchors[first : first + 1024]
@@ -288,7 +318,7 @@ def nearest_classes(
 
 
 def neighbourhoods(anchors: NDArray[np.int64], near: dict[int, list[int]], size: int) -> list[int]:
-    """Each anchor class, followed by the size - 1 nearest that are not in the batch already."""
+    """Classes of a batch: each anchor, then its size - 1 nearest that are not yet in the batch."""
     taken = set(anchors.tolist())
     result = []
     for anchor in anchors.tolist():

@@ -1,11 +1,11 @@
 """Deep Metric Learning via Lifted Structured Feature Embedding.
 
-Song, Xiang, Jegelka, Savarese; CVPR 2016; arXiv 1511.06452. Each positive pair is weighed against
-all negatives of both its images.
+Song, Xiang, Jegelka, Savarese; CVPR 2016; arXiv 1511.06452. Each positive pair is compared with
+all negatives of its two images.
 
 Defaults: the paper's margin.
 
-Differs: embeddings are set to unit length, and of the batch all pairs are used.
+Differs: embeddings are set to unit length, and all pairs of the batch are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ SEARCH_SPACE = {"margin": {"low": 0.2, "high": 2.0}}
 
 
 class LiftedStructure(PmlLoss):
-    """Mean over positive pairs of half the squared hinge of d + log sum exp(`margin` - d_neg)."""
+    """Mean over positive pairs of half the squared hinge of d + log sum exp(`margin` - d_neg).
+
+    d is the distance of the pair; d_neg are the distances of its two images to their negatives.
+    """
 
     def __init__(
         self,

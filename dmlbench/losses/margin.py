@@ -4,8 +4,8 @@ Wu, Manmatha, Smola, Krähenbühl; ICCV 2017; arXiv 1706.07567. Positives are pu
 beta - margin of an anchor, negatives are pushed beyond beta + margin; the boundary beta is learnt.
 Negatives are drawn by the inverse density of their distance, so that all distances are seen.
 
-Defaults: the paper's margin, initial beta, and cutoffs of the drawing (0.5 and 1.4). The rate of
-beta is that of Roth et al. (ICML 2020): 5e-4 beside 1e-5 for the backbone.
+Defaults: the paper's margin, initial beta, and cutoffs of the sampling (0.5 and 1.4). The learning
+rate of beta is that of Roth et al. (ICML 2020): 5e-4, where the backbone has 1e-5.
 
 Differs: beta has a value for each class, and no regulariser (nu is 0).
 """
@@ -29,9 +29,9 @@ SEARCH_SPACE = {
 
 
 class Margin(PmlLoss):
-    """Margin loss on triplets drawn by distance, or on all; `beta` is where its boundary starts.
+    """Margin loss on triplets sampled by distance, or on all. `beta` is its initial boundary.
 
-    The draws are made by torch's global generator.
+    Samples are drawn by torch's global generator.
     """
 
     BY_DESIGN: ClassVar = {

@@ -1,11 +1,11 @@
 """Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
 
-Wang, Han, Huang, Dong, Scott; CVPR 2019; arXiv 1904.06627. Pairs are weighted by their own
-similarity and by that of the anchor's other pairs, after mining the informative ones.
+Wang, Han, Huang, Dong, Scott; CVPR 2019; arXiv 1904.06627. Informative pairs are mined, and
+weighted by their similarity and by that of the anchor's other pairs.
 
 Defaults: the paper's (alpha 2, beta 50, lambda 0.5 as in the authors' code, epsilon 0.1).
 
-Differs: the authors' code has beta 40, and cuts positives with a cosine of 1.
+Differs: the authors' code has beta 40, and leaves out positives with a cosine of 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ SEARCH_SPACE = {
 
 
 class MultiSimilarity(PmlLoss):
-    """Multi-similarity loss on the pairs that its own miner keeps; `la` is lambda."""
+    """Multi-similarity loss, equation 15 of the paper, on the pairs that its miner keeps.
+
+    `la` is lambda, the cosine that both exponentials are centred on; `epsilon` is the miner's
+    margin.
+    """
 
     def __init__(
         self,

@@ -1,12 +1,13 @@
 """Classification is a Strong Baseline for Deep Metric Learning.
 
-Zhai, Wu; BMVC 2019; arXiv 1811.12649. Softmax cross-entropy on cosines to one proxy a class.
+Zhai, Wu; BMVC 2019; arXiv 1811.12649. Softmax cross-entropy on cosines to one proxy per
+class.
 
-Defaults: the paper's temperature; initial proxies and their rate as in the authors' code, which
-trains them at the rate of the backbone (SGD, 0.01). With Adam's small rates a larger
+Defaults: the paper's temperature; initial proxies and their learning rate as in the authors' code,
+which trains them at the rate of the backbone (SGD, 0.01). With Adam's small rates a larger
 `proxies_lr_factor` is common, so the search space reaches to 1000.
 
-Differs: the paper's layer norm and class-balanced batches are the recipe's.
+Differs: the paper's layer norm and class-balanced batches are settings of the recipe.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class NormalizedSoftmax(Loss):
 
 
 def initial_proxies(num_classes: int, embedding_dim: int) -> Tensor:
-    """Random proxies (C, D) as in the authors' code."""
+    """Random proxies (C, D), uniform in +-1/sqrt(D) as in the authors' code."""
     bound = embedding_dim**-0.5
     return nn.init.uniform_(torch.empty(num_classes, embedding_dim), -bound, bound)
 

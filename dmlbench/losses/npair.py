@@ -3,12 +3,12 @@
 Sohn; NIPS 2016. Softmax cross-entropy of an anchor's inner products with its own positive and with
 those of the other classes of the batch, on embeddings of any length.
 
-One pair a class is used, the first two images in the batch, so two images a class are a whole
-batch: `images_per_class: 2` in the recipe. A class with one image in the batch has no part.
+One pair per class is used: the first two images in the batch. So set `images_per_class: 2` in the
+recipe. A class with one image in the batch is left out.
 
 Defaults: the penalty on squared lengths is that of Roth et al. (ICML 2020), 0.02 x 0.25.
 
-Differs: the penalty takes in all embeddings of the batch; classes are not mined.
+Differs: the penalty is on all embeddings of the batch; classes are not mined.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NPair(PmlLoss):
     """N-pair loss + `l2_weight` x the mean squared length."""
 
     BY_DESIGN: ClassVar = {
-        "order": "a class's pair are its first two images in the batch",
+        "order": "the pair of a class is its first two images in the batch",
         "length": "inner products of the embeddings as they are",
     }
 

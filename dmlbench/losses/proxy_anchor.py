@@ -1,13 +1,13 @@
 """Proxy Anchor Loss for Deep Metric Learning.
 
-Kim, Kim, Cho, Kwak; CVPR 2020; arXiv 2003.13911. Each proxy is an anchor, pulled towards the
-batch's embeddings of its class and pushed from all others, the hardest most.
+Kim, Kim, Cho, Kwak; CVPR 2020; arXiv 2003.13911. Each proxy is an anchor. It pulls the
+batch's embeddings of its class and pushes all others, the hardest ones most.
 
 Defaults: the paper's and the authors' code (alpha, delta, proxies at 100 times the rate of the
 backbone).
 
-Differs: the authors' warm-up epoch, and their pooling by sum of average and maximum, are the
-recipe's.
+Differs: the authors' warm-up epoch, and their pooling by sum of average and maximum, are settings
+of the recipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEARCH_SPACE = {
 
 
 class ProxyAnchor(Loss):
-    """Proxy Anchor: log-sum-exp pull of positives and push of negatives, at each proxy."""
+    """Proxy Anchor: log-sum-exp of positives and of negatives per proxy; the paper's equation 4."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ProxyAnchor(Loss):
 
 
 def initial_proxies(num_classes: int, embedding_dim: int) -> Tensor:
-    """Random proxies (C, D) as in the authors' code."""
+    """Random proxies (C, D), normal with variance 2/C as in the authors' code."""
     return nn.init.kaiming_normal_(torch.empty(num_classes, embedding_dim), mode="fan_out")
 
 
@@ -75,6 +75,6 @@ def proxy_anchor(
 
 
 def _log1p_sum_exp(logits: Tensor, mask: Tensor) -> Tensor:
-    """log(1 + sum of exp(logits) over the rows in `mask`) of each column; 0 where there is none."""
-    one = torch.zeros_like(logits[:1])
-    return torch.cat([one, logits.masked_fill(~mask, -torch.inf)]).logsumexp(dim=0)
+    """log(1 + sum of exp(logits) over the rows in `mask`) of each column; 0 without such a row."""
+    zero = torch.zeros_like(logits[:1])  # exp(0) is the 1
+    return torch.cat([zero, logits.masked_fill(~mask, -torch.inf)]).logsumexp(dim=0)

@@ -1,16 +1,16 @@
 """ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis.
 
 Teh, DeVries, Taylor; ECCV 2020; arXiv 2004.01113. Softmax cross-entropy on squared distances to
-one proxy a class; unlike in ProxyNCA, the own proxy is in the denominator, and a temperature
-sharpens.
+one proxy per class. Unlike in ProxyNCA, the proxy of the true class is in the denominator, and a
+temperature sharpens the softmax.
 
-Defaults: the paper's temperature of 1/9, which is the length of 3 that the authors' code gives to
+Defaults: the paper's temperature of 1/9, which the authors' code gets by a length of 3 of
 embeddings and proxies; that code's initial proxies. Its proxies learn at 100,000 times the rate of
-the backbone, with Adam's eps at 1.0; with an ordinary eps that would tear them apart, and the
+the backbone, with Adam's eps at 1.0. With an ordinary eps this rate would tear them apart, so the
 default here is Proxy Anchor's 100.
 
-Differs: the paper's global max pooling, layer norm, class-balanced batches and fast proxies by
-Adam's eps of 1.0 are the recipe's.
+Differs: the paper's global max pooling, layer norm, class-balanced batches, and fast proxies by
+Adam's eps of 1.0, are settings of the recipe.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ProxyNCAPP(Loss):
 
 
 def initial_proxies(num_classes: int, embedding_dim: int) -> Tensor:
-    """Random proxies (C, D) as in the authors' code."""
+    """Random proxies (C, D), normal with deviation 1/8 as in the authors' code."""
     return torch.randn(num_classes, embedding_dim) / 8
 
 

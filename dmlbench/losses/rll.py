@@ -1,20 +1,21 @@
 """Ranked List Loss for Deep Metric Learning.
 
 Wang, Hua, Kodirov, Hu, Garnier, Robertson; CVPR 2019, and TPAMI 2021 (Wang, Hua, Kodirov,
-Robertson); arXiv 1903.03238. Each embedding is a query: positives beyond the radius alpha - m are
-pulled in, negatives within the radius alpha are pushed out, the nearest most.
+Robertson); arXiv 1903.03238. Each embedding is a query. Positives beyond the radius alpha - m are
+pulled in; negatives within the radius alpha are pushed out, the nearest ones most.
 
 Its forms: "cvpr", L_P + lambda L_N; "tpami", (1 - lambda) L_P + lambda L_N; "simpler", the TPAMI
-paper's RLL-Simpler, which has m and T_n left: alpha is 1 + m/2, positives weigh alike. RLL-(L,M,H)
-is `blocks: 3` on a backbone whose embedding is three in a row; RLL-H is one block.
+paper's RLL-Simpler, which has only m and T_n: alpha is 1 + m/2, and all positives have the same
+weight. RLL-(L,M,H) is `blocks: 3` on a backbone whose embedding joins three embeddings; RLL-H is
+one block.
 
 Defaults: the paper's SOP setting (m = 0.4, T = 10, lambda = 1), with alpha = 1 + m/2 as in
 RLL-Simpler, which is the CVPR paper's 1.2.
 
-Differs: nothing by default, which is the papers' arithmetic, where the authors' code departs from
-them: that is form "tpami" with `anchor_weighting: official` (queries weigh as the sum of their
-pairs' raw weights), in 2019 with `pair_gradient: distance` (the gradient of a pair is as long as
-its distance, not 1).
+Differs: not from the papers. The authors' code departs from them: its arithmetic is form "tpami"
+with `anchor_weighting: official` (the weight of a query is the sum of its pairs' raw weights), and
+in 2019 also with `pair_gradient: distance` (the gradient of a pair is as long as its distance, not
+1).
 """
 
 from __future__ import annotations
@@ -38,16 +39,19 @@ SEARCH_SPACE = {
 class RankedList(Loss):
     """Ranked list loss in the forms of its papers.
 
-    `alpha` None is 1 + margin/2; `la` is lambda, None the form's own: 1 in "cvpr", else 0.5. Only
-    the query learns from a pair unless `gallery_grad`; weights are constants unless `weight_grad`.
+    In the CVPR paper, equation 8 is the hinge of a pair, 9 the weights, 11 and 12 are L_P and L_N,
+    and 13 is their sum.
 
-    `pair_gradient` "unit" is the hinge on the distance d, as in the papers; "distance" that on
+    `alpha` None means 1 + margin/2. `la` is lambda; None means 1 in form "cvpr", else 0.5. Only the
+    query learns from a pair, unless `gallery_grad`. Weights are constants, unless `weight_grad`.
+
+    `pair_gradient` "unit" is a hinge on the distance d, as in the papers; "distance" is one on
     d^2 / 2, whose gradient is the difference of the two embeddings. `anchor_weighting` "uniform"
-    is a mean over queries; "official" weighs a query by its active pairs' exp(T violation),
-    summed, as a share of that of all queries.
+    takes the mean over queries. "official" weighs a query by the sum of exp(T violation) over its
+    active pairs, as a share of the sum over all queries.
 
-    The embedding is `blocks` equal parts, each of unit length and with a loss of its own; these
-    are added.
+    The embedding is cut into `blocks` equal parts. Each is set to unit length and has its own loss;
+    the losses are added.
 
     Raises:
         ValueError: the dimension is no multiple of `blocks`; the margin is above alpha; form
@@ -91,8 +95,8 @@ class RankedList(Loss):
             raise ValueError(f"margin {margin} is above alpha {self.outer}")
         self.negative_temperature = negative_temperature
         self.positive_temperature = positive_temperature
-        own = 1.0 if form == "cvpr" else 0.5
-        self.negative_share = own if la is None else la
+        default_share = 1.0 if form == "cvpr" else 0.5
+        self.negative_share = default_share if la is None else la
         self.positive_share = 1.0 if form == "cvpr" else 1 - self.negative_share
         self.pair_gradient = pair_gradient
         self.anchor_weighting = anchor_weighting
@@ -103,26 +107,34 @@ class RankedList(Loss):
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         positive, negative = pair_masks(labels)
         parts = unit_length(embeddings.unflatten(1, (self.blocks, -1))).unbind(1)
-        return torch.stack([self._block(part, positive, negative) for part in parts]).sum()
+        return torch.stack([self._block_loss(part, positive, negative) for part in parts]).sum()
 
-    def _block(self, query: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def _block_loss(self, query: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         distance = distances(query, query if self.gallery_grad else query.detach())
-        pull, pulled = self._part(distance, positive, 1, self.inner, self.positive_temperature)
-        push, pushed = self._part(distance, negative, -1, self.outer, self.negative_temperature)
+        pull, pull_weight = self._mean_violation(
+            distance, positive, 1, self.inner, self.positive_temperature
+        )
+        push, push_weight = self._mean_violation(
+            distance, negative, -1, self.outer, self.negative_temperature
+        )
         value = self.positive_share * pull + self.negative_share * push
         if self.anchor_weighting == "uniform":
             return value.mean()
-        return (torch.logaddexp(pulled, pushed).softmax(dim=0) * value).sum()
+        return (torch.logaddexp(pull_weight, push_weight).softmax(dim=0) * value).sum()
 
-    def _part(
+    def _mean_violation(
         self, distance: Tensor, pairs: Tensor, sign: int, radius: float, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        """Of each query, the weighted mean (N,) of the violations above 0 among `pairs`, 0 without
-        any; and the logarithm (N,) of the sum of their raw weights."""
+        """The mean violation of each query, and its weight.
+
+        Returns:
+            the weighted mean (N,) of the violations above 0 among `pairs`, 0 without any; and the
+            logarithm (N,) of the sum of their raw weights.
+        """
         violation = sign * (distance - radius)
         active = pairs & (violation > 0)
         exponents = temperature * (violation if self.weight_grad else violation.detach())
-        # a softmax, as exp(T x) overflows; its finite floor keeps an empty row free of NaN
+        # A softmax, since exp(T x) overflows; its finite floor keeps NaN out of an empty row
         exponents = exponents.masked_fill(~active, torch.finfo(exponents.dtype).min)
         if self.pair_gradient == "distance":
             violation = sign * (distance.square() - radius**2) / 2

@@ -1,16 +1,16 @@
 """Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval.
 
-Brown, Xie, Kalogeiton, Zisserman; ECCV 2020; arXiv 2007.12163. One less the average precision of
-each image's ranking of the batch, its ranks made smooth by a sigmoid.
+Brown, Xie, Kalogeiton, Zisserman; ECCV 2020; arXiv 2007.12163. 1 - average precision of each
+image's ranking of the batch. Sigmoids make the ranks smooth.
 
-Defaults: the paper's temperature (0.01). Large batches are what it is made for; its memory grows
-with the cube of their size.
+Defaults: the paper's temperature (0.01). It is made for large batches; its memory grows with the
+cube of their size.
 
-Not by pytorch-metric-learning, whose 2.9 ranks positives in wrong groups unless a batch holds as
-many classes as images of each.
+It does not wrap pytorch-metric-learning: version 2.9 ranks positives in wrong groups unless a batch
+holds as many classes as images of each.
 
-Differs: the same values as the authors' code, without its need of batches that are sorted by class
-and hold equally many images of each; an image without positives has next to no loss.
+Differs: the values of the authors' code, but batches need not be sorted by class, nor hold equally
+many images of each. An image without positives has almost no loss.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEARCH_SPACE = {"temperature": {"low": 0.002, "high": 0.2, "log": True}}
 
 
 class SmoothAP(Loss):
-    """Mean over queries of 1 - smoothed AP; as in the authors' code a query is its own positive."""
+    """Mean over queries of 1 - smooth AP. As in the authors' code, a query is its own positive."""
 
     def __init__(
         self,

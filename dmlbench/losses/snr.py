@@ -1,14 +1,14 @@
 """Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning.
 
-Yuan, Deng, Tang, Tang, Chen; CVPR 2019; arXiv 1904.02616. The contrastive loss on the variance of
-a pair's difference by the variance of its anchor, both across dimensions, on embeddings of any
-length; a regulariser keeps their means at zero.
+Yuan, Deng, Tang, Tang, Chen; CVPR 2019; arXiv 1904.02616. The contrastive loss on another
+distance: the variance of a pair's difference divided by the variance of its anchor, both across
+dimensions, on embeddings of any length. A regulariser keeps the means of embeddings at zero.
 
 Defaults: pytorch-metric-learning's margins; the weight of the regulariser is that of Roth et al.
 (ICML 2020).
 
-Differs: averaged over the pairs that violate; an embedding without variance is at distance 0 from
-all, with gradient 0.
+Differs: averaged over the pairs that violate their margin; an anchor without variance is at
+distance 0 from all, with gradient 0.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SNR(PmlLoss):
     """Contrastive loss of SNR distances + `mean_weight` x the mean of |sum of an embedding|."""
 
     BY_DESIGN: ClassVar = {
-        "length": "variances of the embeddings as they are",
+        "length": "the variances are of embeddings at their own length",
     }
 
     def __init__(

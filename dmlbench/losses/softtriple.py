@@ -1,12 +1,13 @@
 """SoftTriple Loss: Deep Metric Learning Without Triplet Sampling.
 
 Qian, Shang, Sun, Hu, Li, Jin; ICCV 2019; arXiv 1909.05235. Softmax cross-entropy on relaxed
-similarities to several centres a class, and a regulariser that merges the needless ones.
+similarities to several centres per class. A regulariser merges centres that are not needed.
 
 Defaults: the authors' code (idstcv/SoftTriple), which the paper's CUB and Cars runs use. Keep
-`centers_per_class` below the images a class has (the authors use 2 on SOP).
+`centers_per_class` below the number of images per class (the authors use 2 on SOP).
 
-Differs: nothing but time: pairs of centres are formed class by class, not among all C x K.
+Differs: not in value. Pairs of centres are formed class by class and not among all C x K, which
+takes less time.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from dmlbench.losses.base import Loss, class_mask, unit_length
 LEAST = {"centers_per_class": 1, "tau": 0, "centers_lr_factor": 0}
 ABOVE = {"la": 0, "gamma": 0}
 MERGED = 0.1
-"""Distance of unit vectors below which two centres are one: no embedding's similarities to them
-differ by more, which at the paper's gamma moves the weight between them by a factor e at most."""
+"""Distance of unit vectors below which two centres count as one. No embedding's similarities to
+them differ by more. At the paper's gamma that changes their weights by a factor of e at most."""
 SEARCH_SPACE = {
     "la": {"low": 5.0, "high": 100.0, "log": True},
     "gamma": {"low": 0.01, "high": 1.0, "log": True},
@@ -34,7 +35,7 @@ SEARCH_SPACE = {
 
 
 class SoftTriple(Loss):
-    """SoftTriple; `la` is lambda, `margin` is delta, and `tau` weighs the regulariser."""
+    """SoftTriple. `la` is lambda, `margin` is delta, and `tau` is the weight of the regulariser."""
 
     def __init__(
         self,
@@ -65,15 +66,16 @@ class SoftTriple(Loss):
         return [{"params": [self.centers], "lr": lr * self.centers_lr_factor}]
 
     def statistics(self) -> dict[str, float]:
-        """Centres of a class that are distinct: mean over the classes."""
+        """`distinct_centers`: distinct centres of a class, mean over the classes."""
         return {"distinct_centers": distinct_centers(self.centers).double().mean().item()}
 
     def artefact(self) -> dict[str, Any]:
+        """`distinct_centers` of each class, (C,); `merged`, the distance that makes two one."""
         return {"distinct_centers": distinct_centers(self.centers).tolist(), "merged": MERGED}
 
 
 def initial_centers(num_classes: int, centers_per_class: int, embedding_dim: int) -> Tensor:
-    """Random centres (C, K, D): kaiming_uniform_(a=sqrt(5)) of the authors' (D, C K) matrix."""
+    """Random centres (C, K, D), as kaiming_uniform_(a=sqrt(5)) of the authors' (D, C K) matrix."""
     bound = (num_classes * centers_per_class) ** -0.5
     centers = torch.empty(num_classes, centers_per_class, embedding_dim)
     return nn.init.uniform_(centers, -bound, bound)
@@ -89,16 +91,19 @@ def softtriple(
     tau: float,
     margin: float,
 ) -> Tensor:
-    """Loss of `embeddings` (N, D) with `labels` (N,) on `centers` (C, K, D), all of any length."""
+    """Loss of `embeddings` (N, D) with `labels` (N,) on `centers` (C, K, D), all of any length.
+
+    The options are those of `SoftTriple`. The regulariser is `mean_center_distance`.
+    """
     centers = unit_length(centers.to(embeddings.dtype))
     num_classes, per_class, _ = centers.shape
-    # (N, K, C) and not (N, C, K): a softmax over the last, short dimension is twice as slow
+    # (N, K, C), since a softmax over a short last dimension is twice as slow
     similarity = (unit_length(embeddings) @ centers.transpose(0, 1).flatten(0, 1).T).unflatten(
         1, (per_class, num_classes)
     )
     relaxed = ((similarity / gamma).softmax(dim=1) * similarity).sum(dim=1)
-    own = class_mask(labels, num_classes)
-    logits = la * torch.where(own, relaxed - margin, relaxed)
+    positive = class_mask(labels, num_classes)
+    logits = la * torch.where(positive, relaxed - margin, relaxed)
     loss = functional.cross_entropy(logits, labels)
     if tau == 0 or per_class == 1:
         return loss
@@ -106,13 +111,16 @@ def softtriple(
 
 
 def mean_center_distance(centers: Tensor) -> Tensor:
-    """Sum over classes and pairs of unit `centers` (C, K, D) of their distance, by C K (K - 1).
+    """Sum of the distances of all pairs of centres of a class, divided by C K (K - 1).
 
-    That is half the mean distance. The authors' 1e-5 keeps the gradient finite where two centres
+    That is half their mean distance. The authors' 1e-5 keeps the gradient finite where two centres
     have merged.
+
+    Args:
+        centers: (C, K, D), of unit length; K is 2 or more.
     """
     num_classes, per_class, _ = centers.shape
-    # The product is symmetric: its gradient is twice that of one factor, in half the memory
+    # The product is symmetric: its gradient is twice that of one factor, and takes half the memory
     half = centers @ centers.detach().mT
     cosine = half + half.mT - half.detach()
     distance = (2 + 1e-5 - 2 * cosine).sqrt()
@@ -121,12 +129,18 @@ def mean_center_distance(centers: Tensor) -> Tensor:
 
 @torch.no_grad()
 def distinct_centers(centers: Tensor) -> Tensor:
-    """How many of the `centers` (C, K, D) of each class remain distinct, (C,) int64: those nearer
-    than MERGED are one, and so are those that a chain of such leads to."""
+    """Number of distinct centres of each class (C,), int64.
+
+    Two centres count as one if their distance is below MERGED, or if a chain of such centres joins
+    them.
+
+    Args:
+        centers: (C, K, D), of any length.
+    """
     unit = unit_length(centers)
-    together = 2 - 2 * (unit @ unit.mT) < MERGED**2
-    for _ in range(centers.shape[1].bit_length()):  # each time, chains twice as long
-        together = (together.float() @ together.float()) > 0
-    # the first of those that are one counts
-    first = together.int().argmax(dim=2)
+    joined = 2 - 2 * (unit @ unit.mT) < MERGED**2
+    for _ in range(centers.shape[1].bit_length()):  # each round joins chains twice as long
+        joined = (joined.float() @ joined.float()) > 0
+    # Only the first of the centres that are joined counts
+    first = joined.int().argmax(dim=2)
     return (first == torch.arange(centers.shape[1], device=first.device)).sum(dim=1)

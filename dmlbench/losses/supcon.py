@@ -5,8 +5,8 @@ Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan; NeurIPS 20
 
 Defaults: the paper's temperature of 0.1.
 
-Differs: one augmented view an image, on the embedding itself: no projection head that is thrown
-away after training.
+Differs: one augmented view per image; on the embedding itself, without a projection head that is
+thrown away after training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SEARCH_SPACE = {"temperature": {"low": 0.02, "high": 0.5, "log": True}}
 
 
 class SupCon(PmlLoss):
-    """Supervised contrastive loss, the mean over positives outside of the logarithm."""
+    """Supervised contrastive loss, equation 2 of the paper: the mean over positives is outside the
+    logarithm."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ farther from the anchor than the positive, but by less than the margin.
 Defaults: the paper's margin and squared distances. Distance-weighted mining is that of Wu et al.
 (ICCV 2017, arXiv 1706.07567) with its cutoffs (0.5 and 1.4).
 
-Differs: all semi-hard triplets of the batch are used, and averaged over.
+Differs: the loss is the mean over all semi-hard triplets of the batch.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ SEARCH_SPACE = {"margin": {"low": 0.02, "high": 1.0, "log": True}}
 
 
 class Triplet(PmlLoss):
-    """Mean of d_ap - d_an + margin over the mined triplets that violate the margin.
+    """Mean of d_ap - d_an + `margin` over the mined triplets that violate the margin.
 
-    `mining` "all" takes every such triplet, "semihard" those with d_an > d_ap, "hard" the others;
-    "distance_weighted" draws them (by torch's global generator), a negative by the inverse density
-    of its distance, so that all distances are seen.
+    d are distances of embeddings at unit length, `squared` or not. `mining` "all" takes every such
+    triplet, "semihard" those with d_an > d_ap, "hard" the others. "distance_weighted" draws a
+    negative by the inverse density of its distance, so that all distances are seen; it draws by
+    torch's global generator.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""From packed images to embeddings of classes never seen: one run of a study."""
+"""Packed images -> embeddings of classes that training never saw: one run of a study."""

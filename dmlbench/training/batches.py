@@ -1,9 +1,8 @@
 """Which images make a batch, and how their pixels become a training or a test image.
 
-A crop is cut out and resampled where its image is read, so that a batch travels to the device as
-small bytes; there it is mirrored, becomes floats and changes its colours. All of it is a pure
-function of (seed, epoch, step), so a resumed training draws what an uninterrupted one would have
-drawn.
+A crop is cut out and resampled where its image is read, so a batch travels to the device as few
+bytes. On the device it is mirrored, becomes floats and changes its colours. All of this is a pure
+function of (seed, epoch, step), so a resumed training draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,11 +21,13 @@ from dmlbench.training import jitter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.datasets.store import Store
-    from dmlbench.settings import Augmentation
+    from dmlbench.datasets.store.reader import Store
+    from dmlbench.study.settings import Augmentation
 
-CROP_TRIES = 10  # torchvision's RandomResizedCrop
-PARTS = 8  # of a batch, which threads may prepare at the same time
+CROP_TRIES = 10
+"""As in torchvision's RandomResizedCrop."""
+PARTS = 8
+"""Parts of a batch that threads may prepare at the same time."""
 
 
 def sample(
@@ -37,11 +38,29 @@ def sample(
     seed: int,
     epoch: int,
 ) -> NDArray[np.int64]:
-    """Rows of an epoch's batches, (steps, batch_size).
+    """Draw the batches of an epoch: P classes with K images each, or shuffled images.
 
-    P x K where `images_per_class` = K: classes come in shuffled rounds, so that each is seen
-    as often as any other, and a class gives K different images where it has them. Else: the
-    images in shuffled order. `labels` (N,) are dense, 0..C-1.
+    For P x K, classes come in shuffled rounds, so each is seen as often as any other. A class gives
+    K different images if it has that many.
+
+    Args:
+        labels: (N,) class of each image, dense: 0 .. C-1.
+        steps: batches.
+        batch_size: P x K.
+        images_per_class: K; None: all images in shuffled order.
+
+    Returns:
+        (steps, batch_size) indices into `labels`.
+
+    Raises:
+        ValueError: there are fewer than P classes.
+
+    >>> labels = np.repeat(np.arange(4), 3)  # four classes of three images
+    >>> rows = sample(labels, steps=2, batch_size=4, images_per_class=2, seed=0, epoch=0)
+    >>> rows.shape
+    (2, 4)
+    >>> np.bincount(labels[rows].ravel()).tolist()  # one round: two images of each class
+    [2, 2, 2, 2]
     """
     random = np.random.default_rng([seed, epoch])
     if images_per_class is None:
@@ -54,37 +73,52 @@ def sample(
             f"{classes_per_batch} classes a batch, and there are {len(members)} to train on"
         )
     rows = np.empty((steps, classes_per_batch, images_per_class), dtype=np.int64)
-    waiting: list[int] = []
+    pending: list[int] = []  # classes
     for step in range(steps):
-        # A new round begins where the last one's rest does not fill the batch. The rest comes
-        # first, and the round leaves its classes to the end, so that no class comes twice.
-        if len(waiting) < classes_per_batch:
-            fresh = random.permutation(len(members)).tolist()
-            rest = set(waiting)
-            waiting += [c for c in fresh if c not in rest] + [c for c in fresh if c in rest]
+        # A new round begins if the rest of the last one does not fill the batch. The rest comes
+        # first, and the new round has its classes at the end, so that no class comes twice.
+        if len(pending) < classes_per_batch:
+            new_round = random.permutation(len(members)).tolist()
+            rest = set(pending)
+            pending += [c for c in new_round if c not in rest]
+            pending += [c for c in new_round if c in rest]
         for place in range(classes_per_batch):
-            images = members[waiting[place]]
-            short = len(images) < images_per_class
-            rows[step, place] = random.choice(images, images_per_class, replace=short)
-        del waiting[:classes_per_batch]
+            images = members[pending[place]]
+            too_few = len(images) < images_per_class
+            rows[step, place] = random.choice(images, images_per_class, replace=too_few)
+        del pending[:classes_per_batch]
     return rows.reshape(steps, batch_size)
 
 
 def draw(
-    sizes: NDArray[np.int64], how: Augmentation, random: np.random.Generator
+    sizes: NDArray[np.int64], augmentation: Augmentation, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], dict[str, Tensor]]:
-    """A batch's random resized crops (B, 4), as of `random_boxes`, and what `floats` takes beside
-    the squares: whatever `how` asks for."""
-    boxes = random_boxes(sizes, how.crop_scale, how.crop_ratio, random)
+    """Draw the augmentation of a batch.
+
+    Args:
+        sizes: (B, 2) heights and widths of the images.
+
+    Returns:
+        The boxes (B, 4) for `crops`, and the further arguments of `floats`, by name.
+    """
+    boxes = random_boxes(sizes, augmentation.crop_scale, augmentation.crop_ratio, random)
     drawn: dict[str, NDArray] = {}
-    if how.flip:
+    if augmentation.flip:
         drawn["mirrored"] = random.random(len(sizes)) < 0.5
-    drawn |= jitter.draw(how.jitter, len(sizes), random)
+    drawn |= jitter.draw(augmentation.jitter, len(sizes), random)
     return boxes, {name: torch.from_numpy(values) for name, values in drawn.items()}
 
 
 def central_boxes(sizes: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """The central square of each image, which is what a test sees; as of `random_boxes`."""
+    """The central square of each image, which is what a test sees.
+
+    Args:
+        sizes: (B, 2) heights and widths.
+        side: of the square, in pixels.
+
+    Returns:
+        (B, 4) top, left, height and width in pixels.
+    """
     corner = np.round((sizes - side) / 2).astype(np.int64)
     return np.concatenate([corner, np.full_like(corner, side)], axis=1)
 
@@ -95,9 +129,19 @@ def random_boxes(
     ratio: tuple[float, float],
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Crops (B, 4) as top, left, height, width in whole pixels, distributed as torchvision's
-    RandomResizedCrop draws them: the first of ten tries that fits, else the largest central
-    crop of an allowed aspect ratio. `sizes` (B, 2) are heights and widths."""
+    """Draw random crops with the distribution of torchvision's RandomResizedCrop.
+
+    It is the first of ten tries that fits into the image. If none fits, it is the largest central
+    crop of an allowed aspect ratio.
+
+    Args:
+        sizes: (B, 2) heights and widths.
+        scale: smallest and largest share of the image's area.
+        ratio: smallest and largest aspect ratio, width / height.
+
+    Returns:
+        (B, 4) top, left, height and width in whole pixels.
+    """
     shape = (len(sizes), CROP_TRIES)
     height, width = sizes[:, :1].astype(float), sizes[:, 1:].astype(float)
     area = height * width * random.uniform(*scale, shape)
@@ -105,15 +149,15 @@ def random_boxes(
     tried_h, tried_w = np.round(np.sqrt(area / aspect)), np.round(np.sqrt(area * aspect))
     fits = (tried_h >= 1) & (tried_h <= height) & (tried_w >= 1) & (tried_w <= width)
     first = fits.argmax(axis=1, keepdims=True)
-    fallback = np.clip(width / height, *ratio)
-    found = fits.any(axis=1, keepdims=True)
-    whole_h = np.minimum(height, np.round(width / fallback))
-    whole_w = np.minimum(width, np.round(height * fallback))
-    h = np.where(found, np.take_along_axis(tried_h, first, 1), whole_h)
-    w = np.where(found, np.take_along_axis(tried_w, first, 1), whole_w)
+    any_fits = fits.any(axis=1, keepdims=True)
+    central_ratio = np.clip(width / height, *ratio)
+    central_h = np.minimum(height, np.round(width / central_ratio))
+    central_w = np.minimum(width, np.round(height * central_ratio))
+    h = np.where(any_fits, np.take_along_axis(tried_h, first, 1), central_h)
+    w = np.where(any_fits, np.take_along_axis(tried_w, first, 1), central_w)
     place = random.random((len(sizes), 2))
-    top = np.where(found, np.floor(place[:, :1] * (height - h + 1)), np.round((height - h) / 2))
-    left = np.where(found, np.floor(place[:, 1:] * (width - w + 1)), np.round((width - w) / 2))
+    top = np.where(any_fits, np.floor(place[:, :1] * (height - h + 1)), np.round((height - h) / 2))
+    left = np.where(any_fits, np.floor(place[:, 1:] * (width - w + 1)), np.round((width - w) / 2))
     return np.concatenate([top, left, h, w], axis=1).astype(np.int64)
 
 
@@ -122,22 +166,29 @@ def crops(
     rows: NDArray[np.int64],
     boxes: NDArray[np.int64],
     side: int,
-    each: Callable[..., Iterable[None]] = map,
+    map_function: Callable[..., Iterable[None]] = map,
 ) -> Tensor:
-    """Cut `boxes` (B, 4) out of `images[rows]` and resample each to a square of `side` pixels,
-    bilinearly and antialiased, in bytes: what torchvision's resized_crop gives, bit for bit.
+    """Cut `boxes` (B, 4) out of `images[rows]`, and resample each to a square.
 
-    `each` is `map`, or that of a pool of threads; the result is the same.
+    The resampling is bilinear, antialiased, and in bytes. The result equals that of torchvision's
+    resized_crop bit for bit.
+
+    Args:
+        images: each (C, H, W).
+        rows: (B,).
+        boxes: as `random_boxes` returns them.
+        side: of the squares, in pixels.
+        map_function: `map`, or the `map` of a pool of threads; the result is the same.
 
     Returns:
         (B, C, side, side) uint8.
     """
     squares = np.empty((len(rows), len(images[rows[0]]), side, side), np.uint8)
-    wanted = [*zip(squares, rows.tolist(), boxes.tolist(), strict=True)]
+    tasks = [*zip(squares, rows.tolist(), boxes.tolist(), strict=True)]
 
-    @torch.inference_mode()  # of small images, a tenth of the time
+    @torch.inference_mode()  # for small images it saves a tenth of the time
     def fill(part: slice) -> None:
-        for square, row, (top, left, height, width) in wanted[part]:
+        for square, row, (top, left, height, width) in tasks[part]:
             crop = images[row][:, top : top + height, left : left + width]
             if (height, width) != (side, side):
                 source = torch.from_numpy(crop.copy()[None])  # torch takes no read-only memory
@@ -146,14 +197,19 @@ def crops(
                 ).numpy()[0]
             square[:] = crop
 
-    for _ in each(fill, [slice(first, None, PARTS) for first in range(PARTS)]):
+    for _ in map_function(fill, [slice(first, None, PARTS) for first in range(PARTS)]):
         pass
     return torch.from_numpy(squares)
 
 
 def floats(squares: Tensor, mirrored: Tensor | None = None, **factors: Tensor) -> Tensor:
-    """(B, C, S, S) uint8 -> float in [0, 1], left and right exchanged where `mirrored` (B,), then
-    the colours changed by the `factors` of jitter.py."""
+    """Turn bytes into floats in [0, 1], mirror some images, and change the colours.
+
+    Args:
+        squares: (B, C, S, S) uint8.
+        mirrored: (B,) whether left and right are exchanged; None: no image is mirrored.
+        factors: kind of change -> (turns, B), as `jitter.draw` returns them.
+    """
     if mirrored is not None:
         squares = torch.where(mirrored[:, None, None, None], squares.flip(-1), squares)
     return jitter.jitter(squares.float().div_(255), factors)

@@ -8,24 +8,32 @@ from typing import Any
 
 import torch
 
-from dmlbench.files import replacing
+from dmlbench.utils.files import replacing
 
-SHARE = 0.005  # of the time may go into saving
-PATIENCE = 1.0  # seconds between two saves, at the least
+MAKES_NUMBERS = False
+MAX_TIME_SHARE = 0.005
+"""The share of the time that may be spent on saving."""
+MIN_INTERVAL = 1.0
+"""Seconds between two saves, at least."""
 
 
 class Checkpoint:
-    """One file in the run's state folder, under the run's key. Saving costs at most half a
-    percent of the time, however large the model: `due` waits 200 times as long as a save took."""
+    """A file in the state folder of a run, under the key of the run.
+
+    Saving costs at most half a percent of the time, however large the model is: after a save that
+    took one second, the next one comes 200 seconds later.
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.path = folder / "checkpoint.pt"
         self.key = key
-        self._next = time.monotonic() + PATIENCE
+        self._next_save = time.monotonic() + MIN_INTERVAL
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved under this key; a damaged checkpoint, or one of another key, is thrown
-        away."""
+        """The state that was saved under this key; None if there is none.
+
+        A checkpoint that is damaged or has another key is removed.
+        """
         if not self.path.is_file():
             return None
         try:
@@ -37,12 +45,14 @@ class Checkpoint:
         self.path.unlink()
         return None
 
-    def due(self) -> bool:
-        return time.monotonic() >= self._next
+    def should_save(self) -> bool:
+        """Whether enough time has passed since the last save."""
+        return time.monotonic() >= self._next_save
 
     def save(self, state: dict[str, Any]) -> None:
+        """Replace the file by `state`."""
         started = time.monotonic()
         with replacing(self.path) as temporary:
             torch.save({"key": self.key, **state}, temporary)
-        took = time.monotonic() - started
-        self._next = time.monotonic() + max(PATIENCE, took / SHARE)
+        seconds = time.monotonic() - started
+        self._next_save = time.monotonic() + max(MIN_INTERVAL, seconds / MAX_TIME_SHARE)

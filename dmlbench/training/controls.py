@@ -1,4 +1,4 @@
-"""Rows that need no training, and show what a trained number is worth."""
+"""Rows of a table that need no training, and show what a trained number is worth."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from dmlbench.training.train import embed_test, set_up
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.datasets.store import Store
-    from dmlbench.study import Run
+    from dmlbench.datasets.store.reader import Store
+    from dmlbench.study.run import Run
 
 
 def control_embeddings(
     run: Run, store: Store, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Embeddings of the test split by the control that `run` names, and their rows of the index.
+    """The embeddings of the test split by the control that `run` names.
 
-    random: Gaussian vectors, the floor of every metric. untrained: the model as every training
-    of this seed finds it. oracle: one random direction a class, the ceiling.
+    - random: Gaussian vectors, the lower limit of every metric;
+    - untrained: the model before the first step, as every training of this seed starts;
+    - oracle: one random direction for each class, the upper limit.
+
+    Returns:
+        Embeddings (N, dim), and the rows (N,) of the store's index.
     """
     if run.control == "untrained":
         set_up(run.recipe, device)

@@ -1,8 +1,8 @@
-"""Colour jitter of a whole batch, where it lies: torchvision's ColorJitter, image by image.
+"""Colour jitter of a whole batch on its device: torchvision's ColorJitter, image by image.
 
-Each image has its own order of the changes and its own strengths. In each turn every kind of
-change is made to the whole batch, with the factor that does nothing for the images whose turn it
-is not: no image is picked out, so nothing waits for the device.
+Each image has its own order of the changes and its own strengths. In each turn, every kind of
+change is applied to the whole batch. Images that have another change in this turn get the factor
+that does nothing. So no image is picked out, and nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -17,28 +17,39 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.settings import Jitter
+    from dmlbench.study.settings import Jitter
 
-LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue, as torchvision has them
+LUMA = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue, as in torchvision."""
 
 
-def draw(how: Jitter, images: int, random: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Factors (turns, images) of each kind of change that `how` has, in as many turns."""
-    kinds = [kind for kind, strength in how if strength]
+def draw(
+    strengths: Jitter, images: int, random: np.random.Generator
+) -> dict[str, NDArray[np.float32]]:
+    """Draw the factors of each kind of change whose strength is not 0.
+
+    Returns:
+        Kind -> (turns, images) factors. There are as many turns as kinds.
+    """
+    kinds = [kind for kind, strength in strengths if strength]
     turn_of = random.permuted(np.tile(np.arange(len(kinds)), (images, 1)), axis=1)
     turns = np.arange(len(kinds))[:, None]
     factors = {}
-    for place, kind in enumerate(kinds):
-        strength, nothing = getattr(how, kind), float(kind != "hue")
-        low = nothing - strength if kind == "hue" else max(0.0, 1 - strength)
-        drawn = random.uniform(low, nothing + strength, images)
-        factors[kind] = np.where(turn_of[:, place] == turns, drawn, nothing).astype(np.float32)
+    for column, kind in enumerate(kinds):
+        strength, neutral = getattr(strengths, kind), float(kind != "hue")
+        low = neutral - strength if kind == "hue" else max(0.0, 1 - strength)
+        drawn = random.uniform(low, neutral + strength, images)
+        factors[kind] = np.where(turn_of[:, column] == turns, drawn, neutral).astype(np.float32)
     return factors
 
 
 def jitter(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
-    """Change the colours of `images` (B, 1 or 3, H, W), floats in [0, 1], by `factors` (T, B) of
-    each kind. Gray images have no saturation and no hue."""
+    """Change the colours of a batch.
+
+    Args:
+        images: (B, 1 or 3, H, W) floats in [0, 1]. Gray images have no saturation and no hue.
+        factors: kind of change -> (turns, B).
+    """
     for turn in zip(*factors.values(), strict=True):
         for kind, factor in zip(factors, turn, strict=True):
             images = CHANGES[kind](images, factor[:, None, None, None])
@@ -46,21 +57,23 @@ def jitter(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Multiply all values."""
     return (images * factor).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Away from, or towards, the mean of each image's luma."""
+    """Multiply the difference from the mean luma of each image."""
     return _blend(images, luma(images).mean((1, 2, 3), keepdim=True), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Away from, or towards, each pixel's luma."""
+    """Multiply the difference from the luma of each pixel."""
     return images if images.shape[1] == 1 else _blend(images, luma(images), factor)
 
 
 def hue(images: Tensor, factor: Tensor) -> Tensor:
-    """Turn the hue by `factor` of the circle; value and saturation (as of HSV) stay."""
+    """Turn the hue by `factor` of the colour circle, without a change of value and saturation (as
+    defined in HSV)."""
     if images.shape[1] == 1:
         return images
     value, strongest = images.max(1, keepdim=True)
@@ -69,10 +82,10 @@ def hue(images: Tensor, factor: Tensor) -> Tensor:
     divisor = chroma.where(chroma > 0, torch.ones_like(chroma))
     sixths = torch.cat([(green - blue), (blue - red), (red - green)], dim=1) / divisor
     sixths = sixths.gather(1, strongest) + 2 * strongest + 6 * factor
-    # of red, green and blue: how far the hue is from where that colour ceases to be the strongest
+    # for red, green and blue: how far the hue is from where that colour ceases to be the strongest
     offsets = torch.arange(5, 0, -2, dtype=images.dtype, device=images.device)
-    place = (sixths + offsets.view(-1, 1, 1)) % 6
-    turned = value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
+    distance = (sixths + offsets.view(-1, 1, 1)) % 6
+    turned = value - chroma * torch.minimum(distance, 4 - distance).clamp_(0, 1)
     return turned.where(factor != 0, images)
 
 
@@ -85,7 +98,7 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def luma(images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 1, H, W)."""
+    """The luma (B, 1, H, W) of images (B, C, H, W)."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)

@@ -1,4 +1,4 @@
-"""What the process of a training keeps: its memory, and the kernels that were compiled for it."""
+"""What the process of a training keeps: its memory, and its compiled kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep what is freed. A step frees and asks for the same large tensors again and
-    again; given back to the system each time, they are zeroed each time: a sixth of a training's
-    CPU time."""
+    """Let malloc keep the memory that is freed.
+
+    Each step frees large tensors and allocates the same ones again. If they are given back to the
+    system, it zeroes them each time: that is a sixth of the CPU time of a training.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
         libc.mallopt(M_MMAP_MAX, 0)
@@ -21,8 +23,10 @@ def keep_freed_memory() -> None:
 
 
 def keep_kernels(folder: Path) -> None:
-    """Keep what torch.compile makes in `folder`, for other processes, if it can be written and the
-    user names no other. Before torch is imported: it would choose a folder of this machine alone.
+    """Let torch.compile keep its kernels in `folder`, for other processes.
+
+    Nothing changes if the folder cannot be written, or if the user has set another one. Call this
+    before torch is imported: torch would choose a folder that belongs to this machine only.
     """
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, a line an epoch in a log, a file for `status`."""
+"""The progress of a training: a bar on a terminal, lines in a log, a file for `dmlbench status`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from dmlbench.files import write_json
+from dmlbench.utils.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-EVERY = 1.0  # seconds; the loss is read from the device only then
+MAKES_NUMBERS = False
+INTERVAL = 1.0
+"""Seconds between two reports. Only then is the loss read from the device."""
 
 
 class Progress:
+    """Reports the progress of a training from step `step` of `total`, with `batch` images each."""
+
     def __init__(self, folder: Path, *, device: str, total: int, step: int, batch: int) -> None:
         self.path = folder / "progress.json"
         self.facts = {"device": device, "host": platform.node(), "pid": os.getpid()}
         self.total, self.first, self.batch = total, step, batch
         self.started = time.monotonic()
-        self._next = 0.0
+        self._next_report = 0.0
         self.bar = tqdm(
             total=total, initial=step, unit="step", disable=not sys.stderr.isatty(), leave=False
         )
 
     def step(self, step: int, loss: Tensor) -> None:
-        """Tell that `step` steps are done, the last one with this loss."""
+        """Report that `step` steps are done, the last one with this loss."""
         now = time.monotonic()
-        if now >= self._next:
-            self._next = now + EVERY
+        if now >= self._next_report:
+            self._next_report = now + INTERVAL
             rate = (step - self.first) / (now - self.started)
             value = float(loss)
             self.bar.set_postfix_str(f"loss {value:.4g}, {rate * self.batch:.0f} images/s")
@@ -42,7 +46,7 @@ class Progress:
             self._write(step, rate, value)
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        """Tell that an epoch is done; `row` is its line of the history."""
+        """Report that an epoch is done; `row` is its row of the history."""
         if self.bar.disable:
             print(
                 f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.5g}, lr {row['lr']:.3g}, "
@@ -51,6 +55,7 @@ class Progress:
             )
 
     def close(self) -> None:
+        """Remove the bar."""
         self.bar.close()
 
     def _write(self, step: int, rate: float, loss: float) -> None:

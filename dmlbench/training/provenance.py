@@ -10,39 +10,50 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dmlbench.installed import versions
+from dmlbench.utils.discovery import versions
 
-PACKAGES = "dmlbench torch torchvision timm pytorch-metric-learning numpy faiss-gpu faiss-cpu"
+PACKAGES = (
+    "dmlbench",
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch-metric-learning",
+    "numpy",
+    "faiss-gpu",
+    "faiss-cpu",
+)
+"""The packages whose versions a result records."""
 
 
 def provenance() -> dict[str, Any]:
+    """Commit, versions, host and time at the start of a training."""
     return {
         "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version(), **versions(*PACKAGES.split())},
+        "versions": {"python": platform.python_version(), **versions(*PACKAGES)},
         "host": platform.node(),
-        "started": now(),
+        "started": utc_now(),
     }
 
 
-def measured(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Device, peak memory and speed of the training that this process did."""
+def measurements(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Device, peak memory (MiB) and speed of the training that this process did."""
     import torch
 
     seconds = sum(row["seconds"] for row in history)
     images = sum(row["images_per_second"] * row["seconds"] for row in history)
-    gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else _resident_peak()
+    on_gpu = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak_memory()
     return {
-        "device": torch.cuda.get_device_name() if gpu else f"cpu ({processor()})",
-        "driver": _driver() if gpu else None,
+        "device": torch.cuda.get_device_name() if on_gpu else f"cpu ({processor()})",
+        "driver": _driver_version() if on_gpu else None,
         "peak_memory_mb": round(peak, 1),
         "train_seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1) if seconds else None,
     }
 
 
-def _driver() -> str | None:
-    """Version of the NVIDIA driver."""
+def _driver_version() -> str | None:
+    """The version of the NVIDIA driver."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -51,12 +62,13 @@ def _driver() -> str | None:
     return next(iter(answer.stdout.split()), None)
 
 
-def _resident_peak() -> float:
+def _peak_memory() -> float:
+    """The peak of the resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def processor() -> str:
-    """Name of the CPU."""
+    """The name of the CPU."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -65,7 +77,7 @@ def processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """Commit of this package's source, marked where the tree has changes; None outside git."""
+    """The commit of this package's source, marked if the tree has changes; None outside git."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     folder = Path(__file__).parent
     try:
@@ -75,5 +87,6 @@ def _git_commit() -> str | None:
     return answer.stdout.strip() or None
 
 
-def now() -> str:
+def utc_now() -> str:
+    """The time now in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

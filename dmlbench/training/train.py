@@ -1,7 +1,7 @@
-"""Train one run and embed its test split. Read it from top to bottom: this is all there is.
+"""Train one run and embed its test split. The whole training is here, to be read top to bottom.
 
-Everything that is drawn is a function of (seed, epoch, step), and everything that is learnt is
-in the checkpoint, so a training that was interrupted ends with the same bits as one that was not.
+Every random draw is a function of (seed, epoch, step), and everything that is learnt is in the
+checkpoint. So an interrupted training ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,24 +21,30 @@ from torch.nn import functional
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.losses import create_loss
 from dmlbench.training import batches
-from dmlbench.training.ahead import Each, inputs
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.prefetch import MapFunction, device_batches
 from dmlbench.training.progress import Progress
-from dmlbench.training.state import Stopped
+from dmlbench.training.run_state import Stopped
+from dmlbench.utils.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.datasets.store import Store
+    from dmlbench.datasets.store.reader import Store
     from dmlbench.losses.base import Loss
-    from dmlbench.settings import Recipe
-    from dmlbench.study import Run
+    from dmlbench.study.run import Run
+    from dmlbench.study.settings import Recipe
 
-EMBED_BATCH = 256  # fixed: another size sums in another order, and gives other bits
+EMBED_BATCH = 256
+"""Images that are embedded at once. It is fixed: another size sums in another order, and gives
+other bits."""
 
 
-class Diverged(Exception):
-    """The loss is no number any more. `history` is what there was before."""
+class Diverged(UserError):
+    """The loss or the embeddings have become NaN or infinite.
+
+    `history` has the epochs before that.
+    """
 
     def __init__(self, message: str, history: list[dict[str, Any]]) -> None:
         super().__init__(message)
@@ -52,14 +58,19 @@ def train(
     state: Path,
     stop: Callable[[], str | None],
 ) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
-    """Train the model and the loss of `run` on the training classes of `store`, from their
-    checkpoint in the folder `state` if there is one; with them comes the history.
+    """Train the model and the loss of `run` on the training classes of `store`.
 
-    `stop` is asked once a step, and answers with the reason to stop, or None.
+    Args:
+        state: the folder of the checkpoint. If it has one of this run, the training continues it.
+        stop: called once per step; returns the reason to stop, or None.
+
+    Returns:
+        The model, the loss, and the history with a row for each epoch.
 
     Raises:
-        Stopped: `stop` gave a reason; the checkpoint holds all that was done.
-        Diverged: the loss became NaN or infinite.
+        Stopped: `stop` gave a reason; the checkpoint holds all steps that were done.
+        Diverged: the loss or the embeddings became NaN or infinite.
+        ValueError: the batches do not fit the training set.
     """
     recipe = run.recipe
     set_up(recipe, device)
@@ -72,7 +83,7 @@ def train(
             f"of {run.dataset}'s training classes"
         )
 
-    # The seed decides the model's first weights, the loss's, and every draw: equal for all losses
+    # The seed decides the first weights of model and loss, and every draw: equal for all losses
     torch.manual_seed(run.seed)
     model = EmbeddingModel(run.model, recipe, store.channels).to(device)
     torch.manual_seed(run.seed)
@@ -84,7 +95,7 @@ def train(
         parents=parents,
         **run.loss_options,
     ).to(device)
-    # the model itself stays as it is, in its names and in how it embeds
+    # the model itself stays as it is: its names in the checkpoint, and how it embeds
     forward = torch.compile(model, dynamic=False) if compiles(recipe, device) else model
     optimizer = create_optimizer(recipe, model, loss.param_groups(recipe.lr))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -92,9 +103,9 @@ def train(
     checkpoint = Checkpoint(state, run.train_key)
     history: list[dict[str, Any]] = []
     done, total = 0, recipe.epochs * steps  # steps
-    refreshed = 0  # epochs that the loss has been prepared for
-    loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # of this epoch
-    seconds = 0.0  # of this epoch, over all attempts
+    refreshed = 0  # epochs that the loss has been refreshed for
+    loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the steps of this epoch
+    seconds = 0.0  # in this epoch, over all attempts
     if saved := checkpoint.load():
         model.load_state_dict(saved["model"])
         loss.load_state_dict(saved["loss"])
@@ -105,7 +116,7 @@ def train(
         history, done, seconds = saved["history"], saved["step"], saved["seconds"]
         refreshed = saved["refreshed"]
         loss_sum.copy_(saved["loss_sum"])
-    first = done  # step of this attempt
+    first = done  # first step of this attempt
 
     def save() -> None:
         if not math.isfinite(float(loss_sum)):
@@ -128,18 +139,21 @@ def train(
     def embed_training_set() -> tuple[Tensor, Tensor]:
         embeddings = embed(model, store, split.rows, device, run)
         if not np.isfinite(embeddings).all():
-            raise Diverged(f"the embeddings are no numbers after step {done}", history)
+            raise Diverged(f"the embeddings hold NaN or infinity after step {done}", history)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
-    def prepare(batch: tuple[int, int, NDArray[np.int64]], each: Each) -> dict[str, Tensor]:
-        epoch, step, rows = batch
+    def prepare(
+        key: tuple[int, int, NDArray[np.int64]], map_function: MapFunction
+    ) -> dict[str, Tensor]:
+        epoch, step, rows = key
         # from 1: [seed, epoch, 0] would be the sampler's own stream
         random = np.random.default_rng([run.seed, epoch, step + 1])
         boxes, drawn = batches.draw(store.sizes[rows], recipe.augmentation, random)
-        return {"squares": batches.crops(store, rows, boxes, run.model.image_size, each), **drawn}
+        squares = batches.crops(store, rows, boxes, run.model.image_size, map_function)
+        return {"squares": squares, **drawn}
 
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
-    for row in history:  # the log of the attempt that wrote them is gone
+    for row in history:  # the log of earlier attempts is gone
         progress.epoch(row, recipe.epochs)
     if first:
         print(f"resumed at step {first} of {total}", flush=True)
@@ -148,9 +162,11 @@ def train(
         if refreshed <= epoch:
             model.eval()
             if not all(parameter.isfinite().all() for parameter in loss.parameters()):
-                raise Diverged(f"the loss's parameters are no numbers after step {done}", history)
+                raise Diverged(
+                    f"the parameters of the loss hold NaN or infinity after step {done}", history
+                )
             for parameter in loss.refresh(embed_training_set):
-                # not dropped: fused SGD takes momentum of all parameters of a group, or of none
+                # Zero, not dropped: in fused SGD all parameters of a group have momentum, or none
                 for value in optimizer.state.get(parameter, {}).values():
                     if isinstance(value, Tensor):
                         value.zero_()
@@ -166,18 +182,18 @@ def train(
                 run.seed,
                 epoch,
             )
-        rows = rows[done % steps :]  # after a resume, the epoch's rest
+        rows = rows[done % steps :]  # after a resume, the rest of the epoch
         targets = torch.from_numpy(split.labels[rows]).to(device)
-        chosen = [(epoch, step, split.rows[row]) for step, row in enumerate(rows, done % steps)]
-        for target, parts in zip(targets, inputs(prepare, chosen, device), strict=True):
+        keys = [(epoch, step, split.rows[row]) for step, row in enumerate(rows, done % steps)]
+        for target, batch in zip(targets, device_batches(prepare, keys, device), strict=True):
             if reason := stop():
-                if done > first:  # a save is progress, and there must have been some
+                if done > first:  # a save counts as progress, so there must be some
                     save()
                 progress.close()
                 raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
-            if checkpoint.due():
+            if checkpoint.should_save():
                 save()
-            images = batches.floats(**parts)
+            images = batches.floats(**batch)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
             with autocast(recipe, device):
@@ -219,7 +235,11 @@ def train(
 def embed_test(
     model: EmbeddingModel, store: Store, device: torch.device, run: Run
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Embeddings of the test split, and their rows of the index. No choice is made after this."""
+    """Embed the test split after the last step; nothing is chosen by its result.
+
+    Returns:
+        Embeddings (N, dim), and the rows (N,) of the store's index.
+    """
     rows = store.split("test", run.data.class_fraction).rows
     return embed(model.eval(), store, rows, device, run), rows.astype(np.int32)
 
@@ -228,48 +248,55 @@ def embed_test(
 def embed(
     model: EmbeddingModel, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
 ) -> NDArray[np.float32]:
-    """Embeddings (len(rows), dim) of images by the test transform; the model is in eval mode."""
+    """Embed the images `rows` of `store` by the test transform; `model` is in eval mode.
 
-    def prepare(part: NDArray[np.int64], each: Each) -> dict[str, Tensor]:
-        boxes = batches.central_boxes(store.sizes[part], run.model.image_size)
-        return {"squares": batches.crops(store, part, boxes, run.model.image_size, each)}
+    Returns:
+        (len(rows), dim).
+    """
+
+    def prepare(key: NDArray[np.int64], map_function: MapFunction) -> dict[str, Tensor]:
+        side = run.model.image_size
+        boxes = batches.central_boxes(store.sizes[key], side)
+        return {"squares": batches.crops(store, key, boxes, side, map_function)}
 
     embeddings = torch.empty((len(rows), run.model.dim), device=device)
-    chosen = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
-    places = embeddings.split(EMBED_BATCH)
-    for place, parts in zip(places, inputs(prepare, chosen, device), strict=True):
+    keys = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
+    outputs = embeddings.split(EMBED_BATCH)
+    for output, batch in zip(outputs, device_batches(prepare, keys, device), strict=True):
         with autocast(run.recipe, device):
-            place.copy_(model(batches.floats(**parts)))
+            output.copy_(model(batches.floats(**batch)))
     return embeddings.cpu().numpy()
 
 
 def set_up(recipe: Recipe, device: torch.device) -> None:
-    """Make the arithmetic repeatable: threads by the recipe, deterministic kernels on a GPU, where
-    torch has them: not for the backward pass of attention."""
+    """Make the arithmetic repeatable: fix the threads, and use deterministic kernels on a GPU.
+
+    torch warns where it has no such kernel, as for the backward pass of attention.
+    """
     torch.set_num_threads(recipe.cpu_threads)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # else each new tensor is filled with NaN first
+        # without this line, each new tensor is filled with NaN first
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU if the recipe has it; float32 on CPU."""
+    """The precision of the model: bfloat16 on a GPU if the recipe asks for it, else float32."""
     enabled = device.type == "cuda" and recipe.gpu_precision == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def compiles(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the steps go through torch.compile: on a GPU if the recipe has it."""
+    """Whether the steps use torch.compile: on a GPU if the recipe asks for it."""
     return device.type == "cuda" and recipe.gpu_compile
 
 
 def create_optimizer(
     recipe: Recipe, model: EmbeddingModel, loss_groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """The recipe's optimiser over trunk, head and the loss's own parameters."""
+    """The optimizer of the recipe, over the trunk, the head and the parameters of the loss."""
     trunk = [p for p in model.trunk.parameters() if p.requires_grad]
     head = list(model.head.parameters())
     groups = [
@@ -277,7 +304,7 @@ def create_optimizer(
         {"params": head, "lr": recipe.lr * recipe.head_lr_factor},
         *loss_groups,
     ]
-    decay = recipe.weight_decay  # of groups that name none of their own
+    decay = recipe.weight_decay  # for the groups that do not set it
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(
@@ -292,7 +319,7 @@ def create_optimizer(
 
 
 def schedule(recipe: Recipe, step: int, steps: int) -> float:
-    """Factor of the learning rates at `step` (from 0), of `steps` an epoch."""
+    """The factor of the learning rates at `step` (from 0), with `steps` per epoch."""
     if recipe.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / (recipe.epochs * steps)))
     if recipe.schedule == "step":

@@ -1,4 +1,4 @@
-"""Folding spares work, and changes neither features nor gradients nor what is saved."""
+"""Folding saves work, and changes neither features nor gradients nor the state dict."""
 
 import copy
 import pickle
@@ -10,18 +10,19 @@ from torch import nn
 from dmlbench.backbones import folding
 from dmlbench.backbones.folding import FoldedNorm, fold
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.settings import Backbone, Recipe
+from dmlbench.study.settings import Backbone, Recipe
 
-MODELS = [  # and how many of their batch norms are folded, of how many
+# Model, image size, head; how many batch norms are folded, and how many there are
+MODELS = [
     ("test_resnet", 32, "linear", 15, 15),
     ("bn_inception", 32, "linear", 69, 69),  # its convolutions have a bias
     ("test_resnet", 96, "low_mid_high", 15, 15),
     ("test_efficientnet", 32, "linear", 13, 13),  # BatchNormAct2d
-    ("regnetx_002", 32, "linear", 44, 44),  # and groups
-    # Conv2dSame pads what it is given
+    ("regnetx_002", 32, "linear", 44, 44),  # BatchNormAct2d and grouped convolutions
+    # Conv2dSame pads its input
     pytest.param("tf_efficientnet_b0", 32, "linear", 44, 49, marks=pytest.mark.slow),
-    ("repvgg_a0", 32, "linear", 44, 61),  # batch norm of a block's input, too
-    ("densenet121", 32, "linear", 59, 121),  # most take what several convolutions gave
+    ("repvgg_a0", 32, "linear", 44, 61),  # some batch norms take the input of a block
+    ("densenet121", 32, "linear", 59, 121),  # most take the outputs of several convolutions
     ("test_vit", 32, "linear", 0, 0),
 ]
 
@@ -35,7 +36,7 @@ def folded(module):
 
 
 def draw(module):
-    """Other statistics than those of a new model, which are all 0 and 1."""
+    """Draw statistics and affine parameters; those of a new model are all 0 and 1."""
     with torch.no_grad():
         for norm in norms(module):
             for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
@@ -44,114 +45,116 @@ def draw(module):
 
 @pytest.fixture
 def build(monkeypatch):
+    """Build a model in float64 with random statistics, folded or not."""
+
     def build(kind="test_resnet", size=32, head="linear", folds=True, **recipe):
         monkeypatch.setattr(folding, "fold", fold if folds else lambda *_: None)
         torch.manual_seed(0)
         backbone = Backbone(type=kind, dim=12, image_size=size, head=head)
-        made = EmbeddingModel(backbone, Recipe(**{"freeze_bn": True, **recipe}), 3)
+        model = EmbeddingModel(backbone, Recipe(**{"freeze_bn": True, **recipe}), 3)
         torch.manual_seed(1)
-        draw(made.trunk)
-        made.load_state_dict(made.state_dict())
-        made.double()
-        for norm in folded(made):
-            norm.fold()  # not what was rounded to float32
-        return made
+        draw(model.trunk)
+        model.load_state_dict(model.state_dict())
+        model.double()
+        for norm in folded(model):
+            norm.fold()  # in float64, without rounding to float32
+        return model
 
     return build
 
 
 @pytest.mark.parametrize(("kind", "size", "head", "count", "of"), MODELS)
-def test_features_and_gradients_are_those_of_the_model_that_is_not_folded(
-    build, kind, size, head, count, of
-):
-    made, plain = build(kind, size, head), build(kind, size, head, folds=False)
-    assert (len(folded(made.trunk)), len(norms(made.trunk))) == (count, of)
+def test_folding_changes_neither_features_nor_gradients(build, kind, size, head, count, of):
+    model, plain = build(kind, size, head), build(kind, size, head, folds=False)
+    assert (len(folded(model.trunk)), len(norms(model.trunk))) == (count, of)
     assert not folded(plain.trunk)
     images = torch.rand(2, 3, size, size, dtype=torch.float64)
     for mode in (True, False):
-        expected, found = (model.train(mode)(images).detach() for model in (plain, made))
-        assert torch.allclose(found, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
-        for model in (plain, made):
-            model.zero_grad()
-            torch.nn.functional.normalize(model(images))[:, 0].sum().backward()
-        pairs = zip(plain.named_parameters(), made.named_parameters(), strict=True)
+        expected, actual = (module.train(mode)(images).detach() for module in (plain, model))
+        assert torch.allclose(actual, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+        for module in (plain, model):
+            module.zero_grad()
+            torch.nn.functional.normalize(module(images))[:, 0].sum().backward()
+        pairs = zip(plain.named_parameters(), model.named_parameters(), strict=True)
         largest = max(float(p.grad.abs().max()) for p in plain.parameters() if p.requires_grad)
-        for (name, mine), (same, other) in pairs:
-            assert (name, mine.requires_grad) == (same, other.requires_grad)
-            if mine.requires_grad:
-                assert torch.allclose(other.grad, mine.grad, rtol=1e-8, atol=1e-10 * largest), name
+        for (name, expected), (same_name, actual) in pairs:
+            assert (name, expected.requires_grad) == (same_name, actual.requires_grad)
+            if expected.requires_grad:
+                tolerance = 1e-10 * largest
+                assert torch.allclose(actual.grad, expected.grad, rtol=1e-8, atol=tolerance), name
             else:
-                assert mine.grad is other.grad is None
+                assert expected.grad is actual.grad is None
 
 
 @pytest.mark.parametrize("kind", ["bn_inception", "test_efficientnet"])
-def test_a_state_dict_is_that_of_the_model_that_is_not_folded(build, kind):
-    made, plain = build(kind).state_dict(), build(kind, folds=False).state_dict()
-    assert [*made] == [*plain]
-    assert all(torch.equal(made[name], plain[name]) for name in plain)
+def test_folding_does_not_change_the_state_dict(build, kind):
+    model, plain = build(kind).state_dict(), build(kind, folds=False).state_dict()
+    assert [*model] == [*plain]
+    assert all(torch.equal(model[name], plain[name]) for name in plain)
 
 
-def test_what_is_loaded_is_folded_anew(build):
-    made, plain = build(), build(folds=False)
+def test_loaded_weights_are_folded_again(build):
+    model, plain = build(), build(folds=False)
     draw(plain)
-    made.load_state_dict(plain.state_dict())
+    model.load_state_dict(plain.state_dict())
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
-    assert torch.allclose(made.eval()(images), plain.eval()(images), rtol=1e-10)
+    assert torch.allclose(model.eval()(images), plain.eval()(images), rtol=1e-10)
 
 
-def test_a_copy_stands_alone(build):
-    made = build()
+def test_a_copy_is_independent(build):
+    model = build()
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
-    expected = made(images)
-    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+    expected = model(images)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(other(images), expected)
         draw(other)
         other.load_state_dict(other.state_dict())
         assert not torch.allclose(other(images), expected)
-        assert torch.equal(made(images), expected)
+        assert torch.equal(model(images), expected)
 
 
-def test_only_frozen_batch_norm_is_folded_and_no_random_number_is_taken(build):
+def test_only_frozen_batch_norm_is_folded_and_no_random_number_is_used_up(build):
     assert not folded(build(freeze_bn=False))
-    made = []
+    results = []
     for folds in (True, False):
         build(folds=folds, freeze_bn=True)
         torch.manual_seed(5)
         backbone = Backbone(type="test_resnet", dim=12, image_size=32)
-        made.append((EmbeddingModel(backbone, Recipe(freeze_bn=True), 3), torch.rand(1)))
-    (mine, drawn), (plain, same) = made
-    assert folded(mine)
+        results.append((EmbeddingModel(backbone, Recipe(freeze_bn=True), 3), torch.rand(1)))
+    (model, number), (plain, plain_number) = results
+    assert folded(model)
     assert not folded(plain)
-    assert torch.equal(drawn, same)
+    assert torch.equal(number, plain_number)
     for name, value in plain.state_dict().items():
-        assert torch.equal(mine.state_dict()[name], value), name
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 class Block(nn.Module):
-    """Two convolutions, a batch norm and dropout, put together by `how`."""
+    """Two convolutions, a batch norm and dropout, which `compute` puts together."""
 
-    def __init__(self, how):
+    def __init__(self, compute):
         super().__init__()
-        self.how = how
+        self.compute = compute
         self.conv, self.other = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
         self.norm, self.dropout = nn.BatchNorm2d(3), nn.Dropout(0.5)
 
     def forward(self, x):
-        return self.how(self, x)
+        return self.compute(self, x)
 
 
-def folds(how):
-    trunk = Block(how).train()
+def folds(compute):
+    """Whether the batch norm of a block is folded."""
+    trunk = Block(compute).train()
     trunk.norm.eval()
     fold(trunk, lambda model: model(torch.rand(2, 3, 4, 4, dtype=torch.float64)))
     return bool(folded(trunk))
 
 
-def test_dropout_and_the_weights_of_others_do_not_matter():
+def test_dropout_and_other_layers_after_the_batch_norm_do_not_matter():
     assert folds(lambda b, x: b.other(b.dropout(b.norm(b.conv(x)))))
 
 
-def test_what_is_safe_is_folded_beside_what_is_not():
+def test_a_safe_pair_is_folded_in_a_model_with_an_unsafe_one():
     first, second = Block(None), Block(None)
 
     def features(trunk):
@@ -168,7 +171,7 @@ def test_what_is_safe_is_folded_beside_what_is_not():
 
 
 @pytest.mark.parametrize(
-    "how",
+    "case",
     {
         "the output is used again": lambda b, x: (y := b.conv(x)) + b.norm(y),
         "it is changed in place": lambda b, x: (y := b.conv(x), y.relu_(), b.norm(y))[2],
@@ -182,5 +185,6 @@ def test_what_is_safe_is_folded_beside_what_is_not():
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_is_not_safe_stays_as_it_was(how):
-    assert not folds(how[1])
+def test_an_unsafe_pair_is_not_folded(case):
+    _, compute = case
+    assert not folds(compute)

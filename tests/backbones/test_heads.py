@@ -6,10 +6,10 @@ from torch import nn
 
 from dmlbench.backbones.heads import LowMidHigh, depths
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.settings import Backbone, Recipe
+from dmlbench.study.settings import Backbone, Recipe
 
 
-def model(kind="test_resnet", channels=3, size=96, dim=12, **recipe):
+def build_model(kind="test_resnet", channels=3, size=96, dim=12, **recipe):
     backbone = Backbone(type=kind, dim=dim, image_size=size, head="low_mid_high")
     return EmbeddingModel(backbone, Recipe(**recipe), channels)
 
@@ -27,10 +27,10 @@ def model(kind="test_resnet", channels=3, size=96, dim=12, **recipe):
         ("bn_inception", 160),
     ],
 )
-def test_any_model_with_intermediate_features_gives_the_dimension_asked_for(kind, size):
-    made = model(kind, size=size)
-    assert made(torch.rand(2, 3, size, size)).shape == (2, 12)
-    assert made.head.high.in_features == made.trunk(torch.rand(1, 3, size, size)).shape[1]
+def test_any_model_with_intermediate_features_gives_the_requested_dimension(kind, size):
+    model = build_model(kind, size=size)
+    assert model(torch.rand(2, 3, size, size)).shape == (2, 12)
+    assert model.head.high.in_features == model.trunk(torch.rand(1, 3, size, size)).shape[1]
 
 
 @pytest.mark.parametrize(
@@ -42,39 +42,39 @@ def test_any_model_with_intermediate_features_gives_the_dimension_asked_for(kind
     ],
 )
 def test_low_and_middle_are_the_two_stages_before_the_last(kind, channels):
-    made = model(kind, size=160)
-    assert [made.head.low[1].in_channels, made.head.middle[1].in_channels] == channels
+    model = build_model(kind, size=160)
+    assert [model.head.low[1].in_channels, model.head.middle[1].in_channels] == channels
 
 
-def test_a_vit_s_depths_are_a_third_and_two_thirds_of_its_blocks():
-    made = model("test_vit").eval()
-    assert depths(made.trunk) == [1, 3]
+def test_the_depths_of_a_vit_are_a_third_and_two_thirds_of_its_blocks():
+    model = build_model("test_vit").eval()
+    assert depths(model.trunk) == [1, 3]
     seen = []
     for number in (1, 3):
-        made.trunk.blocks[number].register_forward_hook(lambda *call: seen.append(call[2]))
-    low, middle, _ = made.head.features(made.trunk, torch.rand(2, 3, 96, 96))
-    prefix = made.trunk.num_prefix_tokens
+        model.trunk.blocks[number].register_forward_hook(lambda *call: seen.append(call[2]))
+    low, middle, _ = model.head.features(model.trunk, torch.rand(2, 3, 96, 96))
+    prefix = model.trunk.num_prefix_tokens
     for level, tokens in zip((low, middle), seen, strict=True):
         assert torch.equal(level.flatten(2).mT, tokens[:, prefix:])
 
 
-def test_the_embedding_is_low_middle_and_high_side_by_side_and_not_normalised():
-    made = model().eval()
+def test_the_embedding_joins_low_middle_and_high_and_is_not_normalised():
+    model = build_model().eval()
     images = torch.rand(2, 3, 96, 96)
-    pixels = (images - made.mean) / made.std
-    _, levels = made.trunk.forward_intermediates(pixels)
+    pixels = (images - model.mean) / model.std
+    _, levels = model.trunk.forward_intermediates(pixels)
     expected = [
-        made.head.low(levels[2]),
-        made.head.middle(levels[3]),
-        made.head.high(made.trunk(pixels)),
+        model.head.low(levels[2]),
+        model.head.middle(levels[3]),
+        model.head.high(model.trunk(pixels)),
     ]
     assert [block.shape for block in expected] == [(2, 4)] * 3
-    torch.testing.assert_close(made(images), torch.cat(expected, 1))
+    torch.testing.assert_close(model(images), torch.cat(expected, 1))
 
 
 @pytest.mark.parametrize(("side", "count"), [(5, 1), (7, 2), (14, 4), (28, 9)])
-def test_a_branch_pools_as_the_authors_network(side, count):
-    """5x5 windows at stride 3; at the border, the mean of what is left of one."""
+def test_a_branch_has_the_pooling_and_layers_of_the_authors_network(side, count):
+    """It averages 5x5 windows at stride 3; at the border, the part of a window that exists."""
     branch = LowMidHigh(_Maps(side), torch.zeros(2, 3, side, side), 6).low
     level = torch.rand(2, 8, side, side)
     expected = torch.stack(
@@ -103,7 +103,7 @@ def test_a_branch_pools_as_the_authors_network(side, count):
 
 
 class _Maps(nn.Module):
-    """A trunk whose levels all have the size of its images."""
+    """A trunk whose levels have the size of its images."""
 
     feature_info = ({"reduction": 8}, {"reduction": 16}, {"reduction": 32})
 
@@ -118,41 +118,42 @@ class _Maps(nn.Module):
         return features.mean((2, 3))
 
 
-def test_frozen_batch_norm_is_the_trunk_s_and_not_the_head_s():
-    made = model(freeze_bn=True).train()
+def test_batch_norm_is_frozen_in_the_trunk_and_not_in_the_head():
+    model = build_model(freeze_bn=True).train()
     norms = {
         name: m
-        for name, m in made.named_modules()
+        for name, m in model.named_modules()
         if isinstance(m, nn.modules.batchnorm._BatchNorm)
     }
-    made(torch.rand(4, 3, 96, 96)).sum().backward()
-    own = {name for name, norm in norms.items() if norm.training}
-    assert own == {f"head.{branch}.{place}" for branch in ("low", "middle") for place in (2, 6)}
-    assert {name for name, norm in norms.items() if norm.weight.grad is not None} == own
+    model(torch.rand(4, 3, 96, 96)).sum().backward()
+    learning = {name for name, norm in norms.items() if norm.training}
+    in_head = {f"head.{branch}.{place}" for branch in ("low", "middle") for place in (2, 6)}
+    assert learning == in_head
+    assert {name for name, norm in norms.items() if norm.weight.grad is not None} == learning
 
 
-def test_in_the_warm_up_only_the_head_gets_a_gradient():
-    made = model()
-    made(torch.rand(2, 3, 96, 96), train_trunk=False).square().sum().backward()
-    assert all(p.grad is not None for p in made.head.parameters())
-    assert all(p.grad is None for p in made.trunk.parameters())
-    made(torch.rand(2, 3, 96, 96)).square().sum().backward()
-    assert all(p.grad is not None for p in made.trunk.parameters())
+def test_without_training_the_trunk_only_the_head_gets_a_gradient():
+    model = build_model()
+    model(torch.rand(2, 3, 96, 96), train_trunk=False).square().sum().backward()
+    assert all(p.grad is not None for p in model.head.parameters())
+    assert all(p.grad is None for p in model.trunk.parameters())
+    model(torch.rand(2, 3, 96, 96)).square().sum().backward()
+    assert all(p.grad is not None for p in model.trunk.parameters())
 
 
-def test_gray_images_and_a_state_dict_s_round_trip():
+def test_a_state_dict_restores_a_model_for_gray_images():
     torch.manual_seed(0)
-    made, other = model(channels=1).eval(), model(channels=1).eval()
+    model, other = build_model(channels=1).eval(), build_model(channels=1).eval()
     images = torch.rand(2, 1, 96, 96)
-    assert not torch.equal(made(images), other(images))
-    other.load_state_dict(made.state_dict())
-    assert torch.equal(made(images), other(images))
+    assert not torch.equal(model(images), other(images))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(images), other(images))
 
 
-def test_images_too_small_for_the_windows_are_refused_with_the_size_that_is_not():
+def test_images_too_small_for_the_windows_are_refused_with_the_size_that_fits():
     with pytest.raises(ValueError, match=r"middle level of test_resnet has 4x4 .* of 64 .*: 80 or"):
-        model(size=64)
-    model(size=80)
+        build_model(size=64)
+    build_model(size=80)
 
 
 @pytest.mark.parametrize("lacks", ["feature_info", "forward_intermediates", "depth"])

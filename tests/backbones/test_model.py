@@ -1,4 +1,4 @@
-"""Any timm model becomes a trunk with an embedding head; frozen batch norm stays frozen."""
+"""Any timm model becomes a trunk with an embedding head, and frozen batch norm stays frozen."""
 
 from pathlib import Path
 
@@ -10,108 +10,109 @@ from torch import nn
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.backbones.timm import create_trunk
-from dmlbench.backbones.weights import MissingWeights
-from dmlbench.settings import Backbone, Recipe
+from dmlbench.study.settings import Backbone, Recipe
+from dmlbench.utils.errors import MissingWeights
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights/mobilenetv2_100.safetensors"
 
 
-def model(kind="test_resnet", channels=3, size=32, pretrained=False, **recipe):
+def build_model(kind="test_resnet", channels=3, size=32, pretrained=False, **recipe):
     backbone = Backbone(type=kind, dim=16, image_size=size, pretrained=pretrained)
     return EmbeddingModel(backbone, Recipe(**recipe), channels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
-def test_any_timm_model_gives_embeddings_of_the_dimension_asked_for(kind, channels):
-    made = model(kind, channels, size=64)
-    assert made(torch.rand(2, channels, 64, 64)).shape == (2, 16)
+def test_any_timm_model_gives_embeddings_of_the_requested_dimension(kind, channels):
+    model = build_model(kind, channels, size=64)
+    assert model(torch.rand(2, channels, 64, 64)).shape == (2, 16)
 
 
-def test_pooling_is_the_recipe_s():
+def test_the_recipe_sets_the_pooling():
     images = torch.rand(2, 3, 64, 64)
     torch.manual_seed(0)
-    average = model(pooling="avg").eval()
+    average = build_model(pooling="avg").eval()
     torch.manual_seed(0)
-    largest = model(pooling="max").eval()
+    largest = build_model(pooling="max").eval()
     assert torch.equal(average.head.weight, largest.head.weight)
     assert not torch.allclose(average(images), largest(images))
 
 
 def test_frozen_batch_norm_keeps_statistics_and_affine_parameters():
-    made = model(freeze_bn=True).train()
-    norms = [m for m in made.modules() if isinstance(m, nn.BatchNorm2d)]
+    model = build_model(freeze_bn=True).train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [norm.running_mean.clone() for norm in norms]
-    made(torch.rand(4, 3, 32, 32)).sum().backward()
+    model(torch.rand(4, 3, 32, 32)).sum().backward()
     assert norms
     for norm, mean in zip(norms, before, strict=True):
         assert not norm.training
         assert norm.weight.grad is None
         assert torch.equal(norm.running_mean, mean)
-    assert next(made.trunk.parameters()).grad is not None
+    assert next(model.trunk.parameters()).grad is not None
 
 
 def test_batch_norm_that_is_not_frozen_learns():
-    made = model(freeze_bn=False).train()
-    norm = next(m for m in made.modules() if isinstance(m, nn.BatchNorm2d))
+    model = build_model(freeze_bn=False).train()
+    norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     before = norm.running_mean.clone()
-    made(torch.rand(4, 3, 32, 32)).sum().backward()
+    model(torch.rand(4, 3, 32, 32)).sum().backward()
     assert norm.weight.grad is not None
     assert not torch.equal(norm.running_mean, before)
 
 
-def test_in_the_warm_up_only_the_head_gets_a_gradient():
-    made = model()
-    made(torch.rand(2, 3, 32, 32), train_trunk=False).sum().backward()
-    assert made.head.weight.grad is not None
-    assert all(p.grad is None for p in made.trunk.parameters())
+def test_without_training_the_trunk_only_the_head_gets_a_gradient():
+    model = build_model()
+    model(torch.rand(2, 3, 32, 32), train_trunk=False).sum().backward()
+    assert model.head.weight.grad is not None
+    assert all(p.grad is None for p in model.trunk.parameters())
 
 
 def test_pixels_are_normalised_as_the_backbone_expects():
-    made = model(channels=3).eval()
+    model = build_model(channels=3).eval()
     pixels = torch.rand(2, 3, 32, 32)
     config = timm.create_model("test_resnet", num_classes=0).pretrained_cfg
     mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
-    assert torch.allclose(made(pixels), made.head(made.trunk((pixels - mean) / std)), atol=1e-5)
+    assert torch.allclose(model(pixels), model.head(model.trunk((pixels - mean) / std)), atol=1e-5)
 
 
 def test_gray_images_take_the_mean_of_the_colours_statistics():
     colours = timm.create_model("test_vit", num_classes=0).pretrained_cfg["std"]
-    assert model("test_vit", channels=1, size=64).std.item() == pytest.approx(sum(colours) / 3)
+    model = build_model("test_vit", channels=1, size=64)
+    assert model.std.item() == pytest.approx(sum(colours) / 3)
 
 
-def test_a_weights_file_of_one_s_own_is_loaded_strictly(tmp_path):
+def test_all_weights_of_a_users_file_are_loaded(tmp_path):
     torch.manual_seed(1)
     source = timm.create_model("test_resnet", num_classes=0)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
-    made = model(pretrained=str(tmp_path / "w.safetensors"))
+    model = build_model(pretrained=str(tmp_path / "w.safetensors"))
     for name, value in source.state_dict().items():
-        assert torch.equal(made.trunk.state_dict()[name], value), name
+        assert torch.equal(model.trunk.state_dict()[name], value), name
 
 
 def test_the_weights_of_another_model_are_refused_with_the_fix(tmp_path):
     other = timm.create_model("test_convnext", num_classes=0)
     save_file(other.state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(MissingWeights, match=r"test_resnet from .*w\.safetensors.*Missing key"):
-        model(pretrained=str(tmp_path / "w.safetensors"))
+        build_model(pretrained=str(tmp_path / "w.safetensors"))
 
 
-def test_true_takes_the_staged_weights_also_of_gray_images(monkeypatch, tmp_path):
+def test_pretrained_true_loads_the_staged_weights_for_gray_images_too(monkeypatch, tmp_path):
     monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
     torch.manual_seed(1)
     source = timm.create_model("test_resnet", num_classes=0).state_dict()
     (tmp_path / "weights").mkdir()
     save_file(source, tmp_path / "weights/test_resnet.r160_in1k.safetensors")
     for kind in ("test_resnet", "test_resnet.r160_in1k"):
-        learnt = model(kind, pretrained=True).trunk.state_dict()
+        learnt = build_model(kind, pretrained=True).trunk.state_dict()
         assert all(torch.equal(learnt[name], value) for name, value in source.items())
-    gray = model(channels=1, pretrained=True).trunk.state_dict()
+    gray = build_model(channels=1, pretrained=True).trunk.state_dict()
     differ = {name for name in source if gray[name].shape != source[name].shape}
     assert differ == {"conv1.0.weight"}
     assert torch.allclose(gray["conv1.0.weight"], source["conv1.0.weight"].sum(1, keepdim=True))
 
 
-def test_true_without_the_staged_file_names_the_command(monkeypatch, tmp_path):
+def test_pretrained_true_without_a_staged_file_names_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("DMLBENCH_DATA", str(tmp_path))
     with pytest.raises(MissingWeights) as caught:
         create_trunk("resnet18", channels=3, image_size=64, pooling=None, pretrained=True)
@@ -121,7 +122,7 @@ def test_true_without_the_staged_file_names_the_command(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="needs the shared weights")
 def test_real_pretrained_weights_give_useful_features():
-    made = model("mobilenetv2_100", size=64, pretrained=str(WEIGHTS)).eval()
-    features = made.trunk(torch.rand(2, 3, 64, 64))
+    model = build_model("mobilenetv2_100", size=64, pretrained=str(WEIGHTS)).eval()
+    features = model.trunk(torch.rand(2, 3, 64, 64))
     assert features.shape == (2, 1280)
     assert features.std() > 0.05

@@ -1,4 +1,4 @@
-"""Staging of timm's weights, from a hub that is a folder: huggingface_hub's own cache layout."""
+"""Staging of timm's weights, from a folder with the layout of huggingface_hub's cache."""
 
 import os
 import subprocess
@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dmlbench.backbones import weights
-from dmlbench.backbones.weights import MissingWeights, stage, staged, weights_file
+from dmlbench.backbones.weights import fetch_weights, staged_weights, weights_file
+from dmlbench.utils.errors import MissingWeights
 
 NAME = "test_resnet.r160_in1k"
 
@@ -23,7 +24,7 @@ def data(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(tmp_path):
-    """A hub with one model, its classifier included; its state and the environment to find it."""
+    """A hub with one model and its classifier: the state, and the environment that leads there."""
     torch.manual_seed(3)
     state = timm.create_model("test_resnet").state_dict()
     repository = tmp_path / "hub" / f"models--timm--{NAME}"
@@ -34,8 +35,8 @@ def hub(tmp_path):
     return state, {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
 
 
-def call(model, environment):
-    """`dmlbench weights`, as the rule calls it."""
+def run_command(model, environment):
+    """Run `dmlbench weights`."""
     return subprocess.run(
         [sys.executable, "-m", "dmlbench", "weights", model],
         env=os.environ | environment,
@@ -47,23 +48,23 @@ def call(model, environment):
 
 def test_weights_are_staged_once_without_their_classifier(hub, data):
     state, environment = hub
-    done = call("test_resnet", environment)
+    done = run_command("test_resnet", environment)
     assert done.returncode == 0, done.stderr
     path = data / "weights" / f"{NAME}.safetensors"
     assert done.stdout.splitlines()[-1] == str(path)
-    found = load_file(path)
-    assert found.keys() == {name for name in state if not name.startswith("fc.")}
-    assert all(torch.equal(found[name], state[name]) for name in found)
-    assert staged("test_resnet") == staged(NAME) == path
+    staged_state = load_file(path)
+    assert staged_state.keys() == {name for name in state if not name.startswith("fc.")}
+    assert all(torch.equal(value, state[name]) for name, value in staged_state.items())
+    assert staged_weights("test_resnet") == staged_weights(NAME) == path
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_what_is_staged_is_not_fetched_again(data, monkeypatch):
+def test_staged_weights_are_not_fetched_again(data, monkeypatch):
     path = weights_file("test_resnet")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"there")
-    monkeypatch.setattr(timm, "create_model", None)  # called, it would fail
-    assert stage("test_resnet") == stage(NAME) == path
+    monkeypatch.setattr(timm, "create_model", None)  # a call would fail
+    assert fetch_weights("test_resnet") == fetch_weights(NAME) == path
     assert path.read_bytes() == b"there"
 
 
@@ -71,13 +72,13 @@ def test_what_is_staged_is_not_fetched_again(data, monkeypatch):
     "environment",
     [
         {"HF_HUB_OFFLINE": "1"},
-        pytest.param(  # the hub's client tries again for most of a minute
+        pytest.param(  # the hub's client tries for most of a minute
             {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, marks=pytest.mark.slow
         ),
     ],
 )
 def test_without_internet_the_command_says_what_to_do(data, tmp_path, environment):
-    done = call("test_resnet", {"HF_HUB_CACHE": str(tmp_path / "empty"), **environment})
+    done = run_command("test_resnet", {"HF_HUB_CACHE": str(tmp_path / "empty"), **environment})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2].startswith(f"dmlbench: cannot fetch {NAME} from timm's hub")
     assert f"copy its file to {data}/weights/{NAME}.safetensors" in done.stderr
@@ -87,20 +88,20 @@ def test_without_internet_the_command_says_what_to_do(data, tmp_path, environmen
 
 def test_a_model_without_weights_is_refused(data):
     without = next(name for name in timm.list_models() if name not in weights.timm_weights())
-    with pytest.raises(MissingWeights, match=f"timm has no weights of {without}"):
-        stage(without)
+    with pytest.raises(MissingWeights, match=f"timm has no weights for {without}"):
+        fetch_weights(without)
 
 
-def test_a_model_that_there_is_not_is_refused_with_the_nearest_name(data):
+def test_an_unknown_model_is_refused_with_the_nearest_name(data):
     with pytest.raises(
         MissingWeights, match=r"no model 'bn_inceptio'\. Did you mean 'bn_inception'"
     ):
-        stage("bn_inceptio")
+        fetch_weights("bn_inceptio")
 
 
-def test_a_folder_that_cannot_be_written_is_named(hub, data):
+def test_the_error_names_a_folder_that_cannot_be_written(hub, data):
     data.write_text("no folder")
-    done = call("test_resnet", hub[1])
+    done = run_command("test_resnet", hub[1])
     assert done.returncode == 1
     assert str(data / "weights") in done.stderr
     assert "cannot be written" in done.stderr

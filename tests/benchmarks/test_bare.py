@@ -1,4 +1,4 @@
-"""Where there is nothing but torch, torchvision and timm, the benchmarks measure the same."""
+"""With nothing but torch, torchvision and timm, the benchmarks measure the same."""
 
 import importlib.util
 import os
@@ -9,16 +9,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmlbench import settings
-from dmlbench.datasets.pack import pack
-from dmlbench.datasets.store import Store
+from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.reader import Store
+from dmlbench.study import settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MISSING = """
 import sys
 from importlib.machinery import PathFinder
 
-NAMES = set("pydantic pyarrow pandas faiss scipy sklearn pytorch_metric_learning".split())
+NAMES = {
+    "alembic",
+    "faiss",
+    "fontTools",
+    "matplotlib",
+    "mlflow",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pygments",
+    "pytorch_metric_learning",
+    "requests",
+    "scipy",
+    "sklearn",
+    "snakemake",
+    "sqlalchemy",
+    "urllib3",
+}
 
 class Bare(PathFinder):
     def find_spec(name, path=None, target=None):
@@ -42,7 +59,7 @@ def bare():
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a benchmark where those libraries are missing, in the processes that it starts too."""
+    """Run a benchmark without those libraries; the processes that it starts lack them too."""
     (tmp_path / "missing").mkdir()
     (tmp_path / "missing" / "sitecustomize.py").write_text(MISSING)
     paths = [str(tmp_path / "missing"), str(BENCHMARKS.parent)]
@@ -65,7 +82,7 @@ def run(tmp_path):
         ("Dataset", {"type": "csv"}),
     ],
 )
-def test_settings_without_pydantic_are_those_with_it(bare, model, values):
+def test_settings_without_pydantic_equal_those_with_it(bare, model, values):
     def plain(value):
         return (
             {k: plain(v) for k, v in vars(value).items()} if hasattr(value, "__dict__") else value
@@ -83,10 +100,10 @@ def test_a_misspelt_setting_is_refused(bare):
 
 
 @pytest.mark.parametrize("form", ["pixels", "jpeg"])
-def test_images_of_a_benchmark_are_those_of_a_packed_store(bare, tmp_path, monkeypatch, form):
-    monkeypatch.setattr(bare, "DIFFERENT", 5)
-    bare.make(tmp_path, 12, (40, 30), 3, 20, form)
-    made = bare.Made(tmp_path)
+def test_synthetic_images_equal_those_of_a_packed_store(bare, tmp_path, monkeypatch, form):
+    monkeypatch.setattr(bare, "DISTINCT_IMAGES", 5)
+    bare.make_store(tmp_path, 12, (40, 30), 3, 20, form=form)
+    synthetic = bare.SyntheticStore(tmp_path)
     files = sorted((tmp_path / "train").rglob("*.jpg"), key=lambda path: int(path.stem))
     assert len(files) == 12
     lines = [f"{path.relative_to(tmp_path)},train {path.parent.name},train" for path in files]
@@ -97,33 +114,33 @@ def test_images_of_a_benchmark_are_those_of_a_packed_store(bare, tmp_path, monke
     options = {"file": str(tmp_path / "images.csv"), "channels": 3}
     pack("csv", 20, tmp_path / "store", tmp_path, options=options, form=form)
     store = Store(tmp_path / "store")
-    at = {Path(path).stem: row for row, path in enumerate(store.index["path"])}
+    row_of = {Path(path).stem: row for row, path in enumerate(store.index["path"])}
     for row in range(12):
-        assert np.array_equal(made[row], store[at[str(row)]])
-        assert np.array_equal(made.sizes[row], store.sizes[at[str(row)]])
-    assert not np.array_equal(made[0], made[1])
-    assert np.array_equal(made[0], made[5])
+        assert np.array_equal(synthetic[row], store[row_of[str(row)]])
+        assert np.array_equal(synthetic.sizes[row], store.sizes[row_of[str(row)]])
+    assert not np.array_equal(synthetic[0], synthetic[1])
+    assert np.array_equal(synthetic[0], synthetic[5])
 
 
-def test_test_classes_are_others_than_those_of_training(bare, tmp_path, monkeypatch):
-    monkeypatch.setattr(bare, "DIFFERENT", 3)
-    bare.make(tmp_path, 100, (20, 20), 1, 10, files=False, times=3)
-    made = bare.Made(tmp_path)
-    train, test = made.split("train"), made.split("test")
+def test_the_classes_of_the_test_are_not_those_of_the_training(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr(bare, "DISTINCT_IMAGES", 3)
+    bare.make_store(tmp_path, 100, (20, 20), 1, 10, with_files=False, repeat=3)
+    synthetic = bare.SyntheticStore(tmp_path)
+    train, test = synthetic.split("train"), synthetic.split("test")
     assert len(train.rows) == 300
-    assert np.array_equal(made[train.rows[0]], made[train.rows[100]])
+    assert np.array_equal(synthetic[train.rows[0]], synthetic[train.rows[100]])
     assert np.array_equal(train.labels[:100], train.labels[200:])
-    assert len(test.rows) == bare.TEST
+    assert len(test.rows) == bare.TEST_IMAGES
     assert not set(train.class_names) & set(test.class_names)
     assert sorted({*train.labels}) == [0, 1]
     assert sorted({*test.labels}) == [0, 1]
 
 
-def test_what_stands_in_for_a_library_says_so_when_it_is_called(bare, monkeypatch):
+def test_a_call_of_a_missing_library_is_an_error_with_its_name(bare, monkeypatch):
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    bare.stand_in("numpy", "no_such_library", "no_such_library.part")
+    bare.replace_missing("numpy", "no_such_library", "no_such_library.part")
     assert sys.modules["numpy"] is np
-    assert not bare.there("no_such_library")
+    assert not bare.is_installed("no_such_library")
     from no_such_library.part import function
 
     with pytest.raises(ModuleNotFoundError, match=r"no_such_library\.part\.function"):
@@ -131,7 +148,7 @@ def test_what_stands_in_for_a_library_says_so_when_it_is_called(bare, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_training_is_measured_where_there_is_torch_and_timm_alone(run):
+def test_the_training_is_measured_with_nothing_but_torch_and_timm(run):
     options = ["--images", "1120", "--window", "1", "--rounds", "1"]
     code, table, errors = run("training.py", *options)
     assert code == 0, errors

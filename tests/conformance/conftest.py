@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from dmlbench.conformance import kit
-from dmlbench.conformance.subject import find
+from dmlbench.conformance.subject import find_loss
 
 GOOD = '''\
 """A Made Loss.
@@ -77,19 +77,21 @@ def good():
 
 
 @pytest.fixture
-def made(tmp_path):
-    def write(old="", new="", given=None):
+def write_loss(tmp_path):
+    """Write the good loss to made.py with `new` in place of `old`, and find it there."""
+
+    def write(old="", new="", options=None):
         assert old in GOOD
         path = tmp_path / "made.py"
         path.write_text(GOOD.replace(old, new, 1) if old else GOOD)
-        return find(str(path), given or {})
+        return find_loss(str(path), options or {})
 
     return write
 
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """The compiler's notes, which pytest would collect, take longer than all checks."""
+    """Switch off the compiler's log: for pytest to collect it takes longer than all checks."""
     logging.disable(logging.DEBUG)
     yield
     logging.disable(logging.NOTSET)
@@ -97,10 +99,12 @@ def _quiet():
 
 @pytest.fixture
 def failures():
-    """What a loss does not pass: name of the check -> result."""
+    """The checks that a loss does not pass: name of the check -> result."""
 
-    def of(subject):
-        results = kit.results(subject)
-        return {found.check.name: found for found in results if found.verdict not in ("ok", "-")}
+    def run(subject):
+        results = kit.run_checks(subject)
+        return {
+            result.check.name: result for result in results if result.verdict not in ("ok", "-")
+        }
 
-    return of
+    return run

@@ -1,4 +1,4 @@
-"""A loss that is broken in one way is found out by the check of that, whose message says so."""
+"""A loss with one defect fails the check of that defect alone, and the message explains it."""
 
 import re
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dmlbench.conformance import kit
-from dmlbench.conformance.declaration import MEANT
+from dmlbench.conformance.declaration import DECLARABLE
 from dmlbench.conformance.execution import NoHost, NoReading, Waits
-from dmlbench.conformance.subject import find
+from dmlbench.conformance.subject import find_loss
 
 FORWARD = """\
     def forward(self, embeddings, labels):
@@ -16,8 +16,8 @@ FORWARD = """\
 
     def compute("""
 
-# What is changed in it, which checks say so, and what they say
-BROKEN = {
+# Defect: a text of the good loss, what replaces it, the checks that then fail, their message
+DEFECTS = {
     "no header": ("Differs: nothing.", "Nothing differs.", {"header"}, "last a paragraph 'Differs"),
     "an option without annotation": (
         "weight: float = 1.0",
@@ -37,21 +37,31 @@ BROKEN = {
         {"options"},
         "The third is 'sharpness'",
     ),
-    "a declaration of what cannot be meant": (
+    "a declaration for a check that allows none": (
         "class Made(Loss):",
         "class Made(Loss):\n    BY_DESIGN = {'precision': 'so'}",
         {"options"},
         "what may be declared is",
     ),
-    "a space of no option": (
+    "a search space of an unknown option": (
         'SEARCH_SPACE = {"temperature"',
         'SEARCH_SPACE = {"temprature"',
         {"search_space"},
         "is no option; those are temperature, weight",
     ),
-    "a space out of bounds": ('"low": 0.01', '"low": 0.0', {"search_space"}, "must be above 0"),
-    "a space upside down": ('"low": 0.01', '"low": 2.0', {"search_space"}, "is not below high"),
-    "a space that is not literal": (
+    "a search space out of bounds": (
+        '"low": 0.01',
+        '"low": 0.0',
+        {"search_space"},
+        "must be above 0",
+    ),
+    "a search space upside down": (
+        '"low": 0.01',
+        '"low": 2.0',
+        {"search_space"},
+        "is not below high",
+    ),
+    "a search space that is not literal": (
         '{"low": 0.01',
         '{"low": float("0.01")',
         {"search_space"},
@@ -96,7 +106,8 @@ BROKEN = {
         "self.proxies.to(unit.dtype)",
         "self.proxies",
         {"call"},
-        r"float64 embeddings .* RuntimeError: .*made.py:\d+: logits = .* `.to\(embeddings.dtype\)`",
+        r"float64 embeddings .* RuntimeError: .*made.py:\d+: logits = .* "
+        r"`self.proxies.to\(embeddings.dtype\)`",
     ),
     "it raises": ("extra = 0", "extra = 1 / 0", {"call"}, r"float32 .* ZeroDivision.*made.py:37"),
     "autocast left on": (
@@ -108,11 +119,11 @@ BROKEN = {
         {"autocast"},
         r"torch.autocast\('cpu'",
     ),
-    "NaN sorted out": (
+    "NaN left out": (
         "unit_length(embeddings)",
         "unit_length(torch.nan_to_num(embeddings))",
         {"divergence"},
-        "all embeddings nan",
+        "all entries are nan",
     ),
     "a mean over no positives": (
         "positive.sum().clamp(min=1)",
@@ -167,7 +178,7 @@ BROKEN = {
         "self.weight = weight",
         "self.weight = weight; self.bias = nn.Parameter(torch.zeros(1))",
         {"moves"},
-        "'bias' has none",
+        "'bias' has no gradient",
     ),
     "a parameter out of groups": (
         "list(self.parameters())",
@@ -181,14 +192,19 @@ BROKEN = {
         {"param_groups"},
         "'proxies' is in 2 groups",
     ),
-    "a rate of its own": ('"lr": lr', '"lr": 0.01', {"param_groups"}, "are not as 2 to 1"),
+    "a learning rate that ignores the recipe": (
+        '"lr": lr',
+        '"lr": 0.01',
+        {"param_groups"},
+        "is not 2",
+    ),
     "a parameter that is replaced": (
         "        return ()",
         "        self.proxies = nn.Parameter(self.proxies.clone())\n        return ()",
         {"refresh"},
         "'proxies' is another object",
     ),
-    "a parameter that is set and not named": (
+    "a parameter that is set and not returned": (
         "        return ()",
         "        self.proxies.mul_(1.01)\n        return ()",
         {"refresh"},
@@ -225,7 +241,7 @@ BROKEN = {
         {"statistics"},
         "'epoch' of its state is different",
     ),
-    "batches of every epoch alike": (
+    "the same batches in every epoch": (
         "default_rng([seed, epoch])",
         "default_rng([seed])",
         {"batches"},
@@ -243,7 +259,7 @@ BROKEN = {
         {"batches"},
         "global generator",
     ),
-    "a value for the host": (
+    "a value that the host needs": (
         "self.epoch\n",
         "self.epoch.item()\n",
         {"host"},
@@ -261,45 +277,49 @@ BROKEN = {
         {"compile"},
         "made.py",
     ),
-    "the wrong sign": ("self.weight * pull", "-50 * pull", {"learns"}, "it should come to 70%"),
-    "no look at the labels": (
+    "the wrong sign": ("self.weight * pull", "-50 * pull", {"learns"}, "it should reach 70%"),
+    "labels that are not used": (
         "        return scale *",
         "        return embeddings.pow(2).mean() + 0 * scale *",
         {"length", "moves", "learns"},
-        "it should come to 70%",
+        "it should reach 70%",
     ),
 }
-ADVICE = {"header", "host", "compile"}  # for a loss of one's own
+WARNINGS = {"header", "host", "compile"}  # the checks that only warn about a user's loss
 
 
-def test_a_good_loss_passes_all_checks(made, failures):
-    assert failures(made()) == {}
+def test_a_good_loss_passes_all_checks(write_loss, failures):
+    assert failures(write_loss()) == {}
 
 
-@pytest.mark.parametrize("defect", BROKEN)
-def test_a_defect_is_found_by_its_check_alone_and_explained(defect, made, failures):
-    old, new, checks, message = BROKEN[defect]
-    found = failures(made(old, new))
-    assert found.keys() == checks, "\n".join(map(str, found.values()))
-    for name, result in found.items():
-        assert result.verdict == ("warning" if name in ADVICE else "FAILED")
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_is_found_by_its_check_alone_and_explained(defect, write_loss, failures):
+    old, new, checks, message = DEFECTS[defect]
+    results = failures(write_loss(old, new))
+    assert results.keys() == checks, "\n".join(map(str, results.values()))
+    for name, result in results.items():
+        assert result.verdict == ("warning" if name in WARNINGS else "FAILED")
         assert {"Did", "Saw", "Why", "Fix"} <= result.lesson.keys()
-    said = " ".join(" ".join(str(result).split()) for result in found.values())
-    assert re.search(message, said), said
+    text = " ".join(" ".join(str(result).split()) for result in results.values())
+    assert re.search(message, text), text
 
 
 def test_every_check_has_a_defect_that_it_finds():
-    found = set().union(*(checks for _, _, checks, _ in BROKEN.values()))
-    assert found == {check.name for check in kit.CHECKS}
-    assert set(MEANT) == {check.name for check in kit.CHECKS if check.may_be_meant}
+    covered = set().union(*(checks for _, _, checks, _ in DEFECTS.values()))
+    assert covered == {check.name for check in kit.CHECKS}
 
 
-def test_a_detached_part_may_be_meant_and_a_wrong_gradient_may_not(made, failures):
-    meant = "    BY_DESIGN = {'gradient': 'one side learns'}\n    def param_groups("
+def test_the_declarable_checks_are_those_that_a_loss_may_declare():
+    assert set(DECLARABLE) == {check.name for check in kit.CHECKS if check.declarable}
+
+
+def test_a_detached_part_can_be_declared_and_a_wrong_gradient_cannot(write_loss, failures):
+    declaration = "    BY_DESIGN = {'gradient': 'one side learns'}\n    def param_groups("
     for defect in ("a detached factor", "a wrong backward"):
-        subject = made(*BROKEN[defect][:2])
-        subject.path.write_text(subject.path.read_text().replace("    def param_groups(", meant))
-        (result,) = failures(find(str(subject.path), {})).values()
+        subject = write_loss(*DEFECTS[defect][:2])
+        text = subject.path.read_text().replace("    def param_groups(", declaration)
+        subject.path.write_text(text)
+        (result,) = failures(find_loss(str(subject.path), {})).values()
         if "detached" in defect:
             assert str(result).split() == ["declared", "gradient", "one", "side", "learns"]
         else:
@@ -307,19 +327,19 @@ def test_a_detached_part_may_be_meant_and_a_wrong_gradient_may_not(made, failure
             assert "Or" not in result.lesson
 
 
-def test_what_a_loss_of_the_library_does_by_its_name_is_advice():
-    subject = find("pml.NPairsLoss", {})
-    found = {check.name: check(subject).verdict for check in kit.CHECKS}
-    assert found["order"] == "warning"
-    assert found["header"] == found["host"] == "-"
-    assert "FAILED" not in found.values()
+def test_a_loss_of_the_library_gets_warnings_and_no_failures():
+    subject = find_loss("pml.NPairsLoss", {})
+    verdicts = {check.name: check(subject).verdict for check in kit.CHECKS}
+    assert verdicts["order"] == "warning"
+    assert verdicts["header"] == verdicts["host"] == "-"
+    assert "FAILED" not in verdicts.values()
 
 
-def test_a_loss_that_raises_is_shown_where(made, failures):
-    found = failures(made("extra = 0", "extra = 0 if len(labels) > 7 else labels[99]"))
-    assert found.keys() == {"no_positives"}
-    assert "IndexError" in found["no_positives"].lesson["Saw"]
-    assert "made.py:37: extra = 0 if" in found["no_positives"].lesson["Saw"]
+def test_the_line_at_which_a_loss_raises_is_shown(write_loss, failures):
+    results = failures(write_loss("extra = 0", "extra = 0 if len(labels) > 7 else labels[99]"))
+    assert results.keys() == {"no_positives"}
+    assert "IndexError" in results["no_positives"].lesson["Saw"]
+    assert "made.py:37: extra = 0 if" in results["no_positives"].lesson["Saw"]
 
 
 @pytest.mark.parametrize(
@@ -334,6 +354,6 @@ def test_a_loss_that_raises_is_shown_where(made, failures):
         lambda x: x.nonzero(),
     ],
 )
-def test_the_watch_sees_what_waits_for_the_host(wait):
+def test_calls_that_wait_for_the_gpu_are_detected(wait):
     with pytest.raises(Waits), NoReading(), NoHost():
         wait(torch.ones(3))

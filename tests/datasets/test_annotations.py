@@ -1,7 +1,8 @@
 import pytest
 
-from dmlbench.datasets import DatasetError, Row
+from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import check_splits, listed_images, read_table, whole_number
+from dmlbench.utils.errors import DatasetError
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def table(tmp_path):
     return write
 
 
-def test_lines_are_numbered_as_an_editor_shows_them(table):
+def test_lines_have_the_numbers_that_an_editor_shows(table):
     content = b"\xef\xbb\xbf2\r\nname item\r\n\r\na  1\r\nb\t2\r\n\r\n"
     assert table(content, skip=2) == [("line 4", ["a", "1"]), ("line 5", ["b", "2"])]
     assert table(content)[0] == ("line 1", ["2"])
@@ -26,23 +27,23 @@ def test_a_table_that_ends_before_its_rows_is_refused(table, content):
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "٣", "1e3", " 1"])
-def test_what_is_no_whole_number_is_refused(text):
+def test_text_that_is_no_whole_number_is_refused(text):
     with pytest.raises(DatasetError, match=r"here: .* is no whole number"):
         whole_number(text, "here")
 
 
 @pytest.mark.parametrize(
-    ("number", "inside"), [("0", False), ("1", True), ("9", True), ("10", False)]
+    ("number", "allowed"), [("0", False), ("1", True), ("9", True), ("10", False)]
 )
-def test_the_bounds_of_a_number_are_inside(number, inside):
-    if inside:
+def test_the_bounds_of_a_number_are_allowed(number, allowed):
+    if allowed:
         assert whole_number(number, "here", 1, 9) == int(number)
         return
     with pytest.raises(DatasetError, match=rf"here: {number} is not in 1 \.\. 9"):
         whole_number(number, "here", 1, 9)
 
 
-def test_what_differs_of_a_split_is_said_and_nothing_else():
+def test_only_counts_that_differ_are_named():
     rows = [Row(str(i), str(i // 2), (), "train" if i < 4 else "test") for i in range(8)]
     check_splits("made", rows, {"train": [2, 4], "test": [2, 4]}, "list.txt")
     with pytest.raises(DatasetError) as error:
@@ -54,10 +55,10 @@ def test_what_differs_of_a_split_is_said_and_nothing_else():
     ]
 
 
-def test_images_come_in_the_order_of_the_archive_and_the_missing_ones_last(tmp_path):
+def test_images_come_in_the_order_of_the_archive_and_missing_images_raise_at_the_end(tmp_path):
     rows = {name: Row(name, "c", (), "test", origin=f"line {name}") for name in "abc"}
     members = [("x", b"0"), ("b", b"1"), ("a", b"2")]
-    found = listed_images(tmp_path / "made.zip", members, rows)
-    assert [next(found) for _ in range(2)] == [(rows["b"], b"1"), (rows["a"], b"2")]
+    images = listed_images(tmp_path / "made.zip", members, rows)
+    assert [next(images) for _ in range(2)] == [(rows["b"], b"1"), (rows["a"], b"2")]
     with pytest.raises(DatasetError, match=r"made\.zip: 1 listed images .*:\n    line c: no c"):
-        next(found)
+        next(images)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from dmlbench.datasets import DatasetError, cars196
+from dmlbench.datasets import cars196
+from dmlbench.utils.errors import DatasetError
 
 NAMES = [f"Make Model {number:03} 2012" for number in range(1, 197)]
 NAMES[173] = "Ram C/V Cargo Van Minivan 2012"
@@ -15,7 +16,7 @@ CLASSES = (1, 98, 99, 174)
 
 
 @pytest.fixture(autouse=True)
-def _few(monkeypatch):
+def small_splits(monkeypatch):
     monkeypatch.setitem(cars196.FACTS, "splits", {"train": [2, 10], "test": [2, 10]})
 
 
@@ -51,15 +52,19 @@ def mirror(picture):
     return {"names.csv": "\n".join(NAMES).encode(), **texts, **files}
 
 
-def test_the_original_layout_splits_by_the_class_and_not_by_its_own_test(pack_made, original):
-    store = pack_made("cars196", original)
+def test_the_original_layout_is_split_by_class_number_and_not_by_its_own_test_column(
+    pack_archives, original
+):
+    store = pack_archives("cars196", original)
     assert store.split("train").class_names == [NAMES[0], NAMES[97]]
     assert store.split("test").class_names == [NAMES[98], NAMES[173]]
     assert set(store.index["path"]) == set(original["car_ims.tgz"])
 
 
-def test_the_mirror_by_class_folders_gives_the_same_classes_and_split(pack_made, original, mirror):
-    stores = [pack_made("cars196", files) for files in (original, {MIRROR: mirror})]
+def test_the_mirror_by_class_folders_gives_the_same_classes_and_split(
+    pack_archives, original, mirror
+):
+    stores = [pack_archives("cars196", files) for files in (original, {MIRROR: mirror})]
     for split in ("train", "test"):
         first, second = (store.split(split) for store in stores)
         assert first.class_names == second.class_names
@@ -76,26 +81,26 @@ def test_the_mirror_by_class_folders_gives_the_same_classes_and_split(pack_made,
         ("anno_train.csv", b"00002.jpg", b"00001.jpg", r"line 2: .* is listed twice"),
     ],
 )
-def test_a_wrong_line_of_the_mirror_is_named(pack_made, mirror, file, old, new, message):
+def test_a_wrong_line_of_the_mirror_is_named(pack_archives, mirror, file, old, new, message):
     assert old in mirror[file]
     mirror[file] = mirror[file].replace(old, new, 1)
     with pytest.raises(DatasetError, match=message):
-        pack_made("cars196", {MIRROR: mirror})
+        pack_archives("cars196", {MIRROR: mirror})
 
 
-def test_annotations_of_something_else_are_refused(pack_made, original):
-    whole = annotations([1, 2])
-    for content in (b"no MATLAB file at all", b"", whole[:900], annotations([1, 2], names=[])):
+def test_a_file_that_is_not_the_annotations_is_refused(pack_archives, original):
+    valid = annotations([1, 2])
+    for content in (b"no MATLAB file at all", b"", valid[:900], annotations([1, 2], names=[])):
         with pytest.raises(DatasetError, match=r"cars_annos\.mat"):
-            pack_made("cars196", original | {"cars_annos.mat": content})
+            pack_archives("cars196", original | {"cars_annos.mat": content})
 
 
-def test_an_image_without_annotation_changes_the_count_and_one_without_file_is_named(
-    pack_made, original
+def test_a_missing_annotation_changes_the_count_and_a_missing_image_is_named(
+    pack_archives, original
 ):
     classes = [number for number in CLASSES for _ in range(5)]
     with pytest.raises(DatasetError, match="test: images: found 9, expected 10"):
-        pack_made("cars196", original | {"cars_annos.mat": annotations(classes[:-1])})
+        pack_archives("cars196", original | {"cars_annos.mat": annotations(classes[:-1])})
     del original["car_ims.tgz"]["car_ims/000007.jpg"]
     with pytest.raises(DatasetError, match=r"annotation 7: no car_ims/000007\.jpg"):
-        pack_made("cars196", original)
+        pack_archives("cars196", original)

@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmlbench.datasets import DatasetError, Row
-from dmlbench.datasets.decoding import CHUNK, CHUNK_BYTES, LONGEST, decode, scaled
+from dmlbench.datasets import Row
+from dmlbench.datasets.decoding import (
+    CHUNK_BYTES,
+    CHUNK_IMAGES,
+    MAX_ASPECT_RATIO,
+    decode,
+    load_scaled,
+)
+from dmlbench.utils.errors import DatasetError
 
 
 def row(number: int) -> Row:
@@ -30,39 +37,39 @@ def paint(value: int, side: int) -> Image.Image:
     return Image.new("L", (side, side), value)
 
 
-def refuse(side: int) -> Image.Image:
+def fail(side: int) -> Image.Image:
     raise ValueError("no such letter")
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.sampled_from([1, 3]))
-def test_the_short_side_becomes_the_side_and_the_shape_is_kept(
+def test_the_short_side_is_scaled_and_the_aspect_ratio_is_kept(
     png: Callable[[np.ndarray], bytes], height: int, width: int, side: int, channels: int
 ):
     shape = (height, width) if channels == 1 else (height, width, 3)
     original = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    image = scaled(png(original), side, channels)
+    image = load_scaled(png(original), side, channels)
     assert image.mode == {1: "L", 3: "RGB"}[channels]
     assert min(image.size) == side
     ratio = max(height, width) / min(height, width)
-    assert abs(max(image.size) - side * min(ratio, LONGEST)) <= 0.5
+    assert abs(max(image.size) - side * min(ratio, MAX_ASPECT_RATIO)) <= 0.5
     assert (image.height >= image.width) == (height >= width) or image.height == side
-    if min(height, width) == side and ratio <= LONGEST:
+    if min(height, width) == side and ratio <= MAX_ASPECT_RATIO:
         np.testing.assert_array_equal(np.asarray(image), original)
 
 
-def test_shrinking_averages_and_skips_no_pixel(png: Callable[[np.ndarray], bytes]):
+def test_shrinking_averages_over_all_pixels(png: Callable[[np.ndarray], bytes]):
     board = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)
-    shrunk = np.asarray(scaled(png(board.astype(np.uint8)), 8, 1))
+    shrunk = np.asarray(load_scaled(png(board.astype(np.uint8)), 8, 1))
     assert np.ptp(shrunk[1:-1, 1:-1].astype(int)) < 10
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_of_a_strip_the_middle_is_kept(png: Callable[[np.ndarray], bytes], upright: bool):
+def test_a_long_strip_is_cropped_to_its_middle(png: Callable[[np.ndarray], bytes], upright: bool):
     strip = np.zeros((1, 5001), np.uint8)
     strip[0, 2500] = 255  # the middle
-    image = np.asarray(scaled(png(strip.T if upright else strip), 8, 1))
+    image = np.asarray(load_scaled(png(strip.T if upright else strip), 8, 1))
     image = image.T if upright else image
-    assert image.shape == (8, 8 * LONGEST)
+    assert image.shape == (8, 8 * MAX_ASPECT_RATIO)
     assert image[:, 16:20].max() > 100
     assert not image[:, :8].any()
 
@@ -77,7 +84,7 @@ def test_gray_palette_cmyk_and_transparent_images_become_rgb(
     png: Callable[[np.ndarray], bytes],
 ):
     gray = np.full((4, 4), 7, np.uint8)
-    assert np.array_equal(np.asarray(scaled(png(gray), 4, 3)), np.full((4, 4, 3), 7))
+    assert np.array_equal(np.asarray(load_scaled(png(gray), 4, 3)), np.full((4, 4, 3), 7))
     colour = Image.new("RGB", (8, 8), (200, 40, 90))
     odd = {
         "palette": encoded(colour.quantize(4), "PNG"),
@@ -90,15 +97,15 @@ def test_gray_palette_cmyk_and_transparent_images_become_rgb(
         "gray with alpha": encoded(Image.new("LA", (8, 8), (50, 9)), "PNG"),
     }
     expected = {"1 bit": (255, 255, 255), "gray with alpha": (50, 50, 50)}
-    for what, content in odd.items():
-        pixels = np.asarray(scaled(content, 8, 3)).astype(int)
-        assert np.abs(pixels - expected.get(what, (200, 40, 90))).max() <= 3, what
+    for name, content in odd.items():
+        pixels = np.asarray(load_scaled(content, 8, 3)).astype(int)
+        assert np.abs(pixels - expected.get(name, (200, 40, 90))).max() <= 3, name
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_every_exif_orientation_is_turned_upright(kind: str, orientation: int):
-    # how a camera that was held so stores the scene: EXIF 2.3, the place of row 0 and column 0
+    # how a camera in this orientation stores the scene: EXIF 2.3, the place of row 0 and column 0
     scene = np.zeros((16, 24), np.uint8)
     scene[:8, :8], scene[8:, :8] = 250, 120  # bright top left, gray bottom left
     stored = {
@@ -114,39 +121,39 @@ def test_every_exif_orientation_is_turned_upright(kind: str, orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif)
-    assert np.abs(np.asarray(scaled(content, 16, 1)).astype(int) - scene).max() <= 12
+    assert np.abs(np.asarray(load_scaled(content, 16, 1)).astype(int) - scene).max() <= 12
 
 
-def test_a_damaged_exif_note_is_no_damaged_image():
-    plain = Image.new("RGB", (8, 8), (9, 9, 9))
-    content = encoded(plain, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xff\xff\xff")
-    assert scaled(content, 8, 3).size == (8, 8)
+def test_damaged_exif_data_do_not_make_an_image_damaged():
+    image = Image.new("RGB", (8, 8), (9, 9, 9))
+    content = encoded(image, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xff\xff\xff")
+    assert load_scaled(content, 8, 3).size == (8, 8)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_more_than_8_bits_are_refused(mode: str):
     with pytest.raises(ValueError, match="more than 8 bits"):
-        scaled(encoded(Image.new(mode, (8, 8)), "TIFF"), 8, 3)
+        load_scaled(encoded(Image.new(mode, (8, 8)), "TIFF"), 8, 3)
 
 
 def test_a_truncated_file_is_refused(png: Callable[[np.ndarray], bytes]):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     for content in (png(noise), encoded(Image.fromarray(noise), "JPEG")):
         with pytest.raises(OSError, match=r"truncated|cannot identify"):
-            scaled(content[: len(content) // 2], 8, 1)
+            load_scaled(content[: len(content) // 2], 8, 1)
 
 
-def test_jpeg_keeps_the_image_nearly_and_says_its_size():
+def test_a_jpeg_has_nearly_the_same_pixels_and_its_size_is_recorded():
     smooth = np.linspace(0, 250, 60 * 40 * 3).reshape(60, 40, 3).astype(np.uint8)
     source = encoded(Image.fromarray(smooth), "PNG")
     (decoded,) = decode([(row(0), source)], 20, 3, "jpeg", 1)
     (image,) = decoded.images
     assert (image.height, image.width, image.bytes) == (30, 20, len(decoded.content))
     again = np.asarray(Image.open(io.BytesIO(decoded.content))).astype(int)
-    assert np.abs(again - np.asarray(scaled(source, 20, 3)).astype(int)).max() <= 4
+    assert np.abs(again - np.asarray(load_scaled(source, 20, 3)).astype(int)).max() <= 4
 
 
-def test_bytes_are_channel_by_channel_with_their_digest(png: Callable[[np.ndarray], bytes]):
+def test_pixels_are_stored_channel_by_channel_with_their_digest(png: Callable[[np.ndarray], bytes]):
     original = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     content = original.transpose(2, 0, 1).tobytes()
     (decoded,) = decode([(row(0), png(original))], 5, 3, "pixels", 1)
@@ -155,24 +162,24 @@ def test_bytes_are_channel_by_channel_with_their_digest(png: Callable[[np.ndarra
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_order_is_kept_and_the_reader_is_only_so_far_ahead(workers: int):
+def test_order_is_kept_and_only_a_few_chunks_are_read_ahead(workers: int):
     asked = 0
 
     def images():
         nonlocal asked
-        for asked in range(20 * CHUNK):
+        for asked in range(20 * CHUNK_IMAGES):
             yield row(asked), partial(paint, asked % 256)
 
-    found = []
+    values = []
     for decoded in decode(images(), 2, 1, "pixels", workers):
-        found += [decoded.content[4 * i] for i in range(len(decoded.images))]
+        values += [decoded.content[4 * i] for i in range(len(decoded.images))]
         assert {image[1:4] for image in decoded.images} == {(2, 2, 4)}
-        assert asked < len(found) + (2 * workers + 1) * CHUNK
-    assert found == [number % 256 for number in range(20 * CHUNK)]
+        assert asked < len(values) + (2 * workers + 1) * CHUNK_IMAGES
+    assert values == [number % 256 for number in range(20 * CHUNK_IMAGES)]
 
 
-def test_images_that_cannot_be_decoded_are_named_and_after_the_twentieth_no_more_is_read():
-    images = ((row(i), refuse if i % 5 == 3 else partial(paint, 0)) for i in itertools.count())
+def test_damaged_images_are_named_and_reading_ends_after_the_twentieth():
+    images = ((row(i), fail if i % 5 == 3 else partial(paint, 0)) for i in itertools.count())
     with pytest.raises(DatasetError) as caught:
         list(decode(images, 2, 1, "pixels", 1))
     text = str(caught.value)
@@ -180,10 +187,10 @@ def test_images_that_cannot_be_decoded_are_named_and_after_the_twentieth_no_more
     assert text.count("no such letter") == 20
 
 
-def test_where_a_person_wrote_it_is_said_of_a_damaged_image():
+def test_a_damaged_image_is_named_with_the_line_that_lists_it():
     damaged = Row("a.png", "class", (), "train", origin="my.csv, line 7")
     with pytest.raises(DatasetError, match=r"my\.csv, line 7: a\.png: cannot decode"):
-        list(decode([(damaged, refuse), (row(1), partial(paint, 0))], 2, 1, "pixels", 1))
+        list(decode([(damaged, fail), (row(1), partial(paint, 0))], 2, 1, "pixels", 1))
 
 
 def test_large_files_make_small_chunks():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from dmlbench.datasets import DatasetError
 from dmlbench.datasets import glyphs as glyphs_module
-from dmlbench.datasets.pack import pack
-from dmlbench.datasets.store import Store
+from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.reader import Store
+from dmlbench.utils.errors import DatasetError
 
 
 def letter_of(class_name: str) -> str:
@@ -36,7 +36,7 @@ def test_the_classes_are_plain_letters_of_five_scripts(glyphs: Store, letters: l
 def test_letters_that_look_the_same_are_one_class(letters: list[str]):
     assert "A" in letters
     assert not {"\N{GREEK CAPITAL LETTER ALPHA}", "\N{CYRILLIC CAPITAL LETTER A}"} & set(letters)
-    font = ImageFont.truetype(str(glyphs_module._fonts() / "DejaVuSans.ttf"), 64)
+    font = ImageFont.truetype(str(glyphs_module._font_folder() / "DejaVuSans.ttf"), 64)
     drawn = np.zeros((len(letters), 96, 96), np.float32)
     for canvas, letter in zip(drawn, letters, strict=True):
         mask, (_, top) = font.getmask2(letter)
@@ -46,7 +46,7 @@ def test_letters_that_look_the_same_are_one_class(letters: list[str]):
     flat = drawn.reshape(len(letters), -1)
     distances = (flat**2).sum(1)[:, None] + (flat**2).sum(1) - 2 * flat @ flat.T
     np.fill_diagonal(distances, np.inf)
-    assert distances.min() > 2  # of Latin o and Armenian oh 0.4
+    assert distances.min() > 2  # Latin o and Armenian oh: 0.4
 
 
 def test_twelve_faces_draw_every_letter_twice_and_four_more_where_they_can(glyphs: Store):
@@ -90,8 +90,8 @@ def test_no_image_is_blank_or_cut_off(glyphs: Store):
     assert (pixels[:, 0, border].max(axis=1) > 100).mean() < 0.01
 
 
-def test_classes_can_be_told_apart_by_their_pixels(glyphs: Store):
-    """A nearest mean over the first copies finds the second ones: the letters are really there."""
+def test_a_nearest_mean_of_pixels_finds_many_classes(glyphs: Store):
+    """The means of the first copies find the second copies: the letters are really drawn."""
     pixels = np.stack([*glyphs])
     labels = glyphs.index["label"]
     second = np.char.endswith(glyphs.index["path"].astype(str), "-1")
@@ -100,11 +100,11 @@ def test_classes_can_be_told_apart_by_their_pixels(glyphs: Store):
     means = np.stack([vectors[(labels == c) & ~second].mean(0) for c in range(labels.max() + 1)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     right = (vectors[second] @ means.T).argmax(axis=1) == labels[second]
-    assert 0.15 < right.mean() < 0.6  # chance 0.002; above, the distortion would be no test
+    assert 0.15 < right.mean() < 0.6  # chance: 0.002; above 0.6 the distortion would be too easy
 
 
-def test_another_side_shows_the_same_drawing_and_another_copy_another():
-    face = glyphs_module._fonts() / "DejaVuSerif.ttf"
+def test_every_side_shows_the_same_drawing_and_every_copy_a_different_one():
+    face = glyphs_module._font_folder() / "DejaVuSerif.ttf"
     for letter in "kЖქ":
         small = np.asarray(glyphs_module.draw(face, letter, 0, 32), float).ravel()
         large = glyphs_module.draw(face, letter, 0, 96)
@@ -116,7 +116,7 @@ def test_another_side_shows_the_same_drawing_and_another_copy_another():
 
 
 def test_drawing_takes_milliseconds():
-    face = glyphs_module._fonts() / "DejaVuSans.ttf"
+    face = glyphs_module._font_folder() / "DejaVuSans.ttf"
     start = time.perf_counter()
     for copy in range(200):
         glyphs_module.draw(face, "g", copy, 32)

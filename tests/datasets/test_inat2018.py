@@ -1,10 +1,11 @@
-"""iNaturalist 2018, the split of Smooth-AP, from archives in their true layout."""
+"""iNaturalist 2018, the split of Smooth-AP, from archives in their real layout."""
 
 import json
 
 import pytest
 
-from dmlbench.datasets import DatasetError, inat2018
+from dmlbench.datasets import inat2018
+from dmlbench.utils.errors import DatasetError
 
 ANNOTATIONS, LISTS, IMAGES = (
     "train2018.json.tar.gz",
@@ -52,8 +53,8 @@ def files(picture, monkeypatch):
     }
 
 
-def test_the_lists_split_and_the_species_have_six_levels(pack_made, files):
-    store = pack_made("inat2018", files)
+def test_the_lists_give_the_split_and_species_have_six_levels(pack_archives, files):
+    store = pack_archives("inat2018", files)
     train, test = store.split("train"), store.split("test")
     assert train.class_names == [f"Aves/{number}" for number in range(6)]
     assert test.class_names == ["Aves/6", "Aves/7"]
@@ -75,18 +76,18 @@ def test_the_lists_split_and_the_species_have_six_levels(pack_made, files):
         (b"train_val2018/Aves/3/3f1.jpg\n", b"", r"train: images: found 17, expected 18"),
     ],
 )
-def test_a_wrong_line_is_named(pack_made, files, old, new, message):
+def test_a_wrong_line_is_named(pack_archives, files, old, new, message):
     assert old in files[LISTS][TRAIN]
     files[LISTS][TRAIN] = files[LISTS][TRAIN].replace(old, new, 1)
     with pytest.raises(DatasetError, match=message):
-        pack_made("inat2018", files)
+        pack_archives("inat2018", files)
 
 
-def test_another_taxonomy_says_which_level_differs(pack_made, files):
+def test_a_different_taxonomy_names_the_level_that_differs(pack_archives, files):
     wrong = [category | {"genus": "one"} for category in CATEGORIES]
     files[ANNOTATIONS] = {"train2018.json": json.dumps({"categories": wrong}).encode()}
     with pytest.raises(DatasetError, match="genus: found 1, expected 3") as error:
-        pack_made("inat2018", files)
+        pack_archives("inat2018", files)
     assert "family" not in str(error.value)
 
 
@@ -94,13 +95,13 @@ def test_another_taxonomy_says_which_level_differs(pack_made, files):
     "content",
     [b"\xff", b"{}", b'{"categories": [', b'{"categories": [{"id": 3}]}', b'{"categories": [3]}'],
 )
-def test_annotations_without_a_taxonomy_are_refused(pack_made, files, content):
+def test_annotations_without_a_taxonomy_are_refused(pack_archives, files, content):
     files[ANNOTATIONS] = {"train2018.json": content}
     with pytest.raises(DatasetError, match=r"train2018\.json: its categories cannot be read"):
-        pack_made("inat2018", files)
+        pack_archives("inat2018", files)
 
 
-def test_the_split_files_missing_are_named(pack_made, files):
+def test_a_missing_list_of_the_split_is_named(pack_archives, files):
     del files[LISTS][TRAIN]
     with pytest.raises(DatasetError, match=r"Inaturalist_train_set1\.txt"):
-        pack_made("inat2018", files)
+        pack_archives("inat2018", files)

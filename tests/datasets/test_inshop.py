@@ -1,8 +1,9 @@
-"""In-Shop from its files in their true layout."""
+"""In-Shop from its files in their real layout."""
 
 import pytest
 
-from dmlbench.datasets import DatasetError, inshop
+from dmlbench.datasets import inshop
+from dmlbench.utils.errors import DatasetError
 
 LIST, ZIP = "inshop_list_eval_partition.txt", "inshop_img.zip"
 ITEMS = {
@@ -27,9 +28,11 @@ def files(picture, monkeypatch):
     return {LIST: "\r\n".join(lines).encode(), ZIP: members}
 
 
-def test_queries_search_the_gallery_and_the_path_gives_two_levels(pack_made, files, searched):
-    store = pack_made("inshop", files)
-    queries, gallery = searched(store)
+def test_queries_search_the_gallery_and_the_path_gives_two_levels(
+    pack_archives, files, query_and_gallery_ids
+):
+    store = pack_archives("inshop", files)
+    queries, gallery = query_and_gallery_ids(store)
     paths = store.index["path"]
     assert {paths[i].rpartition("/")[0][-1] for i in queries} == {"3", "4"}
     assert (len(queries), len(gallery)) == (3, 3)
@@ -41,13 +44,13 @@ def test_queries_search_the_gallery_and_the_path_gives_two_levels(pack_made, fil
     assert set(store.index["level_2"]) == {"WOMEN", "MEN"}
 
 
-def test_an_item_under_two_categories_is_of_the_first_by_name(pack_made, files):
+def test_an_item_in_two_categories_gets_the_first_by_name(pack_archives, files):
     old, new = b"WOMEN/Dresses/id_00000001/02", b"WOMEN/Cardigans/id_00000001/02"
     files[LIST] = files[LIST].replace(old, new)
     files[ZIP] = {path.replace(old.decode(), new.decode()): i for path, i in files[ZIP].items()}
-    store = pack_made("inshop", files)
-    of_item = store.index["class_name"] == "id_00000001"
-    assert set(store.index["level_1"][of_item]) == {"WOMEN/Cardigans"}
+    store = pack_archives("inshop", files)
+    in_item = store.index["class_name"] == "id_00000001"
+    assert set(store.index["level_1"][in_item]) == {"WOMEN/Cardigans"}
 
 
 @pytest.mark.parametrize(
@@ -64,8 +67,8 @@ def test_an_item_under_two_categories_is_of_the_first_by_name(pack_made, files):
         (b"/00_1_front", b"/09_1_front", r"line 3: no img/WOMEN/Dresses/id_00000001/09_1_front"),
     ],
 )
-def test_a_wrong_line_is_named(pack_made, files, old, new, message):
+def test_a_wrong_line_is_named(pack_archives, files, old, new, message):
     assert old in files[LIST]
     files[LIST] = files[LIST].replace(old, new, 1)
     with pytest.raises(DatasetError, match=message):
-        pack_made("inshop", files)
+        pack_archives("inshop", files)

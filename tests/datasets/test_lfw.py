@@ -1,8 +1,9 @@
-"""LFW from its archive and its pairs in their true layout."""
+"""LFW from its archive and its pairs in their real layout."""
 
 import pytest
 
-from dmlbench.datasets import DatasetError, lfw
+from dmlbench.datasets import lfw
+from dmlbench.utils.errors import DatasetError
 
 PEOPLE = {"Aaron_Eckhart": 1, "Abel_Pacheco": 4, "Zoë_Ball": 3, "Ariel_Sharon": 2}
 PAIRS = """2\t2
@@ -28,16 +29,16 @@ def files(picture, monkeypatch):
     return {"lfw.tgz": images, "lfw_pairs.txt": PAIRS.encode()}
 
 
-def test_all_people_are_test_classes_and_nobody_is_searched(pack_made, files):
-    store = pack_made("lfw", files)
+def test_all_people_are_test_classes_and_no_image_is_a_query(pack_archives, files):
+    store = pack_archives("lfw", files)
     assert store.split("test").class_names == sorted(PEOPLE)
     assert len(store.protocols["id"]) == 0
     with pytest.raises(DatasetError, match="no images in the split 'train'"):
         store.split("train")
 
 
-def test_the_pairs_are_the_images_that_the_lines_name(pack_made, files):
-    store = pack_made("lfw", files)
+def test_the_pairs_are_the_images_that_the_lines_name(pack_archives, files):
+    store = pack_archives("lfw", files)
     path, pairs = store.index["path"], store.pairs
     named = [
         (path[first].rpartition("/")[2], path[second].rpartition("/")[2])
@@ -62,17 +63,17 @@ def test_the_pairs_are_the_images_that_the_lines_name(pack_made, files):
         ("Aaron_Eckhart\t1\tZoë_Ball\t2\n", "", r"pairs: found 7, expected 8"),
     ],
 )
-def test_a_wrong_line_is_named(pack_made, files, old, new, message):
+def test_a_wrong_line_is_named(pack_archives, files, old, new, message):
     assert old in PAIRS
     files["lfw_pairs.txt"] = PAIRS.replace(old, new, 1).encode()
     with pytest.raises(DatasetError, match=message):
-        pack_made("lfw", files)
+        pack_archives("lfw", files)
 
 
-def test_a_file_of_another_layout_and_a_missing_image_are_named(pack_made, files):
+def test_a_file_of_another_layout_and_a_missing_image_are_named(pack_archives, files):
     funneled = {"lfw_funneled/Abel_Pacheco/Abel_Pacheco_0001.jpg": b""}
     with pytest.raises(DatasetError, match=r"lfw\.tgz: lfw_funneled/.* is not lfw/<person>"):
-        pack_made("lfw", files | {"lfw.tgz": funneled})
+        pack_archives("lfw", files | {"lfw.tgz": funneled})
     del files["lfw.tgz"]["lfw/Abel_Pacheco/Abel_Pacheco_0001.jpg"]
     with pytest.raises(DatasetError, match="test: found 4 classes and 9 images"):
-        pack_made("lfw", files)
+        pack_archives("lfw", files)

@@ -1,4 +1,6 @@
+import hashlib
 import io
+import random
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmlbench.datasets import DatasetError
-from dmlbench.datasets.pack import pack
-from dmlbench.datasets.store import Store
+from dmlbench.datasets import omniglot
+from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.reader import Store
+from dmlbench.utils.errors import DatasetError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "omniglot"
 REAL_CHECKSUMS = {  # of archives with the official images, but other bytes
@@ -18,10 +21,49 @@ REAL_CHECKSUMS = {  # of archives with the official images, but other bytes
 }
 
 
+@pytest.fixture
+def small_omniglot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A small Omniglot in its real layout: 2 alphabets train, 1 tests, 3 characters, 4 drawings."""
+    monkeypatch.setitem(omniglot.FACTS, "splits", {"train": [6, 24], "test": [3, 12]})
+    rng = np.random.default_rng(0)
+    alphabets = {"background": ["Greek", "Angelic_(old)"], "evaluation": ["Tibetan"]}
+    members: dict[str, dict[str, bytes]] = {}
+    for half, names in alphabets.items():
+        files = members[f"images_{half}.zip"] = {}
+        for alphabet in names:
+            for character in range(1, 4):
+                for drawing in range(1, 5):
+                    pixels = rng.integers(0, 2, (105, 105)).astype(bool)
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "PNG")
+                    path = f"images_{half}/{alphabet}/character{character:02}/00{character}"
+                    files[f"{path}_{drawing:02}.png"] = file.getvalue()
+    folder = tmp_path / "archives"
+    folder.mkdir()
+
+    def write(seed: int = 0) -> dict[str, str]:
+        """Write the archives with their members shuffled by `seed`; return the checksums."""
+        checksums = {}
+        for name, files in members.items():
+            with zipfile.ZipFile(folder / name, "w") as archive:
+                shuffled = list(files)
+                random.Random(seed).shuffle(shuffled)
+                for path in shuffled:
+                    archive.writestr(path, files[path])
+                    macos, _, leaf = path.rpartition("/")
+                    archive.writestr(f"__MACOSX/{macos}/._{leaf}", b"resource fork")
+                archive.writestr("images/._odd.png", b"resource fork")
+            digest = hashlib.md5((folder / name).read_bytes()).hexdigest()
+            checksums[name] = f"md5:{digest}"
+        return checksums
+
+    return SimpleNamespace(members=members, folder=folder, write=write)
+
+
 def test_alphabets_characters_and_drawings_become_levels_classes_and_images(
-    twin: SimpleNamespace, tmp_path: Path
+    small_omniglot: SimpleNamespace, tmp_path: Path
 ):
-    pack("omniglot", 105, tmp_path / "store", twin.folder, twin.write())
+    pack("omniglot", 105, tmp_path / "store", small_omniglot.folder, small_omniglot.write())
     store = Store(tmp_path / "store")
     train, test = store.split("train"), store.split("test")
     assert train.class_names == [
@@ -31,7 +73,9 @@ def test_alphabets_characters_and_drawings_become_levels_classes_and_images(
     assert train.parents is not None
     assert train.parents.tolist() == [[0, 0, 0, 1, 1, 1]]
     assert set(store.index["level_1"]) == {"Angelic_(old)", "Greek", "Tibetan"}
-    content = {path: data for files in twin.members.values() for path, data in files.items()}
+    content = {
+        path: data for files in small_omniglot.members.values() for path, data in files.items()
+    }
     assert sorted(store.index["path"]) == sorted(content)
     for image, path in zip(store, store.index["path"], strict=True):
         original = np.asarray(Image.open(io.BytesIO(content[path])).convert("L"))
@@ -39,33 +83,37 @@ def test_alphabets_characters_and_drawings_become_levels_classes_and_images(
 
 
 def test_the_order_inside_the_archives_does_not_change_the_store(
-    twin: SimpleNamespace, tmp_path: Path
+    small_omniglot: SimpleNamespace, tmp_path: Path
 ):
     contents = set()
     for seed in (0, 1):
-        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write(seed))
+        pack("omniglot", 28, tmp_path / "store", small_omniglot.folder, small_omniglot.write(seed))
         contents.add(Store(tmp_path / "store").manifest["content"])
     assert len(contents) == 1
 
 
-def test_an_incomplete_archive_is_refused_with_what_differs(twin: SimpleNamespace, tmp_path: Path):
-    files = twin.members["images_evaluation.zip"]
+def test_an_incomplete_archive_is_refused_with_the_counts_that_differ(
+    small_omniglot: SimpleNamespace, tmp_path: Path
+):
+    files = small_omniglot.members["images_evaluation.zip"]
     files.pop(next(iter(files)))
     with pytest.raises(DatasetError) as error:
-        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write())
+        pack("omniglot", 28, tmp_path / "store", small_omniglot.folder, small_omniglot.write())
     assert "test: found 3 classes and 11 images, expected 3 and 12" in str(error.value)
     assert "train:" not in str(error.value)
 
 
-def test_a_damaged_image_and_an_unknown_file_are_named(twin: SimpleNamespace, tmp_path: Path):
-    files = twin.members["images_background.zip"]
+def test_a_damaged_image_and_an_unknown_file_are_named(
+    small_omniglot: SimpleNamespace, tmp_path: Path
+):
+    files = small_omniglot.members["images_background.zip"]
     path = next(iter(files))
     files[path] = files[path][:100]
     with pytest.raises(DatasetError, match=rf"{path}: cannot decode"):
-        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write())
+        pack("omniglot", 28, tmp_path / "store", small_omniglot.folder, small_omniglot.write())
     files["images_background/readme.txt"] = b"hello"
     with pytest.raises(DatasetError, match=r"images_background\.zip: .*readme\.txt is not"):
-        pack("omniglot", 28, tmp_path / "store", twin.folder, twin.write())
+        pack("omniglot", 28, tmp_path / "store", small_omniglot.folder, small_omniglot.write())
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real archives are not on this machine")

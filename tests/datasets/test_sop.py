@@ -1,10 +1,11 @@
-"""Stanford Online Products from an archive in its true layout."""
+"""Stanford Online Products from an archive in its real layout."""
 
 import pytest
 import torch
 
-from dmlbench.datasets import DatasetError, sop
+from dmlbench.datasets import sop
 from dmlbench.losses import create_loss
+from dmlbench.utils.errors import DatasetError
 
 ZIP, ROOT = "Stanford_Online_Products.zip", "Stanford_Online_Products"
 HEAD = "image_id class_id super_class_id path\n"
@@ -28,8 +29,8 @@ def members(picture, monkeypatch):
     return {f"{ROOT}/Ebay_info.txt": HEAD.encode(), **texts, **files}
 
 
-def test_the_authors_lists_split_and_the_folders_are_super_classes(pack_made, members):
-    store = pack_made("sop", {ZIP: members})
+def test_the_authors_lists_give_the_split_and_folders_are_super_classes(pack_archives, members):
+    store = pack_archives("sop", {ZIP: members})
     train, test = store.split("train"), store.split("test")
     assert train.class_names == ["00001", "00002", "00003", "00004"]
     assert test.class_names == ["00005", "00006", "00007", "00008"]
@@ -37,8 +38,8 @@ def test_the_authors_lists_split_and_the_folders_are_super_classes(pack_made, me
     assert set(store.index["level_1"]) == {"bicycle", "chair"}
 
 
-def test_P8_its_kinds_of_product_are_groups_of_the_hierarchical_proxy_loss(pack_made, members):
-    parents = torch.from_numpy(pack_made("sop", {ZIP: members}).split("train").parents)
+def test_kinds_of_product_can_be_the_groups_of_the_hierarchical_proxy_loss(pack_archives, members):
+    parents = torch.from_numpy(pack_archives("sop", {ZIP: members}).split("train").parents)
     loss = create_loss("hpl", 4, 2, parents, hierarchy="given", warmup_epochs=0)
     loss.refresh(pytest.fail)
     assert loss.artefact() == {"parents": [[1, 0, 1, 0]]}
@@ -57,30 +58,32 @@ def test_P8_its_kinds_of_product_are_groups_of_the_hierarchical_proxy_loss(pack_
         (b" 4 1 ", b" 3 1 ", r"train: classes: found 3, expected 4"),
     ],
 )
-def test_a_wrong_line_is_named(pack_made, members, old, new, message):
+def test_a_wrong_line_is_named(pack_archives, members, old, new, message):
     name = f"{ROOT}/Ebay_train.txt"
     count = -1 if old == b" 4 1 " else 1
     assert old in members[name]
     members[name] = members[name].replace(old, new, count)
     with pytest.raises(DatasetError, match=message):
-        pack_made("sop", {ZIP: members})
+        pack_archives("sop", {ZIP: members})
 
 
-def test_a_list_without_rows_or_none_at_all_is_named(pack_made, members):
+def test_an_empty_or_missing_list_is_named(pack_archives, members):
     name = f"{ROOT}/Ebay_test.txt"
     members[name] = HEAD.encode()
     with pytest.raises(DatasetError, match=r"Ebay_test\.txt, line 2: the table ends before"):
-        pack_made("sop", {ZIP: members})
+        pack_archives("sop", {ZIP: members})
     del members[name]
     with pytest.raises(DatasetError, match=r"Ebay_test\.txt"):
-        pack_made("sop", {ZIP: members})
+        pack_archives("sop", {ZIP: members})
 
 
-def test_a_list_of_another_split_says_what_differs(pack_made, members):
+def test_a_list_with_missing_products_is_refused_with_the_counts_that_differ(
+    pack_archives, members
+):
     name = f"{ROOT}/Ebay_test.txt"
     members[name] = b"".join(members[name].splitlines(keepends=True)[:-3])
     with pytest.raises(DatasetError) as error:
-        pack_made("sop", {ZIP: members})
+        pack_archives("sop", {ZIP: members})
     assert "test: classes: found 3, expected 4" in str(error.value)
     assert "test: images: found 9, expected 12" in str(error.value)
     assert "train:" not in str(error.value)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dmlbench.evaluation import evaluate
+from dmlbench.evaluation.evaluate import evaluate
 
 Rows = Sequence[tuple[str, int, str, int]]
 Evaluate = Callable[..., dict[str, float]]
@@ -38,7 +38,7 @@ def scores(metric_settings: dict[str, Any]) -> Evaluate:
         columns = zip(
             ("protocol", "id", "role", "repetition"), zip(*rows, strict=True), strict=True
         )
-        found = evaluate(
+        result = evaluate(
             embeddings,
             ids,
             {"id": ids, "label": np.asarray(labels), **(levels or {})},
@@ -46,8 +46,8 @@ def scores(metric_settings: dict[str, Any]) -> Evaluate:
             metric_settings | settings,
             levels=[*(levels or {})],
         )
-        assert len({row["protocol"] for row in found}) == 1
-        return {row["metric"]: row["value"] for row in found}
+        assert len({row["protocol"] for row in result}) == 1
+        return {row["metric"]: row["value"] for row in result}
 
     return run
 

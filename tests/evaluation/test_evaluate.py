@@ -4,56 +4,57 @@ import sys
 import numpy as np
 import pytest
 
-from dmlbench.evaluation import UnusableEmbeddings, evaluate
+from dmlbench.evaluation.evaluate import evaluate
+from dmlbench.evaluation.ranking import UnusableEmbeddings
 
 FRESH = """
 import sys
 import numpy as np
-from dmlbench.evaluation import evaluate
+from dmlbench.evaluation.evaluate import evaluate
 assert "faiss" not in sys.modules, "importing the package must stay cheap"
 n = 40
 ids, labels = np.arange(n), np.arange(n) % 5
-found = evaluate(
+result = evaluate(
     np.random.default_rng(0).normal(size=(n, 8)), ids, {"id": ids, "label": labels},
     {"protocol": ["p"] * n, "id": ids, "role": ["both"] * n, "repetition": ids * 0},
     {"recall_at": [1], "kmeans_seed": 0, "kmeans_iterations": 5, "kmeans_restarts": 1,
      "threads": 1},
 )
-assert len(found) == 9
-dear = {"torch", "pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
-assert not dear, dear
+assert len(result) == 9
+heavy = {"torch", "pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
 """
 
 
-def test_a_metrics_job_imports_neither_torch_nor_any_other_dear_library():
+def test_scoring_imports_neither_torch_nor_any_other_heavy_library():
     subprocess.run([sys.executable, "-c", FRESH], check=True)
 
 
 def test_random_embeddings_score_at_chance(scores):
     classes, size = 50, 40
     labels = np.repeat(np.arange(classes), size)
-    found = scores(np.random.default_rng(0).normal(size=(classes * size, 64)), labels)
+    result = scores(np.random.default_rng(0).normal(size=(classes * size, 64)), labels)
     chance = (size - 1) / (classes * size - 1)
     deviation = np.sqrt(chance * (1 - chance) / len(labels))
     for k in (1, 2, 4, 8):
-        assert found[f"recall@{k}"] == pytest.approx(1 - (1 - chance) ** k, abs=5 * k * deviation)
-    assert found["r_precision"] == pytest.approx(chance, rel=0.1)
-    assert found["map@r"] < chance / 4
-    assert found["map"] == pytest.approx(chance, rel=0.25)
-    assert found["nmi"] < 0.3
-    assert abs(found["ami"]) < 0.02
+        assert result[f"recall@{k}"] == pytest.approx(1 - (1 - chance) ** k, abs=5 * k * deviation)
+    assert result["r_precision"] == pytest.approx(chance, rel=0.1)
+    assert result["map@r"] < chance / 4
+    assert result["map"] == pytest.approx(chance, rel=0.25)
+    assert result["nmi"] < 0.3
+    assert abs(result["ami"]) < 0.02
 
 
-def test_labels_as_embeddings_score_one_in_everything(scores):
+def test_embeddings_that_encode_the_labels_score_one_in_every_metric(scores):
     labels = np.repeat(np.arange(30), 7)
-    found = scores(np.eye(30)[labels], labels)
-    assert {name for name, value in found.items() if value == 1} == {
+    result = scores(np.eye(30)[labels], labels)
+    assert {name for name, value in result.items() if value == 1} == {
         "recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision", "map", "mrr", "nmi",
         "ami",
     }  # fmt: skip
 
 
-def test_scores_do_not_depend_on_threads_nor_on_the_order_of_the_embeddings(
+def test_scores_depend_neither_on_threads_nor_on_the_order_of_the_embeddings(
     scores, clusters, metric_settings
 ):
     embeddings, labels = clusters(1500, 20)
@@ -74,15 +75,15 @@ def test_scores_do_not_depend_on_threads_nor_on_the_order_of_the_embeddings(
     assert first == {row["metric"]: row["value"] for row in again}
 
 
-def test_duplicate_images_do_not_fool_the_exclusion_of_the_query(scores):
-    # Each image stands there twice, once in each class: the nearest other image is always wrong.
+def test_the_query_is_excluded_and_not_one_of_its_duplicates(scores):
+    # Each image exists twice, once in each class: the nearest other image is always wrong.
     images = np.repeat(np.random.default_rng(0).normal(size=(20, 8)), 2, axis=0)
     assert scores(images, [0, 1] * 20)["recall@1"] == 0
-    # The same pairs within a class: always right.
+    # With both copies in one class, it is always right.
     assert scores(images, np.repeat(np.arange(20), 2))["recall@1"] == 1
 
 
-def test_repetitions_are_averaged_and_protocols_are_kept_apart(clusters, metric_settings):
+def test_repetitions_are_averaged_and_protocols_are_scored_separately(clusters, metric_settings):
     embeddings, labels = clusters(60, 4)
     ids = np.arange(60)
     first = ["query"] * 20 + ["gallery"] * 40
@@ -90,8 +91,8 @@ def test_repetitions_are_averaged_and_protocols_are_kept_apart(clusters, metric_
 
     def run(rows):
         columns = {name: np.array(values) for name, values in rows.items()}
-        found = evaluate(embeddings, ids, {"id": ids, "label": labels}, columns, metric_settings)
-        return {(row["protocol"], row["metric"]): row["value"] for row in found}
+        result = evaluate(embeddings, ids, {"id": ids, "label": labels}, columns, metric_settings)
+        return {(row["protocol"], row["metric"]): row["value"] for row in result}
 
     def table(protocol, roles, repetition):
         return {
@@ -101,12 +102,12 @@ def test_repetitions_are_averaged_and_protocols_are_kept_apart(clusters, metric_
             "repetition": [repetition] * 60,
         }
 
-    alone = [run(table("split", roles, 0)) for roles in (first, second)]
+    separate = [run(table("split", roles, 0)) for roles in (first, second)]
     tables = [table("split", first, 0), table("split", second, 1), table("whole", ["both"] * 60, 0)]
     together = run({name: np.concatenate([t[name] for t in tables]) for name in tables[0]})
-    for key in alone[0]:
-        assert together[key] == pytest.approx((alone[0][key] + alone[1][key]) / 2)
-    assert alone[0]["split", "map@r"] != alone[1]["split", "map@r"]
+    for key in separate[0]:
+        assert together[key] == pytest.approx((separate[0][key] + separate[1][key]) / 2)
+    assert separate[0]["split", "map@r"] != separate[1]["split", "map@r"]
     assert together["split", "queries"] == 20
     assert together["whole", "queries"] == 60
 
@@ -119,7 +120,7 @@ def test_repetitions_are_averaged_and_protocols_are_kept_apart(clusters, metric_
         (np.array([*range(10), 3]), np.arange(10), "more than one embedding"),
     ],
 )
-def test_images_without_one_embedding_and_a_label_are_refused(embedded, labelled, message):
+def test_an_image_must_have_one_embedding_and_a_label(embedded, labelled, message):
     ids = np.arange(10)
     protocols = {"protocol": ["p"] * 10, "id": ids, "role": ["both"] * 10, "repetition": ids * 0}
     rows = np.random.default_rng(0).normal(size=(len(embedded), 4))
@@ -128,19 +129,21 @@ def test_images_without_one_embedding_and_a_label_are_refused(embedded, labelled
 
 
 @pytest.mark.parametrize("embeddings", [np.full((6, 3), np.nan), np.ones((6, 3)), np.zeros((6, 3))])
-def test_unusable_embeddings_are_no_score(scores, embeddings):
+def test_unusable_embeddings_get_no_score(scores, embeddings):
     with pytest.raises(UnusableEmbeddings):
         scores(embeddings, [0, 0, 0, 1, 1, 1])
 
 
 @pytest.fixture
 def verify(metric_settings):
-    """Rows of `evaluate` on ten people of 6 images, by protocol and metric; pairs alone, or with a
-    retrieval protocol."""
+    """Evaluate ten people with 6 images each: pairs only, or a retrieval protocol as well.
+
+    The results are by protocol and metric.
+    """
     ids, labels = np.arange(100, 160), np.repeat(np.arange(10), 6)
     first = np.repeat(ids, 2)
     second = ids.reshape(10, 6)[:, [1, 2, 3, 4, 5, 0]].reshape(-1)  # the person's next image
-    second = np.stack([second, np.roll(ids, 25)], axis=1).reshape(-1)  # and one of another
+    second = np.stack([second, np.roll(ids, 25)], axis=1).reshape(-1)  # and one of another person
     same = labels[first - 100] == labels[second - 100]
     pairs = {"first": first, "second": second, "same": same, "fold": np.arange(120) // 2 % 5}
 
@@ -148,15 +151,21 @@ def verify(metric_settings):
         columns = {"protocol": ["p"] * len(searched), "id": np.array(searched, int)}
         columns |= {"role": ["both"] * len(searched), "repetition": np.zeros(len(searched), int)}
         index = {"id": ids, "label": labels}
-        found = evaluate(
-            embeddings[chosen], ids[chosen], index, columns, metric_settings, partial, pairs
+        result = evaluate(
+            embeddings[chosen],
+            ids[chosen],
+            index,
+            columns,
+            metric_settings,
+            partial=partial,
+            pairs=pairs,
         )
-        return {(row["protocol"], row["metric"]): row["value"] for row in found}
+        return {(row["protocol"], row["metric"]): row["value"] for row in result}
 
     return run, ids, labels, pairs
 
 
-def test_pairs_are_verified_by_the_similarity_of_the_embeddings_that_they_name(verify):
+def test_pairs_are_verified_by_the_similarity_of_their_embeddings(verify):
     run, ids, labels, pairs = verify
     assert pairs["same"].mean() == 0.5
     random = np.random.default_rng(0)
@@ -172,11 +181,11 @@ def test_pairs_are_verified_by_the_similarity_of_the_embeddings_that_they_name(v
     assert ("p", "map@r") in run(perfect, searched=ids)
 
 
-def test_of_a_part_of_the_classes_the_pairs_with_both_images_are_verified(verify):
+def test_pairs_are_verified_if_both_of_their_images_are_embedded(verify):
     run, ids, labels, pairs = verify
     part = np.flatnonzero(labels < 5)
     both = np.isin(pairs["first"], ids[part]) & np.isin(pairs["second"], ids[part])
-    found = run(np.eye(10)[labels], part, partial=True)
-    assert found["verification", "pairs"] == both.sum() < 120
+    result = run(np.eye(10)[labels], part, partial=True)
+    assert result["verification", "pairs"] == both.sum() < 120
     with pytest.raises(ValueError, match="images have no embedding"):
         run(np.eye(10)[labels], part)

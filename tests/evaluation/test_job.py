@@ -1,32 +1,34 @@
-"""The job scores what the trainer wrote, hands its failure on, and takes nothing else."""
+"""The job scores the embeddings of a training, or passes its failure on."""
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from dmlbench import source, study
 from dmlbench.evaluation import job
 from dmlbench.evaluation.job import evaluate_job
-from dmlbench.files import MissingResult
-from dmlbench.gpus import lease
+from dmlbench.study.study import check_study
+from dmlbench.utils.errors import MissingResult
+from dmlbench.utils.fingerprint import code_digests
+from dmlbench.utils.gpu_lease import lease
 
 CONTROL = "letters/tiny/control_oracle/seed0"
 
 
 @pytest.fixture
-def made(tiny, tmp_path, monkeypatch):
+def study(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny["plan"]["controls"] = ["oracle"]
-    return study.check(tiny, "tiny")
+    return check_study(tiny, "tiny")
 
 
-def trained(made, test, embeddings, status="ok", **changes):
-    """What a trainer would have left for the control."""
-    run = made.runs[CONTROL]
-    folder = made.folder / "runs" / CONTROL
+def write_training(study, test, embeddings, status="ok", **changes):
+    """Write the files of the control as a training would."""
+    run = study.runs[CONTROL]
+    folder = study.folder / "runs" / CONTROL
     folder.mkdir(parents=True)
     error = None if status == "ok" else {"message": "it broke", "tail": ["a", "b"]}
     record = {"train_key": run.train_key, "status": status, "error": error}
@@ -36,8 +38,8 @@ def trained(made, test, embeddings, status="ok", **changes):
     return run, folder
 
 
-def score(made, run, folder, data_folder):
-    evaluate_job(made, run, data_folder / "stores")
+def score(study, run, folder, data_folder):
+    evaluate_job(study, run, data_folder / "stores")
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -50,9 +52,9 @@ def perfect(test):
     return np.eye(test.labels.max() + 1, dtype=np.float32)[test.labels]
 
 
-def test_perfect_embeddings_of_a_part_of_the_classes_score_one(made, data_folder, test_split):
-    run, folder = trained(made, test_split, perfect(test_split))
-    result = score(made, run, folder, data_folder)
+def test_perfect_embeddings_of_some_of_the_classes_score_one(study, data_folder, test_split):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    result = score(study, run, folder, data_folder)
     values = {row["metric"]: row["value"] for row in result["metrics"]}
     assert (result["status"], result["eval_key"]) == ("ok", run.eval_key)
     assert values["queries"] == len(test_split.rows)
@@ -60,12 +62,12 @@ def test_perfect_embeddings_of_a_part_of_the_classes_score_one(made, data_folder
     assert values["nmi"] == pytest.approx(1)
     assert {row["protocol"] for row in result["metrics"]} == {"zero_shot"}
     assert result["settings"] == run.metric_settings
-    assert result["code"] == source.code("dmlbench.evaluation")
+    assert result["code"] == code_digests("dmlbench.evaluation.evaluate")
 
 
-def test_a_failed_training_is_a_failed_result(made, data_folder, test_split):
-    run, folder = trained(made, test_split, np.empty((0, 4), np.float32), status="diverged")
-    result = score(made, run, folder, data_folder)
+def test_a_failed_training_gives_a_failed_result(study, data_folder, test_split):
+    run, folder = write_training(study, test_split, np.empty((0, 4), np.float32), status="diverged")
+    result = score(study, run, folder, data_folder)
     assert (result["status"], result["metrics"]) == ("diverged", [])
     assert result["error"]["message"] == "it broke"
 
@@ -77,92 +79,93 @@ def test_a_failed_training_is_a_failed_result(made, data_folder, test_split):
         (np.ones_like, "same"),
     ],
 )
-def test_unusable_embeddings_are_an_error_and_no_score(
-    made, data_folder, test_split, spoil, message
+def test_unusable_embeddings_give_an_error_and_no_score(
+    study, data_folder, test_split, spoil, message
 ):
-    run, folder = trained(made, test_split, spoil(perfect(test_split)))
-    result = score(made, run, folder, data_folder)
+    run, folder = write_training(study, test_split, spoil(perfect(test_split)))
+    result = score(study, run, folder, data_folder)
     assert (result["status"], result["metrics"]) == ("error", [])
     assert message in result["error"]["message"]
 
 
-def test_embeddings_of_another_key_are_refused(made, data_folder, test_split):
-    run, folder = trained(made, test_split, perfect(test_split), train_key="other")
-    result = score(made, run, folder, data_folder)
+def test_embeddings_of_another_key_are_refused(study, data_folder, test_split):
+    run, folder = write_training(study, test_split, perfect(test_split), train_key="other")
+    result = score(study, run, folder, data_folder)
     assert result["status"] == "error"
     assert "embeddings.npz has key other" in result["error"]["message"]
 
 
-def test_a_training_of_another_key_is_refused(made, data_folder, test_split):
-    run, folder = trained(made, test_split, perfect(test_split), record={"train_key": "other"})
-    with pytest.raises(MissingResult, match=r"run\.json: it has key other.*ask again"):
-        evaluate_job(made, run, data_folder / "stores")
+def test_a_training_of_another_key_is_refused(study, data_folder, test_split):
+    run, folder = write_training(
+        study, test_split, perfect(test_split), record={"train_key": "other"}
+    )
+    with pytest.raises(MissingResult, match=r"run\.json: it has key other.*`snakemake` again"):
+        evaluate_job(study, run, data_folder / "stores")
     assert not (folder / "metrics.json").exists()
 
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """A machine with a GPU, on which all is scored; what its scoring was asked and saw, a call
-    each."""
-    asked = []
+    """A machine with a GPU that scores everything.
 
-    def scored(*given, device="cpu"):
-        asked.append((device, os.environ.get("CUDA_VISIBLE_DEVICES")))
+    `gpu.calls` has the device and CUDA_VISIBLE_DEVICES of each scoring; `gpu.error` is raised by
+    the GPU.
+    """
+    gpu = SimpleNamespace(calls=[], error=None)
+
+    def evaluate(*_, device="cpu", **options):
+        gpu.calls.append((device, os.environ.get("CUDA_VISIBLE_DEVICES")))
         if device == "cuda" and gpu.error:
             raise gpu.error
         return [{"protocol": "zero_shot", "metric": "map@r", "value": 1.0}]
 
-    def gpu():
-        return asked
-
-    gpu.error = None
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(job, "SCORED_FROM", 10)
+    monkeypatch.setattr(job, "GPU_SCORING_IMAGES", 10)
     monkeypatch.setattr(job, "visible_gpus", lambda: ["GPU-a"])
-    monkeypatch.setattr(job, "evaluate", scored)
+    monkeypatch.setattr(job, "evaluate", evaluate)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake 9000")
     return gpu
 
 
-def test_many_embeddings_are_scored_on_the_gpu_that_is_leased(made, data_folder, test_split, gpu):
-    run, folder = trained(made, test_split, perfect(test_split))
-    result = score(made, run, folder, data_folder)
-    assert gpu() == [("cuda", "GPU-a")]
+def test_many_embeddings_are_scored_on_the_leased_gpu(study, data_folder, test_split, gpu):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    result = score(study, run, folder, data_folder)
+    assert gpu.calls == [("cuda", "GPU-a")]
     assert (result["status"], result["device"], len(result["metrics"])) == ("ok", "Fake 9000", 1)
     assert result["eval_key"] == run.eval_key
 
 
-def test_few_embeddings_or_no_gpu_are_scored_on_the_cpu(
-    made, data_folder, test_split, gpu, monkeypatch
+def test_few_embeddings_are_scored_on_the_cpu_and_so_are_all_without_a_gpu(
+    study, data_folder, test_split, gpu, monkeypatch
 ):
-    run, folder = trained(made, test_split, perfect(test_split))
-    monkeypatch.setattr(job, "SCORED_FROM", len(test_split.rows) + 1)
-    assert score(made, run, folder, data_folder)["device"] == "cpu"
-    monkeypatch.setattr(job, "SCORED_FROM", len(test_split.rows))
-    assert score(made, run, folder, data_folder)["device"] == "Fake 9000"
+    run, folder = write_training(study, test_split, perfect(test_split))
+    monkeypatch.setattr(job, "GPU_SCORING_IMAGES", len(test_split.rows) + 1)
+    assert score(study, run, folder, data_folder)["device"] == "cpu"
+    monkeypatch.setattr(job, "GPU_SCORING_IMAGES", len(test_split.rows))
+    assert score(study, run, folder, data_folder)["device"] == "Fake 9000"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(job, "visible_gpus", list)
-    assert score(made, run, folder, data_folder)["device"] == "cpu"
-    assert gpu() == [("cpu", "0,1"), ("cuda", "GPU-a"), ("cpu", "0,1")]
+    assert score(study, run, folder, data_folder)["device"] == "cpu"
+    assert gpu.calls == [("cpu", "0,1"), ("cuda", "GPU-a"), ("cpu", "0,1")]
 
 
-def test_scores_share_a_gpu_as_the_study_lets_its_jobs(
-    made, tiny, data_folder, test_split, gpu, monkeypatch
+def test_scorings_share_a_gpu_if_the_study_lets_its_jobs_share_it(
+    study, tiny, data_folder, test_split, gpu, monkeypatch
 ):
-    class Enough(Exception):
+    class WouldWait(Exception):
         pass
 
-    def give_up(seconds):
-        raise Enough
+    def refuse_to_wait(seconds):
+        raise WouldWait
 
-    monkeypatch.setattr("dmlbench.gpus.time.sleep", give_up)
-    run, folder = trained(made, test_split, perfect(test_split))
+    monkeypatch.setattr("dmlbench.utils.gpu_lease.time.sleep", refuse_to_wait)
+    run, folder = write_training(study, test_split, perfect(test_split))
     with lease(["GPU-a"], 2):
-        assert "Enough" in score(made, run, folder, data_folder)["error"]["message"]
-        shares = study.check(tiny | {"runs_per_gpu": 2}, "tiny")
-        assert score(shares, run, folder, data_folder)["device"] == "Fake 9000"
+        assert "WouldWait" in score(study, run, folder, data_folder)["error"]["message"]
+        sharing = check_study(tiny | {"runs_per_gpu": 2}, "tiny")
+        assert score(sharing, run, folder, data_folder)["device"] == "Fake 9000"
 
 
 @pytest.mark.parametrize(
@@ -173,29 +176,29 @@ def test_scores_share_a_gpu_as_the_study_lets_its_jobs(
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
-def test_where_the_memory_of_the_gpu_does_not_suffice_the_cpu_scores(
-    made, data_folder, test_split, gpu, capsys, error
+def test_the_cpu_scores_if_the_memory_of_the_gpu_is_too_small(
+    study, data_folder, test_split, gpu, capsys, error
 ):
     gpu.error = error
-    run, folder = trained(made, test_split, perfect(test_split))
-    result = score(made, run, folder, data_folder)
-    assert [device for device, _ in gpu()] == ["cuda", "cpu"]
+    run, folder = write_training(study, test_split, perfect(test_split))
+    result = score(study, run, folder, data_folder)
+    assert [device for device, _ in gpu.calls] == ["cuda", "cpu"]
     assert (result["status"], result["device"]) == ("ok", "cpu")
     assert str(error) in capsys.readouterr().out
 
 
-def test_another_error_of_the_gpu_is_an_error(made, data_folder, test_split, gpu):
+def test_any_other_error_of_the_gpu_is_an_error(study, data_folder, test_split, gpu):
     gpu.error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    run, folder = trained(made, test_split, perfect(test_split))
-    result = score(made, run, folder, data_folder)
+    run, folder = write_training(study, test_split, perfect(test_split))
+    result = score(study, run, folder, data_folder)
     assert (result["status"], result["metrics"]) == ("error", [])
     assert "illegal memory access" in result["error"]["message"]
 
 
-def test_a_gpu_that_torch_does_not_see_is_none(
-    made, data_folder, test_split, gpu, monkeypatch, capsys
+def test_the_cpu_scores_if_torch_does_not_see_the_gpu(
+    study, data_folder, test_split, gpu, monkeypatch, capsys
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    run, folder = trained(made, test_split, perfect(test_split))
-    assert score(made, run, folder, data_folder)["device"] == "cpu"
+    run, folder = write_training(study, test_split, perfect(test_split))
+    assert score(study, run, folder, data_folder)["device"] == "cpu"
     assert "torch does not see the GPU" in capsys.readouterr().out

@@ -23,31 +23,33 @@ BACKENDS = {"numpy": NumpyPoints, "torch": partial(TorchPoints, device="cpu")}
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
 def points_of(request):
-    """Vectors and k -> what k-means computes of them."""
+    """The function from vectors and k to the `Points` of a backend."""
     return request.param
 
 
 def textbook(vectors, centroids, iterations):
     """Lloyd's algorithm in float64, every distance in every iteration: clusters and centroids."""
     vectors, centroids = vectors.astype(np.float64), centroids.astype(np.float64)
-    found = cdist(vectors, centroids).argmin(axis=1)
+    assigned = cdist(vectors, centroids).argmin(axis=1)
     for _ in range(iterations):
-        farthest = iter(np.argsort(-np.linalg.norm(vectors - centroids[found], axis=1)))
+        farthest = iter(np.argsort(-np.linalg.norm(vectors - centroids[assigned], axis=1)))
         for column in range(len(centroids)):
-            if not np.any(found == column):
-                row = next(row for row in farthest if np.sum(found == found[row]) > 1)
-                found[row] = column
-        centroids = np.stack([vectors[found == c].mean(axis=0) for c in range(len(centroids))])
-        before, found = found, cdist(vectors, centroids).argmin(axis=1)
-        if np.array_equal(before, found):
+            if not np.any(assigned == column):
+                row = next(row for row in farthest if np.sum(assigned == assigned[row]) > 1)
+                assigned[row] = column
+        centroids = np.stack([vectors[assigned == c].mean(axis=0) for c in range(len(centroids))])
+        before, assigned = assigned, cdist(vectors, centroids).argmin(axis=1)
+        if np.array_equal(before, assigned):
             break
-    return found, centroids
+    return assigned, centroids
 
 
-def inertia(vectors, found):
+def inertia(vectors, clusters):
     return sum(
-        np.square(vectors[found == c] - vectors[found == c].mean(axis=0, dtype=np.float64)).sum()
-        for c in np.unique(found)
+        np.square(
+            vectors[clusters == c] - vectors[clusters == c].mean(axis=0, dtype=np.float64)
+        ).sum()
+        for c in np.unique(clusters)
     )
 
 
@@ -61,7 +63,7 @@ def inertia(vectors, found):
     st.integers(1, 25),
     st.randoms(use_true_random=False),
 )
-def test_it_is_the_textbook_s_lloyd_from_the_same_seeds(
+def test_the_clusters_equal_those_of_textbook_lloyd_from_the_same_seeds(
     backend, n, per_cluster, dim, spread, iterations, random
 ):
     rng = np.random.default_rng(random.getrandbits(32))
@@ -73,27 +75,29 @@ def test_it_is_the_textbook_s_lloyd_from_the_same_seeds(
     clustering = Clustering(points)
     clustering.seed(rng)
     seeds = np.asarray(points.centroids).copy()
-    found, centroids = textbook(points.vectors, seeds, 0)
-    np.testing.assert_array_equal(clustering.cluster, found)
+    assigned, centroids = textbook(points.vectors, seeds, 0)
+    np.testing.assert_array_equal(clustering.assigned, assigned)
 
     clustering.iterate(iterations)
-    found, centroids = textbook(points.vectors, seeds, iterations)
-    np.testing.assert_array_equal(clustering.cluster, found)
+    assigned, centroids = textbook(points.vectors, seeds, iterations)
+    np.testing.assert_array_equal(clustering.assigned, assigned)
     np.testing.assert_allclose(points.centroids, centroids, atol=1e-5)
-    exact = np.linalg.norm(points.vectors - centroids[found], axis=1) ** 2
-    np.testing.assert_allclose(clustering.own, exact, atol=1e-4)
+    exact = np.linalg.norm(points.vectors - centroids[assigned], axis=1) ** 2
+    np.testing.assert_allclose(clustering.distances, exact, atol=1e-4)
 
 
-def test_it_is_the_textbook_s_lloyd_on_many_clusters_that_meet(points_of, clusters):
+def test_the_clusters_equal_those_of_textbook_lloyd_on_many_overlapping_clusters(
+    points_of, clusters
+):
     points = points_of(unit(clusters(4000, 300, spread=1.0)[0]), 300)
     clustering = Clustering(points)
     clustering.seed(np.random.default_rng(0))
     expected = textbook(points.vectors, np.asarray(points.centroids).copy(), 20)[0]
     clustering.iterate(20)
-    np.testing.assert_array_equal(clustering.cluster, expected)
+    np.testing.assert_array_equal(clustering.assigned, expected)
 
 
-def test_distances_are_those_of_float64(points_of):
+def test_distances_equal_those_of_float64(points_of):
     rng = np.random.default_rng(0)
     points = points_of(unit(rng.normal(size=(300, 40))), 50)
     points.place(np.arange(50), rng.permutation(300)[:50])
@@ -104,41 +108,43 @@ def test_distances_are_those_of_float64(points_of):
     np.testing.assert_array_equal(nearest, columns[squares.argmin(axis=1)])
     np.testing.assert_allclose([first, second], np.sort(squares)[:, :2].T, atol=1e-6)
     assert np.all(points.nearest(rows, columns[:1])[2] == np.inf)
-    np.testing.assert_allclose(points.apart(rows[:30], columns), np.diag(squares), atol=1e-6)
+    np.testing.assert_allclose(points.distances(rows[:30], columns), np.diag(squares), atol=1e-6)
     expected = cdist(vectors[rows], vectors[rows], "sqeuclidean")
-    np.testing.assert_allclose(points.between(rows), expected, atol=1e-6)
+    np.testing.assert_allclose(points.pairwise_distances(rows), expected, atol=1e-6)
 
 
-def test_a_centroid_without_vectors_moves_onto_the_vector_farthest_from_its_own(points_of):
+def test_an_empty_cluster_moves_onto_the_vector_that_is_farthest_from_its_centroid(points_of):
     vectors = np.array([[0], [1], [2], [10], [11], [30]], dtype=np.float32)
     points = points_of(vectors, 4)
     clustering = Clustering(points)
     clustering.place(np.array([0, 0, 0, 3]))
     clustering.iterate(1)
-    # 30 is 20 from 10, and 2 is 2 from 0.
-    assert clustering.cluster.tolist() == [0, 0, 2, 3, 3, 1]
+    # The distance of 30 from 10 is 20, and that of 2 from 0 is 2.
+    assert clustering.assigned.tolist() == [0, 0, 2, 3, 3, 1]
     np.testing.assert_allclose(np.ravel(points.centroids), [0.5, 30, 2, 10.5])
 
 
-def test_a_cluster_s_only_vector_is_not_taken_to_fill_another():
+def test_the_only_vector_of_a_cluster_is_not_taken_to_fill_another_one():
     vectors = np.array([[0], [1], [100]], dtype=np.float32)
     clustering = Clustering(NumpyPoints(vectors, 3))
     clustering.place(np.array([0, 2, 2]))
-    clustering.own[2] = 5  # farther from its own than the others from theirs
+    clustering.distances[2] = 5  # farther from its centroid than the other vectors
     clustering.iterate(1)
-    assert sorted(clustering.cluster.tolist()) == [0, 1, 2]
+    assert sorted(clustering.assigned.tolist()) == [0, 1, 2]
 
 
-def test_what_all_vectors_have_in_common_takes_no_digits():
+def test_a_large_part_that_all_vectors_share_costs_no_digits():
     rng = np.random.default_rng(0)
-    which = rng.integers(20, size=400)
-    narrow = np.ones((400, 64)) + 1e-4 * rng.normal(size=(20, 64))[which]
-    found = kmeans((narrow + 1e-5 * rng.normal(size=narrow.shape)).astype(np.float32), 20, 0, 20, 3)
-    assert nmi(which, found) > 0.95
+    classes = rng.integers(20, size=400)
+    narrow = np.ones((400, 64)) + 1e-4 * rng.normal(size=(20, 64))[classes]
+    clusters = kmeans(
+        (narrow + 1e-5 * rng.normal(size=narrow.shape)).astype(np.float32), 20, 0, 20, 3
+    )
+    assert nmi(classes, clusters) > 0.95
 
 
-class Plain:
-    """Points to seed, computed the plain way, without threads."""
+class PlainPoints:
+    """Points for seeding, computed in the plain way, without threads."""
 
     rounding = 0
 
@@ -149,10 +155,10 @@ class Plain:
         assert len(self.order) == columns[0]
         self.order += rows.tolist()
 
-    def between(self, rows):
+    def pairwise_distances(self, rows):
         return cdist(self.vectors[rows], self.vectors[rows], "sqeuclidean")
 
-    def apart(self, rows, columns):
+    def distances(self, rows, columns):
         return self._squares(rows, np.arange(len(self.order)))[np.arange(len(rows)), columns]
 
     def nearest(self, rows, columns):
@@ -165,27 +171,27 @@ class Plain:
         return cdist(self.vectors[rows], centroids, "sqeuclidean")
 
 
-def test_seeds_have_the_distribution_of_k_means_plus_plus():
-    # Two are equal, and distances differ so much that most candidates of a block are refused.
+def test_seeds_are_drawn_with_the_probabilities_of_k_means_plus_plus():
+    # Two vectors are equal. The distances differ so much that most candidates are rejected.
     vectors = np.array([[0, 0], [1, 0], [1, 0], [8, 1], [8, 3]], dtype=np.float32)
     squares = cdist(vectors, vectors, "sqeuclidean")
     expected = {}
     for first, second, third in permutations(range(len(vectors)), 3):
-        one, two = squares[first], np.minimum(squares[first], squares[second])
+        by_first, by_both = squares[first], np.minimum(squares[first], squares[second])
         expected[first, second, third] = (
-            one[second] / one.sum() * two[third] / two.sum() / len(vectors)
+            by_first[second] / by_first.sum() * by_both[third] / by_both.sum() / len(vectors)
         )
     assert sum(expected.values()) == pytest.approx(1)
 
     drawn = Counter()
     for seed in range(6000):
-        points = Plain(vectors, 3)
+        points = PlainPoints(vectors, 3)
         Clustering(points).seed(np.random.default_rng(seed))
         drawn[tuple(points.order)] += 1
     assert all(expected[order] > 0 for order in drawn)
-    often = [order for order, chance in expected.items() if chance > 0.001]
-    counts = np.array([drawn[order] for order in often])
-    chances = np.array([expected[order] for order in often])
+    frequent = [order for order, chance in expected.items() if chance > 0.001]
+    counts = np.array([drawn[order] for order in frequent])
+    chances = np.array([expected[order] for order in frequent])
     rest, rest_chance = drawn.total() - counts.sum(), 1 - chances.sum()
     assert chisquare([*counts, rest], [*(chances * 6000), rest_chance * 6000]).pvalue > 0.01
 
@@ -196,76 +202,86 @@ def test_seeds_of_many_blocks_are_as_good_as_scikit_learn_s(clusters):
     def ours(seed):
         clustering = Clustering(NumpyPoints(vectors, 200))
         clustering.seed(np.random.default_rng(seed))
-        return clustering.own.sum()
+        return clustering.distances.sum()
 
-    def theirs(seed):
+    def reference(seed):
         centres, _ = kmeans_plusplus(vectors, 200, random_state=seed, n_local_trials=1)
         return cdist(vectors, centres, "sqeuclidean").min(axis=1).sum()
 
-    one, other = (np.array([start(seed) for seed in range(12)]) for start in (ours, theirs))
-    error = sqrt((one.var(ddof=1) + other.var(ddof=1)) / 12)
-    assert abs(one.mean() - other.mean()) < 3 * error
-    assert error < 0.03 * other.mean()
+    own_inertia, reference_inertia = (
+        np.array([inertia_of(seed) for seed in range(12)]) for inertia_of in (ours, reference)
+    )
+    error = sqrt((own_inertia.var(ddof=1) + reference_inertia.var(ddof=1)) / 12)
+    assert abs(own_inertia.mean() - reference_inertia.mean()) < 3 * error
+    assert error < 0.03 * reference_inertia.mean()
 
 
-def test_it_ends_as_low_as_scikit_learn_from_seeds_of_one_draw_each(clusters):
+def test_the_inertia_is_as_low_as_scikit_learn_s_from_seeds_of_one_draw_each(clusters):
     for spread in (0.3, 1.0):
         vectors = unit(clusters(1500, 60, spread=spread)[0])
 
-        def theirs(seed, vectors=vectors):
+        def reference(seed, vectors=vectors):
             seeds, _ = kmeans_plusplus(vectors, 60, random_state=seed, n_local_trials=1)
             return KMeans(60, init=seeds, n_init=1, max_iter=20, tol=0).fit(vectors).inertia_
 
-        one = np.array([inertia(vectors, kmeans(vectors, 60, seed, 20, 1)) for seed in range(12)])
-        other = np.array([theirs(seed) for seed in range(12)])
-        error = sqrt((one.var(ddof=1) + other.var(ddof=1)) / 12)
-        assert abs(one.mean() - other.mean()) < 3 * error < 0.2 * other.mean()
+        own_inertia = np.array(
+            [inertia(vectors, kmeans(vectors, 60, seed, 20, 1)) for seed in range(12)]
+        )
+        reference_inertia = np.array([reference(seed) for seed in range(12)])
+        error = sqrt((own_inertia.var(ddof=1) + reference_inertia.var(ddof=1)) / 12)
+        assert (
+            abs(own_inertia.mean() - reference_inertia.mean())
+            < 3 * error
+            < 0.2 * reference_inertia.mean()
+        )
 
 
-def test_both_backends_find_the_same_clusters_but_for_ties(clusters):
-    # Of a device that is not called "cpu", torch is asked.
+def test_both_backends_give_the_same_clusters_except_for_ties(clusters):
+    # Any device that is not called "cpu" is one of torch.
     vectors = unit(clusters(3000, 100, spread=0.5)[0])
-    one, other = (kmeans(vectors, 100, 0, 20, 3, device=name) for name in ("cpu", "cpu:0"))
-    np.testing.assert_array_equal(one, other)
+    by_numpy, by_torch = (kmeans(vectors, 100, 0, 20, 3, device=name) for name in ("cpu", "cpu:0"))
+    np.testing.assert_array_equal(by_numpy, by_torch)
 
     noise = unit(np.random.default_rng(0).normal(size=(3000, 64)))
     labels = np.arange(3000) % 300
-    one, other = (cluster(of(noise, 300), 0, 20, 1) for of in BACKENDS.values())
-    assert nmi(labels, one) == pytest.approx(nmi(labels, other), abs=0.01)
+    by_numpy, by_torch = (
+        cluster(points_of(noise, 300), 0, 20, 1) for points_of in BACKENDS.values()
+    )
+    assert nmi(labels, by_numpy) == pytest.approx(nmi(labels, by_torch), abs=0.01)
 
 
-def test_kmeans_finds_every_class_of_one_point_each(points_of):
+def test_k_means_separates_classes_that_are_single_points(points_of):
     labels = np.arange(3000) % 100
     assert (
         nmi(labels, cluster(points_of(np.eye(100, dtype=np.float32)[labels], 100), 0, 20, 1)) == 1
     )
 
 
-def test_fewer_distinct_vectors_than_clusters_are_a_cluster_each(points_of):
+def test_each_vector_is_a_cluster_if_there_are_fewer_distinct_vectors_than_clusters(points_of):
     rng = np.random.default_rng(0)
-    distinct = unit(rng.normal(size=(30, 24)) * 1e-3 + 1)  # all but one direction
-    which = rng.integers(30, size=2000)
-    found = cluster(points_of(distinct[which], 100), 0, 20, 3)
-    assert nmi(which, found) == 1
-    assert found.max() < 30
+    distinct = unit(rng.normal(size=(30, 24)) * 1e-3 + 1)  # nearly the same direction
+    classes = rng.integers(30, size=2000)
+    clusters = cluster(points_of(distinct[classes], 100), 0, 20, 3)
+    assert nmi(classes, clusters) == 1
+    assert clusters.max() < 30
 
 
-def test_collapsed_vectors_end_and_a_few_others_are_told_apart(points_of):
+def test_k_means_separates_a_few_distinct_vectors_among_many_collapsed_ones(points_of):
     vectors = np.full((3000, 64), 1 / 8, dtype=np.float32)
     vectors[0, 0] += np.spacing(vectors[0, 0])
     vectors[1:6] = unit(np.random.default_rng(0).normal(size=(5, 64)))
-    found = cluster(points_of(vectors, 500), 0, 20, 1)
-    assert len(np.unique(found[:7])) == 7
-    assert len(np.unique(found[6:])) == 1
+    clusters = cluster(points_of(vectors, 500), 0, 20, 1)
+    assert len(np.unique(clusters[:7])) == 7
+    assert len(np.unique(clusters[6:])) == 1
 
 
 @pytest.mark.parametrize("k", [1, 50])
-def test_one_cluster_and_as_many_as_vectors(points_of, k):
+def test_there_may_be_one_cluster_or_as_many_clusters_as_vectors(points_of, k):
     vectors = unit(np.random.default_rng(0).normal(size=(50, 8)))
     assert len(np.unique(cluster(points_of(vectors, k), 0, 20, 2))) == k
 
 
-def test_kmeans_is_a_function_of_the_seed_and_of_no_thread_count(clusters, monkeypatch):
+def test_the_clusters_depend_on_the_seed_and_not_on_the_threads(clusters, monkeypatch):
     monkeypatch.setattr("dmlbench.evaluation.numpy_kmeans.ROWS", 64)  # 32 blocks
     vectors = unit(clusters(2000, 40, spread=1.5)[0])
     first = kmeans(vectors, 40, seed=3, iterations=20, restarts=1, threads=1)
@@ -274,7 +290,7 @@ def test_kmeans_is_a_function_of_the_seed_and_of_no_thread_count(clusters, monke
     assert nmi(first, kmeans(vectors, 40, seed=4, iterations=20, restarts=1)) < 0.99
 
 
-def test_blocks_make_no_difference(clusters, points_of, monkeypatch):
+def test_the_clusters_do_not_depend_on_the_size_of_blocks(clusters, points_of, monkeypatch):
     points = points_of(unit(clusters(1000, 70, spread=0.7)[0]), 70)
     whole = cluster(points, 0, 20, 2)
     for backend in ("numpy", "torch"):
@@ -283,7 +299,7 @@ def test_blocks_make_no_difference(clusters, points_of, monkeypatch):
     np.testing.assert_array_equal(whole, cluster(points, 0, 20, 2))
 
 
-def test_more_restarts_and_iterations_never_end_further_from_the_centres(clusters, points_of):
+def test_more_restarts_and_iterations_lower_the_inertia(clusters, points_of):
     points = points_of(unit(clusters(2000, 40, spread=1.5)[0]), 40)
     rough, finer, finest = (
         inertia(points.vectors, cluster(points, 0, iterations, restarts))
@@ -292,7 +308,7 @@ def test_more_restarts_and_iterations_never_end_further_from_the_centres(cluster
     assert finest < finer < rough
 
 
-def test_distances_that_cannot_matter_are_not_computed(clusters):
+def test_distances_that_cannot_change_an_assignment_are_not_computed(clusters):
     computed = []
 
     class Counted(NumpyPoints):

@@ -12,7 +12,7 @@ from dmlbench.evaluation.ranking import UnusableEmbeddings, rank, unit
 
 
 def slow_ranks(vectors, labels, queries, gallery):
-    """One query at a time in float64: by falling similarity, then rising row."""
+    """One query at a time in float64: by descending similarity, then ascending row."""
     vectors, gallery = vectors.astype(np.float64), np.asarray(gallery)
     for query in queries:
         others = gallery[gallery != query]
@@ -22,12 +22,14 @@ def slow_ranks(vectors, labels, queries, gallery):
         yield (1 + np.flatnonzero(labels[ranked] == labels[query])).tolist(), nearest
 
 
-def by_query(found):
-    ranks = [part.tolist() for part in np.split(found.ranks, found.counts.cumsum())[:-1]]
-    return [*zip(ranks, found.nearest.tolist(), strict=True)]
+def by_query(ranking):
+    ranks = [
+        of_query.tolist() for of_query in np.split(ranking.ranks, ranking.counts.cumsum())[:-1]
+    ]
+    return [*zip(ranks, ranking.nearest.tolist(), strict=True)]
 
 
-def test_unit_scales_rows_to_length_one_whatever_their_size():
+def test_unit_scales_rows_of_any_length_to_length_one():
     rows = np.array([[3.0, 4.0], [-3e-20, 4e-20], [3e30, 4e30]], dtype=np.float32)
     np.testing.assert_allclose(unit(rows), [[0.6, 0.8], [-0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
     assert unit(rows).dtype == np.float32
@@ -62,7 +64,7 @@ def test_close_but_distinct_embeddings_are_accepted():
 @pytest.mark.parametrize("many", [0, 10_000], ids=["in buckets", "sorted at once"])
 @given(data=st.data(), size=st.integers(2, 25))
 @settings(max_examples=100, deadline=None)
-def test_equals_the_slow_ranking_with_duplicates_and_any_overlap_of_query_and_gallery(
+def test_the_ranks_equal_a_slow_ranking_with_ties_and_any_overlap_of_query_and_gallery(
     many, data, size
 ):
     # Few directions: duplicates, mirrored ones (ties but for rounding), and lone classes.
@@ -77,22 +79,22 @@ def test_equals_the_slow_ranking_with_duplicates_and_any_overlap_of_query_and_ga
     rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
     queries, gallery = data.draw(rows), data.draw(rows)
     with mock.patch.multiple(numpy_ranking, MANY=many, BLOCK=40, BUCKETS=8):
-        found = rank(vectors, labels, queries, gallery, nearest=True)
-        assert rank(vectors, labels, queries, gallery).ranks.tolist() == found.ranks.tolist()
-    if found.counts.any():
-        assert by_query(found) == list(slow_ranks(vectors, labels, queries, gallery))
+        ranking = rank(vectors, labels, queries, gallery, nearest=True)
+        assert rank(vectors, labels, queries, gallery).ranks.tolist() == ranking.ranks.tolist()
+    if ranking.counts.any():
+        assert by_query(ranking) == list(slow_ranks(vectors, labels, queries, gallery))
     else:
-        assert not len(found.ranks)
+        assert not len(ranking.ranks)
 
 
 @pytest.mark.parametrize("reach", [3, 300, 3e5], ids=["near ties only", "few", "no near ties"])
-def test_buckets_keep_all_ties_and_count_the_others_above(reach):
+def test_buckets_keep_all_ties_and_count_the_other_values_above(reach):
     random, tie = np.random.default_rng(0), np.float32(2**-20)
     for _ in range(200):
         values = (0.5 + tie * random.uniform(0, reach, size=500)).astype(np.float32)
         relevant = np.sort(random.choice(values, size=3))
         values = values[values >= relevant[0] - tie]
-        kept, above = numpy_ranking._around(values, relevant, tie)
+        kept, above = numpy_ranking._near_relevant(values, relevant, tie)
         tied = np.abs(values[:, None] - relevant) <= tie
         assert set(np.flatnonzero(tied.any(axis=1))) <= set(kept)
         others = np.delete(values, kept)
@@ -100,43 +102,43 @@ def test_buckets_keep_all_ties_and_count_the_others_above(reach):
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.5, 8.0], ids=["almost collapsed", "good", "random"])
-def test_equals_the_slow_ranking_on_many_images(clusters, spread):
+def test_the_ranks_equal_a_slow_ranking_on_many_images(clusters, spread):
     embeddings, labels = clusters(4000, 40, dim=64, spread=spread)
     if spread < 0.1:
         embeddings = 1 + 0.002 * embeddings  # all similarities within a few rounding errors
     embeddings[::7] = embeddings[700]
     vectors, queries = unit(embeddings), np.arange(0, 4000, 50)
-    found = rank(vectors, labels, queries, np.arange(4000), nearest=True)
-    assert by_query(found) == list(slow_ranks(vectors, labels, queries, range(4000)))
+    ranking = rank(vectors, labels, queries, np.arange(4000), nearest=True)
+    assert by_query(ranking) == list(slow_ranks(vectors, labels, queries, range(4000)))
 
 
-def test_the_query_is_excluded_by_identity_among_its_own_duplicates():
+def test_only_the_query_itself_is_excluded_among_its_duplicates():
     vectors = unit(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
-    found = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4), nearest=True)
-    assert by_query(found) == [([2], 1), ([3], 0), ([1], 0), ([2], 0)]
+    ranking = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4), nearest=True)
+    assert by_query(ranking) == [([2], 1), ([3], 0), ([1], 0), ([2], 0)]
 
 
-def test_r_counts_the_query_out_only_where_it_stands_in_the_gallery():
+def test_r_excludes_the_query_only_if_it_is_in_the_gallery():
     vectors, labels = unit(np.eye(5)), np.array([0, 0, 1, 0, 2])
-    found = rank(vectors, labels, np.array([0, 3, 4]), np.array([0, 1, 2]))
-    np.testing.assert_array_equal(found.counts, [1, 2, 0])
+    ranking = rank(vectors, labels, np.array([0, 3, 4]), np.array([0, 1, 2]))
+    np.testing.assert_array_equal(ranking.counts, [1, 2, 0])
 
 
 @pytest.mark.parametrize("block", [2**13, 2**23])
-def test_the_ranking_is_the_same_for_any_number_of_threads_and_size_of_block(clusters, block):
+def test_the_ranking_depends_neither_on_the_threads_nor_on_the_size_of_blocks(clusters, block):
     embeddings, labels = clusters(2400, 30, dim=128)
     embeddings[1::2] = embeddings[::2]  # of different classes
     rows, vectors = np.arange(2400), unit(embeddings)
     before = faiss.omp_get_max_threads()
-    one = rank(vectors, labels, rows, rows, nearest=True)
+    single = rank(vectors, labels, rows, rows, nearest=True)
     with mock.patch.object(numpy_ranking, "BLOCK", block):
-        other = rank(vectors, labels, rows, rows, threads=2, nearest=True)
+        threaded = rank(vectors, labels, rows, rows, threads=2, nearest=True)
     for field in ("ranks", "counts", "nearest"):
-        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+        np.testing.assert_array_equal(getattr(single, field), getattr(threaded, field))
     assert faiss.omp_get_max_threads() == before
 
 
-def test_memory_does_not_hold_all_similarities(clusters):
+def test_all_similarities_are_never_held_at_once(clusters):
     embeddings, labels = clusters(4000, 2000, dim=4)
     rows, vectors = np.arange(4000), unit(embeddings)
     with mock.patch.object(numpy_ranking, "BLOCK", 2**16):
@@ -144,19 +146,22 @@ def test_memory_does_not_hold_all_similarities(clusters):
         rank(vectors, labels, rows, rows)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < 4000**2 / 4  # of 4 bytes each they would be 16 times that
+    assert peak < 4000**2 / 4  # all of them, 4 bytes each, would take 16 times as much
 
 
-def test_images_that_are_equal_or_nearly_so_are_settled_a_block_at_a_time(clusters):
+def test_many_ties_are_settled_for_a_block_of_queries_at_once(clusters):
     embeddings, labels = clusters(1000, 30, dim=16)
     embeddings[::2] = embeddings[0]  # a network that has collapsed in part
     embeddings[1::4] = embeddings[1] + 1e-7 * embeddings[1::4]
     rows, vectors = np.arange(1000), unit(embeddings)
+    exact_similarities = numpy_ranking._exact_similarities
     with (
         mock.patch.object(numpy_ranking, "BLOCK", 250_000),
-        mock.patch.object(numpy_ranking, "_products", wraps=numpy_ranking._products) as products,
+        mock.patch.object(
+            numpy_ranking, "_exact_similarities", wraps=exact_similarities
+        ) as products,
     ):
-        found = rank(vectors, labels, rows, rows, nearest=True)
-    assert by_query(found) == list(slow_ranks(vectors, labels, rows, rows))
-    alone = sum(len(call.args[0]) == 1 for call in products.call_args_list)
-    assert alone < 300  # queries; each of the others would take the time of a hundred
+        ranking = rank(vectors, labels, rows, rows, nearest=True)
+    assert by_query(ranking) == list(slow_ranks(vectors, labels, rows, rows))
+    single = sum(len(call.args[0]) == 1 for call in products.call_args_list)
+    assert single < 300  # queries: one by itself takes as long as a hundred in a block

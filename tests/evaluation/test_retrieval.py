@@ -27,7 +27,7 @@ def on_circle(degrees):
 
 
 def slow_metrics(vectors, labels, queries, gallery, ks):
-    """The definitions, in loops and float64. An image is its row."""
+    """The definitions, as loops in float64."""
     recall, precision, at_r, average, reciprocal = {k: [] for k in ks}, [], [], [], []
     for q in queries:
         others = [g for g in gallery if g != q]
@@ -53,19 +53,19 @@ def slow_metrics(vectors, labels, queries, gallery, ks):
 
 
 def test_six_angles_give_the_published_check_values(scores):
-    found = scores(on_circle([0, 10, 25, 30, 60, 200]), [0, 0, 1, 0, 1, 1])
-    assert found["recall@1"] == 0.5
-    assert found["r_precision"] == pytest.approx(0.4166667, abs=1e-7)
-    assert found["map@r"] == pytest.approx(0.3333333, abs=1e-7)
+    result = scores(on_circle([0, 10, 25, 30, 60, 200]), [0, 0, 1, 0, 1, 1])
+    assert result["recall@1"] == 0.5
+    assert result["r_precision"] == pytest.approx(0.4166667, abs=1e-7)
+    assert result["map@r"] == pytest.approx(0.3333333, abs=1e-7)
 
 
 def ranked(*ranks):
-    """A ranking by the ranks of each query's relevant images."""
-    none = np.empty(0, dtype=int)
-    return Ranking(np.concatenate(ranks).astype(int), np.array([len(own) for own in ranks]), none)
+    """A ranking from the ranks of the relevant images of each query."""
+    counts = np.array([len(of_query) for of_query in ranks])
+    return Ranking(np.concatenate(ranks).astype(int), counts, nearest=np.empty(0, dtype=int))
 
 
-def test_matches_at_ranks_one_three_and_seven_of_three():
+def test_the_metrics_of_three_matches_at_ranks_one_three_and_seven():
     ranking = ranked([1, 3, 7])
     assert map_at_r(ranking) == pytest.approx(5 / 9, abs=1e-15)
     assert r_precision(ranking) == pytest.approx(2 / 3, abs=1e-15)
@@ -73,14 +73,14 @@ def test_matches_at_ranks_one_three_and_seven_of_three():
     assert mean_reciprocal_rank(ranking) == 1
 
 
-def test_matches_beyond_rank_r_count_for_recall_map_and_mrr_only():
+def test_matches_beyond_rank_r_count_only_for_recall_map_and_mrr():
     ranking = ranked([2])
     assert (map_at_r(ranking), r_precision(ranking)) == (0, 0)
     assert [recall_at(k, ranking) for k in (1, 2, 3)] == [0, 1, 1]
     assert (mean_average_precision(ranking), mean_reciprocal_rank(ranking)) == (0.5, 0.5)
 
 
-def test_each_query_counts_the_same_however_many_images_its_class_has():
+def test_each_query_has_the_same_weight_however_large_its_class_is():
     ranking = ranked([1, 2, 3, 4], [2], [], [3])
     assert mean_average_precision(ranking) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15)
     assert mean_reciprocal_rank(ranking) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15)
@@ -88,14 +88,14 @@ def test_each_query_counts_the_same_however_many_images_its_class_has():
     assert recall_at(2, ranking) == 2 / 4
 
 
-def test_a_lone_query_misses_its_recall_and_is_left_out_of_the_rest(scores):
-    found = scores(on_circle([0, 1, 90]), [0, 0, 1])
-    assert found["recall@1"] == pytest.approx(2 / 3)
-    assert [found[name] for name in ("map@r", "r_precision", "map", "mrr")] == [1, 1, 1, 1]
-    assert (found["queries"], found["lone_queries"]) == (3, 1)
+def test_a_lone_query_counts_as_a_miss_in_recall_and_is_left_out_of_other_metrics(scores):
+    result = scores(on_circle([0, 1, 90]), [0, 0, 1])
+    assert result["recall@1"] == pytest.approx(2 / 3)
+    assert [result[name] for name in ("map@r", "r_precision", "map", "mrr")] == [1, 1, 1, 1]
+    assert (result["queries"], result["lone_queries"]) == (3, 1)
 
 
-def test_no_query_with_a_match_is_an_error(scores):
+def test_it_is_an_error_if_no_query_has_a_match(scores):
     with pytest.raises(ValueError, match="no query has an image of its class"):
         scores(on_circle([0, 40, 90]), [0, 1, 2])
 
@@ -104,7 +104,7 @@ def test_no_query_with_a_match_is_an_error(scores):
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_equals_the_definitions_with_duplicates_lone_queries_and_separate_roles(scores, data, size):
+def test_the_metrics_equal_their_definitions_with_ties_lone_queries_and_roles(scores, data, size):
     def column(values):
         return np.array(data.draw(st.lists(values, min_size=size, max_size=size)))
 
@@ -117,16 +117,16 @@ def test_equals_the_definitions_with_duplicates_lone_queries_and_separate_roles(
     assume(any(labels[q] == labels[g] and q != g for q in queries for g in gallery))
 
     rows = [("p", row, role, 0) for row, role in enumerate(roles)]
-    found = scores(vectors, labels, rows, recall_at=[1, 3, 30])
+    result = scores(vectors, labels, rows, recall_at=[1, 3, 30])
     expected = slow_metrics(vectors, labels, queries, gallery, ks=[1, 3, 30])
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 @given(data=st.data(), size=st.integers(3, 20))
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_recall_by_level_is_of_the_nearest_image_s_super_class(scores, data, size):
+def test_the_recall_of_a_level_looks_at_the_super_class_of_the_nearest_image(scores, data, size):
     def column(values):
         return np.array(data.draw(st.lists(values, min_size=size, max_size=size)))
 
@@ -138,7 +138,7 @@ def test_recall_by_level_is_of_the_nearest_image_s_super_class(scores, data, siz
     assume(any(labels[q] == labels[g] and q != g for q in queries for g in gallery))
     levels = {"level_1": np.array([*"aabbccc"])[labels], "level_2": np.array([*"xxxxyyy"])[labels]}
 
-    found = scores(vectors, labels, [("p", *row, 0) for row in enumerate(roles)], levels)
+    result = scores(vectors, labels, [("p", *row, 0) for row in enumerate(roles)], levels)
     for name, groups in levels.items():
         hits = []
         for q in queries:
@@ -146,24 +146,25 @@ def test_recall_by_level_is_of_the_nearest_image_s_super_class(scores, data, siz
             if any(groups[g] == groups[q] for g in others):
                 nearest = min(others, key=lambda g: (-round(float(vectors[q] @ vectors[g]), 6), g))
                 hits.append(groups[nearest] == groups[q])
-        assert found[f"recall@1 {name}"] == pytest.approx(np.mean(hits), abs=1e-12)
-    assert found["recall@1"] <= found["recall@1 level_1"]
+        assert result[f"recall@1 {name}"] == pytest.approx(np.mean(hits), abs=1e-12)
+    assert result["recall@1"] <= result["recall@1 level_1"]
     assert "recall@1 level_1" not in scores(vectors, labels)
 
 
-def test_a_query_alone_in_its_super_class_is_left_out_of_that_level(scores):
+def test_a_query_that_is_alone_in_its_super_class_is_left_out_of_that_level(scores):
     groups = np.array(["a", "a", "b"])
-    found = scores(on_circle([0, 1, 90]), [0, 0, 1], levels={"level_1": groups})
-    assert (found["recall@1"], found["recall@1 level_1"]) == (pytest.approx(2 / 3), 1)
+    result = scores(on_circle([0, 1, 90]), [0, 0, 1], levels={"level_1": groups})
+    assert (result["recall@1"], result["recall@1 level_1"]) == (pytest.approx(2 / 3), 1)
     # alone in its class, but not in its super-class
-    found = scores(on_circle([0, 10, 12, 30]), [0, 0, 1, 2], levels={"level_1": [*"aabb"]})
-    assert found["recall@1 level_1"] == pytest.approx(2 / 4)
+    result = scores(on_circle([0, 10, 12, 30]), [0, 0, 1, 2], levels={"level_1": [*"aabb"]})
+    assert result["recall@1 level_1"] == pytest.approx(2 / 4)
 
 
 def pytorch_metric_learning(vectors, labels, queries, gallery):
-    """Its scores, on lists of neighbours in the order that is ours: it breaks ties as faiss does.
+    """The scores of pytorch-metric-learning, with neighbours in our order: its own breaks ties as
+    faiss does.
 
-    `gallery` is the queries themselves, each left out of its own list, or other images.
+    `gallery` is `queries` (then each query is left out of its own list), or other images.
     """
     vectors, same = unit(vectors).astype(np.float64), queries is gallery
 
@@ -181,7 +182,7 @@ def pytorch_metric_learning(vectors, labels, queries, gallery):
     calculator = AccuracyCalculator(
         include=("precision_at_1", *THEIRS), knn_func=neighbours, device=torch.device("cpu")
     )
-    torch.set_default_dtype(torch.float64)  # the type of its reciprocal ranks
+    torch.set_default_dtype(torch.float64)  # for its reciprocal ranks
     try:
         if same:
             return calculator.get_accuracy(vectors, labels)
@@ -192,10 +193,10 @@ def pytorch_metric_learning(vectors, labels, queries, gallery):
         torch.set_default_dtype(torch.float32)
 
 
-def assert_equal(found, reference):
+def assert_equal(result, reference):
     for theirs, ours in THEIRS.items():
-        assert found[ours] == pytest.approx(reference[theirs], abs=1e-12), ours
-    answered = found["recall@1"] * found["queries"] / (found["queries"] - found["lone_queries"])
+        assert result[ours] == pytest.approx(reference[theirs], abs=1e-12), ours
+    answered = result["recall@1"] * result["queries"] / (result["queries"] - result["lone_queries"])
     assert answered == pytest.approx(reference["precision_at_1"], abs=1e-12)
 
 
@@ -203,7 +204,9 @@ def assert_equal(found, reference):
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_equals_pytorch_metric_learning_with_ties_and_lone_queries(scores, data, size, together):
+def test_the_metrics_equal_pytorch_metric_learning_s_with_ties_and_lone_queries(
+    scores, data, size, together
+):
     def column(values):
         return np.array(data.draw(st.lists(values, min_size=size, max_size=size)))
 
@@ -213,14 +216,14 @@ def test_equals_pytorch_metric_learning_with_ties_and_lone_queries(scores, data,
     queries, gallery = np.flatnonzero(roles != "gallery"), np.flatnonzero(roles != "query")
     assume(len(set(picks)) > 1)
     assume(any(labels[q] == labels[g] and q != g for q in queries for g in gallery))
-    found = scores(vectors, labels, [("p", row, role, 0) for row, role in enumerate(roles)])
+    result = scores(vectors, labels, [("p", row, role, 0) for row, role in enumerate(roles)])
     gallery = queries if together else gallery
-    assert_equal(found, pytorch_metric_learning(vectors, labels, queries, gallery))
+    assert_equal(result, pytorch_metric_learning(vectors, labels, queries, gallery))
 
 
-def test_equals_pytorch_metric_learning_on_many_images(scores, clusters):
+def test_the_metrics_equal_pytorch_metric_learning_s_on_many_images(scores, clusters):
     embeddings, labels = clusters(800, 30)
-    found = scores(embeddings, labels)
-    assert 0.2 < found["map@r"] < found["map"] < found["mrr"] < 1
+    result = scores(embeddings, labels)
+    assert 0.2 < result["map@r"] < result["map"] < result["mrr"] < 1
     rows = np.arange(800)
-    assert_equal(found, pytorch_metric_learning(embeddings, labels, rows, rows))
+    assert_equal(result, pytorch_metric_learning(embeddings, labels, rows, rows))

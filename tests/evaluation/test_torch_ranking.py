@@ -1,4 +1,4 @@
-"""The ranking by torch, on torch's CPU: what a GPU runs, line for line."""
+"""The ranking by torch, on a CPU: a GPU runs the same lines."""
 
 import subprocess
 import sys
@@ -14,22 +14,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dmlbench.evaluation import torch_ranking
 from dmlbench.evaluation.ranking import rank, unit
 
-BY_TORCH = "cpu:0"  # to torch the CPU; to `rank` a device, as only "cpu" is numpy's
+BY_TORCH = "cpu:0"
+"""The CPU for torch. `rank` takes any device but "cpu" as one of torch."""
 
 
 def assert_the_same_as_numpy(vectors, labels, queries, gallery, nearest=True):
     expected = rank(vectors, labels, queries, gallery, nearest=nearest)
-    found = rank(vectors, labels, queries, gallery, nearest=nearest, device=BY_TORCH)
+    result = rank(vectors, labels, queries, gallery, nearest=nearest, device=BY_TORCH)
     for field in ("ranks", "counts", "nearest"):
-        one, other = getattr(expected, field), getattr(found, field)
-        np.testing.assert_array_equal(one, other, err_msg=field)
-        assert one.dtype == other.dtype
+        numpy_values, torch_values = getattr(expected, field), getattr(result, field)
+        np.testing.assert_array_equal(numpy_values, torch_values, err_msg=field)
+        assert numpy_values.dtype == torch_values.dtype
 
 
 @pytest.mark.parametrize("compared", [0, 2, 1000], ids=["sorted", "both", "compared"])
 @given(data=st.data(), size=st.integers(2, 25), nearest=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_equals_numpy_with_duplicates_lone_queries_and_any_overlap_of_query_and_gallery(
+def test_the_ranks_equal_numpy_s_with_ties_lone_queries_and_any_overlap(
     compared, data, size, nearest
 ):
     # Few directions: duplicates, mirrored ones (ties but for rounding), and lone classes.
@@ -48,7 +49,7 @@ def test_equals_numpy_with_duplicates_lone_queries_and_any_overlap_of_query_and_
 
 @pytest.mark.parametrize("compared", [0, 1000], ids=["sorted", "compared"])
 @pytest.mark.parametrize("spread", [0.02, 0.5, 8.0], ids=["almost collapsed", "good", "random"])
-def test_equals_numpy_on_many_images_some_of_them_equal(clusters, spread, compared):
+def test_the_ranks_equal_numpy_s_on_many_images_with_duplicates(clusters, spread, compared):
     embeddings, labels = clusters(3000, 60, dim=64, spread=spread)
     if spread < 0.1:
         embeddings = 1 + 0.002 * embeddings  # all similarities within a few rounding errors
@@ -59,7 +60,7 @@ def test_equals_numpy_on_many_images_some_of_them_equal(clusters, spread, compar
         )
 
 
-def test_a_process_that_multiplies_in_low_precision_ranks_the_same(clusters):
+def test_the_ranks_do_not_depend_on_the_precision_of_float32_products(clusters):
     embeddings, labels = clusters(2000, 20, dim=256, spread=3.0)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -69,7 +70,7 @@ def test_a_process_that_multiplies_in_low_precision_ranks_the_same(clusters):
         torch.set_float32_matmul_precision(before)
 
 
-def test_all_metrics_come_from_a_device_where_neither_faiss_nor_any_peer_is_installed():
+def test_a_device_gives_all_metrics_without_faiss_and_its_peers():
     code = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -81,23 +82,23 @@ class Bare(MetaPathFinder):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Bare())
-from dmlbench.evaluation import evaluate
+from dmlbench.evaluation.evaluate import evaluate
 ids = np.arange(40)
-found = evaluate(
+result = evaluate(
     np.eye(5)[ids % 5], ids, {"id": ids, "label": ids % 5, "level_1": ids % 2},
     {"protocol": ["p"] * 40, "id": ids, "role": ["both"] * 40, "repetition": ids * 0},
     {"recall_at": [1], "kmeans_seed": 0, "kmeans_iterations": 5, "kmeans_restarts": 1,
      "threads": 1},
     levels=["level_1"], device="cpu:0",
 )
-scores = {row["metric"]: row["value"] for row in found}
+scores = {row["metric"]: row["value"] for row in result}
 assert scores["recall@1"] == scores["map"] == scores["nmi"] == 1, scores
 assert scores["recall@1 level_1"] < 1, scores
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_no_step_needs_a_number_that_is_still_on_the_device(clusters):
+def test_the_ranking_does_not_wait_for_the_device(clusters):
     seen = set()
 
     class Watch(TorchDispatchMode):

@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-Plan = dict[str, Any]
+from dmlbench.study.result_files import StudyFiles
+
+Planned = dict[str, Any]
 RECIPE = {"epochs": 8, "batch_size": 80, "optimizer": "adamw", "augmentation": {"flip": False}}
 VERSIONS = {"python": "3.11.9", "torch": "2.15.0", "timm": "1.0.20"}
 
 
 class Results:
-    """Writes the files of made-up runs, and keeps the plan of them."""
+    """Made-up runs: `add` writes the result files of a run, and `runs` is the plan."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.runs: list[Plan] = []
+        self.runs: list[Planned] = []
 
     def add(
         self,
@@ -37,8 +39,8 @@ class Results:
         levels: tuple[str, ...] = (),
         tree: str | None = None,
         **provenance: Any,
-    ) -> Plan:
-        path = f"runs/{dataset}/{backbone}/{loss}/seed{seed}"
+    ) -> Planned:
+        path = f"{dataset}/{backbone}/{loss}/seed{seed}"
         keys = {"train_key": f"t-{path}", "eval_key": f"e-{path}"}
         names = {"dataset": dataset, "backbone": backbone, "loss": loss, "seed": seed}
         failure = {"message": error, "tail": ["..."]} if error else None
@@ -47,7 +49,7 @@ class Results:
             for protocol in protocols
             for metric, value in (metrics or {}).items()
         ]
-        origin = {
+        made_by = {
             "git_commit": "c0ffee",
             "versions": VERSIONS,
             "device": "cpu (test)",
@@ -61,13 +63,16 @@ class Results:
         self._write(
             f"{path}/run.json",
             {
-                **{"study": "made", **names, "train_key": keys["train_key"]},
-                **{"status": status, "error": failure},
+                "study": "made",
+                **names,
+                "train_key": keys["train_key"],
+                "status": status,
+                "error": failure,
                 "settings": {
                     "recipe": recipe or RECIPE,
                     "dataset": {"facts": {"levels": [*levels]}},
                 },
-                "provenance": {**origin, **provenance},
+                "provenance": {**made_by, **provenance},
             },
         )
         self._write(
@@ -76,17 +81,21 @@ class Results:
         epochs = np.arange(1, len(history or []) + 1)
         columns = {"epoch": epochs, "loss": np.array(history or [], dtype=float)}
         columns |= {name: np.full(len(epochs), value) for name, value in (learnt or {}).items()}
-        pd.DataFrame(columns).to_parquet(self.folder / path / "history.parquet")
+        pd.DataFrame(columns).to_parquet(self.files.run(path).history)
         planned = {**names, "tested_on": tested_on or dataset, "path": path, "tree": tree, **keys}
         self.runs.append(planned)
         return self.runs[-1]
 
+    @property
+    def files(self) -> StudyFiles:
+        return StudyFiles(self.folder)
+
     def edit(self, path: str, **changes: Any) -> None:
-        content = json.loads((self.folder / path).read_text())
+        content = json.loads((self.folder / "runs" / path).read_text())
         self._write(path, content | changes)
 
     def _write(self, path: str, content: dict[str, Any]) -> None:
-        file = self.folder / path
+        file = self.folder / "runs" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content))
 
@@ -98,7 +107,7 @@ def results(tmp_path: Path) -> Results:
 
 @pytest.fixture
 def study(results: Results) -> Callable[..., Results]:
-    """Fill `results` with a study: losses x seeds with plausible numbers, and the controls."""
+    """A function that fills `results` with losses x seeds, and controls, with plausible scores."""
 
     def fill(
         losses: tuple[str, ...], seeds: int = 3, *, controls: bool = True, **where: Any
@@ -128,7 +137,7 @@ def study(results: Results) -> Callable[..., Results]:
                     images_per_second=None,
                     **where,
                 )
-        for place, loss in enumerate(losses):
+        for index, loss in enumerate(losses):
             start, level = 10 ** rng.uniform(-1, 1), rng.uniform(0.4, 0.62)
             for seed in range(seeds):
                 curve = start * (0.2 + 0.8 * np.exp(-np.arange(8) / 2)) * rng.normal(1, 0.02, 8)
@@ -137,7 +146,7 @@ def study(results: Results) -> Callable[..., Results]:
                     seed,
                     metrics(level + 0.012 * rng.normal()),
                     history=list(curve),
-                    train_seconds=60.0 + 20 * place,
+                    train_seconds=60.0 + 20 * index,
                     **where,
                 )
         return results

@@ -5,13 +5,15 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from PIL import Image
 
-from dmlbench.files import MissingResult
-from dmlbench.leaderboard import build
+from dmlbench.leaderboard.build import build
+from dmlbench.utils.errors import MissingResult
 
 PLOTS = ("recall", "recall_curves", "time", "training")
 FILES = [
-    *(f"leaderboard.{kind}" for kind in ("csv", "html", "md")),
-    *(f"plots/{name}.{kind}" for name in PLOTS for kind in ("png", "svg")),
+    "leaderboard.csv",
+    "leaderboard.html",
+    "leaderboard.md",
+    *(f"plots/{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
 ]
 THIRTY = (*(f"loss_{i:02}" for i in range(29)), "pml.SignalToNoiseRatioContrastiveLoss")
 
@@ -21,9 +23,9 @@ def files(folder):
 
 
 @pytest.mark.parametrize("losses", [("htl",), THIRTY], ids=["1 loss", "30 losses"])
-def test_all_files_are_written_and_every_loss_is_named_in_each(study, tmp_path, losses):
-    made = study(losses, seeds=2, controls=len(losses) > 1)
-    build("made", made.runs, made.folder, tmp_path / "out")
+def test_all_files_are_written_and_each_names_every_loss(study, tmp_path, losses):
+    results = study(losses, seeds=2, controls=len(losses) > 1)
+    build("made", results.runs, results.files, tmp_path / "out")
     written = files(tmp_path / "out")
     assert sorted(written) == sorted(FILES)
     for name in [file for file in FILES if not file.endswith("png")]:
@@ -38,41 +40,41 @@ def test_all_files_are_written_and_every_loss_is_named_in_each(study, tmp_path, 
 
 
 def test_equal_results_give_equal_files(study, tmp_path):
-    made = study(("htl", "rll"))
+    results = study(("htl", "rll"))
     for out in ("one", "two"):
-        build("made", made.runs, made.folder, tmp_path / out)
+        build("made", results.runs, results.files, tmp_path / out)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_nothing_is_written_when_a_result_is_stale(study, tmp_path):
-    made = study(("htl",))
-    made.edit(f"{made.runs[-1]['path']}/metrics.json", eval_key="old")
+    results = study(("htl",))
+    results.edit(f"{results.runs[-1]['path']}/metrics.json", eval_key="old")
     with pytest.raises(MissingResult):
-        build("made", made.runs, made.folder, tmp_path / "out")
+        build("made", results.runs, results.files, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_importing_the_package_is_cheap():
+def test_importing_the_package_imports_nothing_heavy():
     check = """
-import sys, dmlbench.leaderboard
-dear = {"torch", "pandas", "numpy", "scipy", "matplotlib"} & set(sys.modules)
-assert not dear, dear
+import sys, dmlbench.leaderboard.build
+heavy = {"torch", "pandas", "numpy", "scipy", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
-def test_verified_pairs_are_sorted_and_shown_by_their_accuracy(results, tmp_path):
+def test_losses_are_sorted_by_accuracy_where_pairs_are_verified(results, tmp_path):
     for loss, accuracy in (("htl", 0.91), ("rll", 0.97)):
         scores = {"verification_accuracy": accuracy, "verification_error": 0.01, "pairs": 6000.0}
         results.add(loss, 0, scores, protocols=("verification",), history=[1.0])
     results.add("hpl", 0, status="diverged", error="the loss is nan", history=[1.0])
-    build("made", results.runs, results.folder, tmp_path / "out")
+    build("made", results.runs, results.files, tmp_path / "out")
     page = (tmp_path / "out/leaderboard.md").read_text()
     assert "Sorted by mean Verification accuracy" in page
     assert page.index("| rll | 97.00 |") < page.index("| htl | 91.00 |") < page.index("| hpl | –")
     assert "R-Precision |" not in page
-    drawn = ElementTree.fromstring((tmp_path / "out/plots/recall.svg").read_text())
-    text = " ".join(drawn.itertext())
+    plot = ElementTree.fromstring((tmp_path / "out/plots/recall.svg").read_text())
+    text = " ".join(plot.itertext())
     assert "Verification accuracy (%)" in text
     assert "MAP@R" not in text
     assert text.count("diverged") == 1
@@ -80,18 +82,18 @@ def test_verified_pairs_are_sorted_and_shown_by_their_accuracy(results, tmp_path
 
 def test_an_unknown_protocol_and_metric_break_nothing(results, tmp_path):
     results.add("htl", 0, {"surprise": 0.5}, protocols=("new",), history=[1.0])
-    build("made", results.runs, results.folder, tmp_path / "out")
+    build("made", results.runs, results.files, tmp_path / "out")
     assert "letters · tiny · new" in (tmp_path / "out/leaderboard.md").read_text()
 
 
-def test_trees_are_those_of_the_present_losses(results, tmp_path):
+def test_trees_of_losses_that_left_the_plan_are_removed(results, tmp_path):
     for seed in (0, 1):
         results.add("htl", seed, {"recall@1": 0.5}, history=[1.0], tree="trees/letters/tiny/htl")
     results.add("rll", 0, {"recall@1": 0.5}, history=[1.0])
     stale = tmp_path / "out/plots/trees/letters/tiny/gone.svg"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    build("made", results.runs, results.folder, tmp_path / "out")
-    trees = [f"plots/trees/letters/tiny/htl.{kind}" for kind in ("png", "svg")]
+    build("made", results.runs, results.files, tmp_path / "out")
+    trees = [f"plots/trees/letters/tiny/htl.{suffix}" for suffix in ("png", "svg")]
     assert sorted(files(tmp_path / "out")) == sorted([*FILES, *trees])
     assert "that a loss has learnt" in (tmp_path / "out/leaderboard.html").read_text()

@@ -5,15 +5,24 @@ from html.parser import HTMLParser
 import pytest
 
 from dmlbench.leaderboard import html, markdown
-from dmlbench.leaderboard.page import NOTES, Beside, Cell, Failure, Page, Row, Section, compose
-from dmlbench.leaderboard.table import read, tabulate
+from dmlbench.leaderboard.page import (
+    NOTES,
+    Cell,
+    Failure,
+    Page,
+    PublishedTable,
+    Row,
+    Section,
+    compose,
+)
+from dmlbench.leaderboard.table import read_results, tabulate
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>htl</text></svg>'
 HOSTILE = """<script>alert("a")</script>&'"""
 
 
 class Parsed(HTMLParser):
-    """What a page says: its rows of (text, sort value), its tags with attributes, its text."""
+    """A parsed page: rows of (text, value that sorts), tags with their attributes, and text."""
 
     def __init__(self, page):
         super().__init__()
@@ -45,12 +54,12 @@ def plot(tmp_path):
 
 
 def pages(results, plots):
-    found = read(results.runs, results.folder)
-    page = compose("made", tabulate(found), found)
+    read = read_results(results.runs, results.files)
+    page = compose("made", tabulate(read), read)
     return html.render(page, plots), markdown.render(page)
 
 
-def test_the_tables_say_what_the_markdown_says(study, results, plot):
+def test_the_tables_equal_those_in_markdown(study, results, plot):
     study(("htl", "rll"))
     results.add("hpl", 0, status="killed")
     page, text = pages(results, plot)
@@ -63,33 +72,33 @@ def test_the_tables_say_what_the_markdown_says(study, results, plot):
     assert rows == [row for row in in_markdown if row[0] != "control"]
 
 
-def test_cells_sort_by_their_numbers_and_holes_by_none(results, plot):
+def test_cells_have_the_numbers_that_sort_them_and_holes_have_none(results, plot):
     for seed, value in enumerate((0.02, 0.04)):
         results.add("htl", seed, {"map@r": value}, train_seconds=3600.0)
     results.add("rll", 0, status="killed")
     page, _ = pages(results, plot)
     header, first, second = Parsed(page).rows
-    place = [name for name, _ in header].index("MAP@R")
-    assert float(first[place][1]) == pytest.approx(0.03)
+    column = [name for name, _ in header].index("MAP@R")
+    assert float(first[column][1]) == pytest.approx(0.03)
     assert first[-2] == ["1 h 00 min", "3600.0"]
-    assert second[place] == ["–", None]
+    assert second[column] == ["–", None]
 
 
-def test_names_and_messages_are_text_wherever_they_stand(plot):
+def test_names_and_messages_are_escaped_everywhere(plot):
     cells = [Cell(HOSTILE, 1.0)]
     section = Section(
         HOSTILE, HOSTILE, [HOSTILE], [Row(HOSTILE, cells)], [], [Failure(HOSTILE, HOSTILE, HOSTILE)]
     )
-    beside = Beside([HOSTILE], [[HOSTILE]], [HOSTILE])
+    published = PublishedTable([HOSTILE], [[HOSTILE]], [HOSTILE])
     remarks = {HOSTILE: {HOSTILE: HOSTILE}}
-    page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section], beside, remarks), plot)
+    page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section], published, remarks), plot)
     parsed = Parsed(page)
     assert [tag for tag, _ in parsed.tags].count("script") == 1
     assert "".join(parsed.text).count(HOSTILE) == 18
     assert parsed.rows[1][0][1] == HOSTILE
 
 
-def test_the_page_is_whole_in_itself(study, results, plot):
+def test_the_page_loads_nothing(study, results, plot):
     study(("htl",))
     page, _ = pages(results, plot)
     parsed = Parsed(page)
@@ -112,11 +121,11 @@ def test_every_column_has_a_button_to_sort_by(study, results, plot):
     assert [tag for tag, _ in parsed.tags].count("button") == len(parsed.rows[0])
 
 
-def test_a_table_of_many_columns_is_narrowed_and_one_of_few_is_not(results, plot):
+def test_only_a_table_of_many_columns_is_set_narrowly(results, plot):
     few = ("recall@1", "recall@2", "map@r", "nmi")
     results.add("htl", 0, dict.fromkeys(few, 0.5))
     many = (*few, "recall@4", "recall@8", "r_precision", "map", "mrr", "ami")
     results.add("htl", 0, dict.fromkeys(many, 0.5), dataset="other")
     page, _ = pages(results, plot)
-    tables = [of for tag, of in Parsed(page).tags if tag == "table"]
+    tables = [attributes for tag, attributes in Parsed(page).tags if tag == "table"]
     assert tables == [{}, {"class": "wide"}]

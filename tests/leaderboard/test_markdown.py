@@ -2,33 +2,33 @@ import pytest
 
 from dmlbench.leaderboard.markdown import render
 from dmlbench.leaderboard.page import compose
-from dmlbench.leaderboard.table import read, tabulate
+from dmlbench.leaderboard.table import read_results, tabulate
 
 
 @pytest.fixture
 def page(results):
-    """The page of all runs added to `results` so far."""
+    """A function that renders the page of all runs added to `results` so far."""
 
     def run():
-        found = read(results.runs, results.folder)
-        return render(compose("made", tabulate(found), found))
+        read = read_results(results.runs, results.files)
+        return render(compose("made", tabulate(read), read))
 
     return run
 
 
 def tables(page):
-    """Each table as its rows, each a dict by column name."""
-    found, header = [], None
+    """The tables of a page: lists of rows, which are dicts by column name."""
+    parsed, header = [], None
     for line in [*page.splitlines(), ""]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             header = None
         elif header is None:
             header = cells
-            found.append([])
+            parsed.append([])
         elif not cells[0].startswith("---"):
-            found[-1].append(dict(zip(header, cells, strict=True)))
-    return found
+            parsed[-1].append(dict(zip(header, cells, strict=True)))
+    return parsed
 
 
 def test_scores_are_percent_with_the_interval_of_the_seeds(results, page):
@@ -78,7 +78,7 @@ def test_metrics_that_were_scored_are_columns_in_a_fixed_order(results, page):
     assert columns == ["Recall@1", "MAP@R", "R-Precision", "MAP", "MRR", "NMI", "AMI"]
 
 
-def test_controls_stand_in_a_block_of_their_own_below(study, page):
+def test_controls_have_a_table_of_their_own_below(study, page):
     study(("htl", "rll"))
     losses, controls = tables(page())
     assert {row["loss"] for row in losses} == {"htl", "rll"}
@@ -87,11 +87,11 @@ def test_controls_stand_in_a_block_of_their_own_below(study, page):
     assert controls[2]["train time"] == "–"
 
 
-def test_embeddings_made_elsewhere_stand_among_the_losses_without_a_recipe(results, page):
+def test_external_embeddings_are_among_the_losses_and_have_no_recipe(results, page):
     results.add("htl", 0, {"map@r": 0.2}, recipe={"lr": 0.5})
     before = page()
-    plan = results.add("embeddings_dino", 0, {"map@r": 0.3}, train_seconds=0.0)
-    results.edit(f"{plan['path']}/run.json", settings={})
+    planned = results.add("embeddings_dino", 0, {"map@r": 0.3}, train_seconds=0.0)
+    results.edit(f"{planned['path']}/run.json", settings={})
     rows = tables(page())[0]
     assert [row["loss"] for row in rows] == ["dino (embeddings)", "htl"]
     assert rows[0]["train time"] == "–"
@@ -100,7 +100,7 @@ def test_embeddings_made_elsewhere_stand_among_the_losses_without_a_recipe(resul
     assert recipe in page()
 
 
-def test_a_loss_without_any_result_is_a_row_of_holes_with_its_reason(results, page):
+def test_a_loss_without_any_score_is_a_row_of_holes_and_its_failure_is_listed(results, page):
     results.add("htl", 0, {"map@r": 0.2})
     for seed in (0, 1):
         results.add("rll", seed, status="diverged", error="the loss is nan | at step 7\nmore")
@@ -112,7 +112,7 @@ def test_a_loss_without_any_result_is_a_row_of_holes_with_its_reason(results, pa
     assert "- Runs: 3, of which 2 failed" in page()
 
 
-def test_a_mean_over_fewer_seeds_than_planned_says_so(results, page):
+def test_a_mean_over_fewer_seeds_than_planned_shows_both_numbers(results, page):
     for seed in (0, 1):
         results.add("htl", seed, {"map@r": 0.2})
     results.add("htl", 2, status="killed")
@@ -142,7 +142,7 @@ def test_each_data_set_backbone_and_protocol_has_its_table(results, page):
     assert "5,924 queries" in page()
 
 
-def test_the_head_tells_recipe_versions_device_and_code_and_what_a_data_set_has_otherwise(
+def test_the_head_has_the_shared_recipe_versions_device_and_code_and_sections_have_the_rest(
     results, page
 ):
     results.add("control_random", 0, {"map@r": 0.1}, recipe={"cpu_threads": 1})
@@ -159,7 +159,7 @@ def test_the_head_tells_recipe_versions_device_and_code_and_what_a_data_set_has_
     assert "- Code: c0ffee\n" in text
 
 
-def test_the_page_does_not_depend_on_when_and_where_it_was_made(results, page):
+def test_the_page_does_not_depend_on_when_and_where_runs_were_made(results, page):
     results.add("htl", 0, {"map@r": 0.1})
     first = page()
     results.runs.clear()
@@ -184,7 +184,7 @@ def test_thirty_losses_are_thirty_rows(study, page):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_recall_by_level_has_the_names_of_the_levels(results, page):
+def test_recall_by_level_is_shown_with_the_names_of_the_levels(results, page):
     scores = {"recall@1": 0.5, "recall@2": 0.6, "map@r": 0.2}
     by_level = {"recall@1 level_1": 0.75, "recall@1 level_2": 0.875}
     results.add("htl", 0, scores | by_level, levels=("genus", "family"))
@@ -202,14 +202,14 @@ def test_recall_by_level_has_the_names_of_the_levels(results, page):
     assert [*flat[0]][:4] == ["loss", "Recall@1", "Recall@2", "MAP@R"]
 
 
-def test_the_levels_are_those_of_the_data_set_that_was_tested(results, page):
-    plan = results.add("htl", 0, {"recall@1 level_1": 0.75}, levels=("kind",))
+def test_the_names_of_the_levels_are_those_of_the_test_data_set(results, page):
+    planned = results.add("htl", 0, {"recall@1 level_1": 0.75}, levels=("kind",))
     settings = {name: {"facts": {"levels": [name]}} for name in ("dataset", "test")}
-    results.edit(f"{plan['path']}/run.json", settings={"recipe": {}, **settings})
+    results.edit(f"{planned['path']}/run.json", settings={"recipe": {}, **settings})
     assert "Recall@1 test" in tables(page())[0][0]
 
 
-def test_what_the_losses_say_of_themselves_stands_below_the_scores(results, page):
+def test_numbers_that_losses_report_about_themselves_are_below_the_scores(results, page):
     scores = {"recall@1": 0.5}
     for seed, median in enumerate((0.5, 1.5)):
         learnt = {"alpha_median": median, "alpha_max": 2.0}

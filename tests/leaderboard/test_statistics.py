@@ -10,7 +10,7 @@ def table(values, loss="htl", metric="map@r"):
     return pd.DataFrame({"loss": loss, "metric": metric, "value": np.asarray(values, dtype=float)})
 
 
-def test_the_interval_of_one_two_three_is_the_textbook_one():
+def test_the_interval_of_1_2_3_is_that_of_the_textbook():
     (row,) = summarise(table([1, 2, 3])).to_dict("records")
     assert row == {"mean": 2, "half_width": pytest.approx(4.302652730 / 3**0.5), "seeds": 3}
 
@@ -25,10 +25,10 @@ def test_the_interval_equals_scipy(n, confidence):
     assert row["mean"] + row["half_width"] == pytest.approx(high, abs=1e-13)
 
 
-def test_the_interval_covers_the_truth_in_95_of_100_studies():
+def test_the_interval_covers_the_true_mean_in_95_of_100_studies():
     values = np.random.default_rng(0).normal(size=3 * 4000)
-    found = summarise(table(values, loss=np.repeat(np.arange(4000), 3)))
-    assert (found["mean"].abs() < found["half_width"]).mean() == pytest.approx(0.95, abs=0.012)
+    summary = summarise(table(values, loss=np.repeat(np.arange(4000), 3)))
+    assert (summary["mean"].abs() < summary["half_width"]).mean() == pytest.approx(0.95, abs=0.012)
 
 
 def test_one_seed_has_a_mean_and_no_interval():
@@ -37,13 +37,13 @@ def test_one_seed_has_a_mean_and_no_interval():
     assert np.isnan(row["half_width"])
 
 
-def test_failed_runs_have_no_part_and_cells_are_kept_apart():
+def test_failed_runs_do_not_count_and_losses_and_metrics_are_kept_apart():
     failed = pd.DataFrame({"loss": ["htl", "rll"], "metric": None, "value": np.nan})
     rows = pd.concat([table([0.1, 0.3]), failed, table([0.7], "hpl"), table([0.9], metric="nmi")])
-    found = summarise(rows)
-    assert found["mean"].to_dict() == {
+    summary = summarise(rows)
+    assert summary["mean"].to_dict() == {
         ("htl", "map@r"): pytest.approx(0.2),
         ("hpl", "map@r"): 0.7,
         ("htl", "nmi"): 0.9,
     }
-    assert list(found["seeds"]) == [2, 1, 1]
+    assert list(summary["seeds"]) == [2, 1, 1]

@@ -17,44 +17,46 @@ TO_LAB = [
     [1.9779984951, -2.4285922050, 0.4505937099],
     [0.0259040371, 0.7827717662, -0.8086757660],
 ]
-LIGHTEST = 0.8  # on white paper
+LIGHTEST = 0.8  # lighter colours are hard to see on white paper
 
 
 def oklab(code):
-    """Lightness, green-red and blue-yellow of Ottosson's OKLab, in which equal distances look
-    equal; 0.02 is just seen."""
+    """Lightness, green-red and blue-yellow in Ottosson's OKLab.
+
+    Equal distances in it look equal; 0.02 is just visible.
+    """
     rgb = np.array(to_rgb(code))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return np.array(TO_LAB) @ np.cbrt(np.array(TO_CONES) @ linear)
 
 
-def test_the_space_of_the_distances_is_oklab():
+def test_distances_are_measured_in_oklab():
     np.testing.assert_allclose(oklab("#ffffff"), [1, 0, 0], atol=1e-6)
     np.testing.assert_allclose(oklab("#ff0000"), [0.62796, 0.22486, 0.12585], atol=1e-4)
 
 
-def test_the_colours_of_the_losses_here_are_told_apart():
-    """One of them fails this for want of a colour in style.COLOURS? Give it one."""
+def test_the_colours_of_our_losses_can_be_told_apart():
+    """A new loss fails this? Give it a colour in style.COLOURS."""
     codes = {colour(loss) for loss in (*COLOURS, *list_losses())} | {CONTROL_GRAY}
     assert len(codes) > len(COLOURS)
-    for one, other in itertools.combinations(sorted(codes), 2):
-        assert np.linalg.norm(oklab(one) - oklab(other)) > 0.09, (one, other)
+    for first, second in itertools.combinations(sorted(codes), 2):
+        assert np.linalg.norm(oklab(first) - oklab(second)) > 0.09, (first, second)
     assert max(oklab(code)[0] for code in codes) < LIGHTEST
 
 
-def test_losses_of_like_colours_have_other_markers():
-    for one, other in itertools.combinations(COLOURS, 2):
-        if np.linalg.norm(oklab(colour(one)) - oklab(colour(other))) < 0.12:
-            assert marker(one) != marker(other), (one, other)
+def test_losses_with_similar_colours_have_different_markers():
+    for first, second in itertools.combinations(COLOURS, 2):
+        if np.linalg.norm(oklab(colour(first)) - oklab(colour(second))) < 0.12:
+            assert marker(first) != marker(second), (first, second)
 
 
-def test_the_look_of_a_loss_is_its_own_in_every_study():
+def test_a_loss_looks_the_same_in_every_study():
     assert colour("htl") == COLOURS["htl"]
     assert (colour("pml.CircleLoss"), marker("pml.CircleLoss")) == ("#9d343c", "s")
     assert colour("control_random") == CONTROL_GRAY
 
 
 @pytest.mark.parametrize("loss", ["softtriple", "triplet"])
-def test_variants_of_a_loss_look_otherwise(loss):
+def test_variants_of_a_loss_have_different_colours(loss):
     variants = [loss, f"{loss}_k1", f"{loss}_k20", f"{loss}_distance_weighted"]
     assert len({colour(variant) for variant in variants}) == 4

@@ -1,16 +1,16 @@
 import pandas as pd
 import pytest
 
-from dmlbench.files import MissingResult
-from dmlbench.leaderboard.table import panels, read, recalls, tabulate, write_csv
+from dmlbench.leaderboard.table import panels, read_results, recalls, tabulate, write_csv
+from dmlbench.utils.errors import MissingResult
 
 
 def collect(results, runs=None):
-    return tabulate(read(runs or results.runs, results.folder))
+    return tabulate(read_results(runs or results.runs, results.files))
 
 
-def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
-    plan = results.add("htl", 2, {"map@r": 0.25, "nmi": 0.5}, protocols=("small", "large"))
+def test_a_run_has_a_row_for_each_protocol_and_metric_with_its_provenance(results):
+    planned = results.add("htl", 2, {"map@r": 0.25, "nmi": 0.5}, protocols=("small", "large"))
     table = collect(results)
     assert list(zip(table["protocol"], table["metric"], table["value"], strict=True)) == [
         ("small", "map@r", 0.25),
@@ -22,8 +22,8 @@ def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
     assert same.dropna(axis=1).to_dict("records") == [
         {
             "study": "made",
-            **{key: plan[key] for key in ("dataset", "tested_on", "backbone", "loss", "seed")},
-            **{key: plan[key] for key in ("train_key", "eval_key")},
+            **{key: planned[key] for key in ("dataset", "tested_on", "backbone", "loss", "seed")},
+            **{key: planned[key] for key in ("train_key", "eval_key")},
             "status": "ok",
             "git_commit": "c0ffee",
             "device": "cpu (test)",
@@ -37,7 +37,7 @@ def test_a_run_is_one_row_a_protocol_and_metric_with_its_provenance(results):
     ]
 
 
-def test_the_columns_do_not_depend_on_what_the_runs_hold(results):
+def test_the_columns_do_not_depend_on_the_content_of_the_runs(results):
     results.add("htl", 0, {"map@r": 0.25})
     whole = collect(results).columns
     results.edit(
@@ -45,10 +45,8 @@ def test_the_columns_do_not_depend_on_what_the_runs_hold(results):
         provenance={"versions": {"timm": "1", "python": "3", "torch": "2"}},
     )
     assert list(collect(results).columns) == list(whole)
-    assert list(whole[:9]) == [
-        *("study", "dataset", "tested_on", "backbone", "loss", "seed"),
-        *("protocol", "metric", "value"),
-    ]
+    first = ["study", "dataset", "tested_on", "backbone", "loss", "seed"]
+    assert list(whole[:9]) == [*first, "protocol", "metric", "value"]
 
 
 def test_only_planned_runs_are_read_and_in_the_order_of_the_plan(results):
@@ -58,7 +56,7 @@ def test_only_planned_runs_are_read_and_in_the_order_of_the_plan(results):
     assert list(table["loss"]) == ["rll", "htl"]
 
 
-def test_a_failed_run_is_one_row_with_its_status_and_no_value(results):
+def test_a_failed_run_has_one_row_with_its_status_and_no_value(results):
     results.add("rll", 1, status="diverged", error="the loss is nan at step 7")
     (row,) = collect(results).to_dict("records")
     assert (row["status"], row["error"]) == ("diverged", "the loss is nan at step 7")
@@ -67,9 +65,12 @@ def test_a_failed_run_is_one_row_with_its_status_and_no_value(results):
 
 
 def test_a_run_whose_embeddings_could_not_be_scored_counts_as_failed(results):
-    plan = results.add("rll", 1, {"map@r": 0.5})
+    planned = results.add("rll", 1, {"map@r": 0.5})
     results.edit(
-        f"{plan['path']}/metrics.json", status="error", error={"message": "collapsed"}, metrics=[]
+        f"{planned['path']}/metrics.json",
+        status="error",
+        error={"message": "collapsed"},
+        metrics=[],
     )
     assert list(collect(results)["status"]) == ["error"]
 
@@ -79,7 +80,7 @@ def test_a_run_whose_embeddings_could_not_be_scored_counts_as_failed(results):
     [("run.json", "train_key"), ("metrics.json", "train_key"), ("metrics.json", "eval_key")],
 )
 @pytest.mark.parametrize("status", ["ok", "diverged"])
-def test_a_result_with_another_key_is_refused_failed_or_not(results, file, key, status):
+def test_a_result_with_another_key_is_refused_whether_failed_or_not(results, file, key, status):
     results.add("htl", 0, {"map@r": 0.25})
     stale = results.add("rll", 0, {"map@r": 0.25}, status=status)
     results.edit(f"{stale['path']}/{file}", **{key: "old"})
@@ -92,7 +93,7 @@ def test_a_result_with_another_key_is_refused_failed_or_not(results, file, key, 
 def test_all_missing_and_damaged_results_are_named_at_once(results):
     for seed in range(3):
         results.add("htl", seed, {"map@r": 0.25})
-    files = [results.folder / run["path"] / "metrics.json" for run in results.runs]
+    files = [results.files.run(run["path"]).metrics for run in results.runs]
     files[0].unlink()
     files[2].write_text("{")
     with pytest.raises(MissingResult, match=r"(?s)seed0/metrics.json: No such.*seed2/.*: damaged"):
@@ -109,19 +110,19 @@ def test_the_csv_reads_back_exactly(results, tmp_path):
     assert b"\r" not in (tmp_path / "a.csv").read_bytes()
 
 
-def test_panels_part_by_data_set_backbone_and_protocol_and_keep_failed_runs_in_each(results):
+def test_each_data_set_backbone_and_protocol_is_a_panel_and_failed_runs_are_in_each(results):
     results.add("htl", 0, {"map@r": 0.25}, protocols=("small", "large"))
     results.add("rll", 0, status="timeout")
     results.add("rll", 0, dataset="cub200", status="timeout")
-    found = [(panel.title, list(panel.rows["loss"])) for panel in panels(collect(results))]
-    assert found == [
+    titles = [(panel.title, list(panel.rows["loss"])) for panel in panels(collect(results))]
+    assert titles == [
         ("letters · tiny · small", ["htl", "rll"]),
         ("letters · tiny · large", ["htl", "rll"]),
         ("cub200 · tiny", ["rll"]),
     ]
 
 
-def test_a_title_names_the_data_set_that_was_tested_where_it_is_another_one(results):
+def test_a_title_names_the_test_data_set_if_it_is_another_one(results):
     results.add("htl", 0, {"map@r": 0.25})
     results.add("htl", 0, {"map@r": 0.25}, dataset="mine", tested_on="lfw")
     table = collect(results)

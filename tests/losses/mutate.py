@@ -1,7 +1,7 @@
-"""Whether the tests of a loss notice bugs in it: python tests/losses/mutate.py rll softtriple ...
+"""Check that the tests of a loss notice bugs: python tests/losses/mutate.py rll softtriple ...
 
-Each bug of mutants.toml is put into the loss's source, in memory and in a process of its own, and
-the loss's tests are run there. Ends with 1 if the tests fail without a bug, or pass with one.
+For each bug of mutants.toml, a child process puts the bug into the loss's source, in memory, and
+runs the loss's tests. The exit code is 1 if the tests fail without a bug, or pass with one.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MUTANTS = tomllib.loads((HERE / "mutants.toml").read_text())
-DEADLINE = 300  # seconds a mutant
+DEADLINE = 300  # seconds per bug
 OUTCOMES = {0: "NOT noticed", 1: "noticed", None: "NO result: killed, or out of time"}
 
 
@@ -29,22 +29,22 @@ def mutated(name, mutant):
         ValueError: the text to replace is not there, or not once.
     """
     source = source_of(name)
-    found = source.count(mutant["old"])
-    if found != 1:
+    count = source.count(mutant["old"])
+    if count != 1:
         raise ValueError(
-            f"mutants.toml, {name}, {mutant['bug']!r}: its 'old' is {found} times in "
-            f"dmlbench/losses/{name}.py, not once. Write the bug for the code as it is now."
+            f"mutants.toml, {name}, {mutant['bug']!r}: its 'old' is {count} times in "
+            f"dmlbench/losses/{name}.py, not once. Write the bug for the present code."
         )
     return source.replace(mutant["old"], mutant["new"])
 
 
 def run_tests(name, source):
-    """Exit code of the loss's tests with `source` as its code; None: killed, or out of time."""
+    """Exit code of the loss's tests with `source` as its code; None if killed, or out of time."""
     child = os.fork()
     if not child:
         try:
             os._exit(_run_tests(name, source))
-        finally:  # a bug that does not even import
+        finally:  # the bug does not even import
             os._exit(70)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else None
@@ -55,10 +55,10 @@ def _run_tests(name, source):
     from hypothesis import Phase, settings
 
     signal.alarm(DEADLINE)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    # one failing example is enough, and it is no one's next example
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+    # One failing example is enough: do not shrink it, and do not save it for later runs
     settings.register_profile(
         "mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None
     )
@@ -69,14 +69,15 @@ def _run_tests(name, source):
     sys.modules[spec.name] = module
     exec(compile(source, spec.origin, "exec"), vars(module))
 
-    tests = [f"{HERE}/test_{name}.py", f"{HERE}/test_references.py"]
+    references = f"{HERE}/test_references.py"
     if name != "base":
-        tests[1] += f"::test_value_and_gradient_are_those_of_the_papers_sums[{name}]"
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        references += f"::test_value_and_gradient_equal_the_formulas_of_the_paper[{name}]"
+    tests = sorted(map(str, HERE.glob(f"test_{name}*.py")))
+    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests, references]))
 
 
 def main(names):
-    # for all children at once; nothing of dmlbench.losses, which each of them imports anew
+    # Import for all children at once, but nothing of dmlbench.losses, which each child imports
     for slow in ("faiss", "pytorch_metric_learning.losses", "scipy.cluster", "scipy.optimize"):
         importlib.import_module(slow)
 

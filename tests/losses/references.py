@@ -1,8 +1,9 @@
-"""The native losses once more: slow sums over plain numbers, written from the papers' formulas.
+"""The native losses a second time: slow loops over plain numbers, from the papers' formulas.
 
-Vectors are lists of numbers. `derivatives` differentiates by the complex step: a number moved by
-1e-100 i carries its derivative in its imaginary part, exact to rounding, without a difference of
-two values. What a loss holds constant (weights, galleries) loses its imaginary part.
+Vectors are lists of numbers. `derivatives` uses the complex step: a number that is moved by
+1e-100 i carries its derivative in its imaginary part. This is exact to rounding, since it is no
+difference of two values. What a loss treats as constant (weights, galleries) loses its imaginary
+part.
 """
 
 import cmath
@@ -12,7 +13,7 @@ KINK = 1e-7
 
 
 class AtKink(Exception):
-    """A hinge, or another function with a bend, is asked for its derivative there."""
+    """The derivative of a hinge, or of another function with a kink, is wanted at the kink."""
 
 
 def derivatives(function, numbers):
@@ -56,7 +57,7 @@ def squared_distance(a, b):
 
 
 def distance(a, b):
-    """Euclidean; between equal vectors 0 with slope 0."""
+    """Euclidean distance; 0 with derivative 0 between equal vectors."""
     squared = squared_distance(a, b)
     return cmath.sqrt(squared) if squared.real > 1e-14 else 0.0
 
@@ -86,7 +87,7 @@ def cross_entropy(logits, label):
 
 
 def htl_statistics(images, labels):
-    """d(p, q) between classes, spread s_c of each class, and their mean d_0: loops over images."""
+    """d(p, q) between classes, spread s_c of each class, and d_0, their mean, by loops."""
     classes = range(max(labels) + 1)
     members = [[x for x, y in zip(images, labels, strict=True) if y == c] for c in classes]
     between = {
@@ -127,7 +128,7 @@ def htl_merge_thresholds(between, classes, d_0, levels, linkage):
 
 
 def htl_margins(images, labels, *, beta, levels, linkage):
-    """alpha of each pair of anchor class and negative class."""
+    """The margin alpha of each pair of an anchor class and a negative class."""
     between, spread, d_0 = htl_statistics([unit(x) for x in images], labels)
     between = {pair: d.real for pair, d in between.items()}
     spread = [s.real for s in spread]
@@ -137,7 +138,7 @@ def htl_margins(images, labels, *, beta, levels, linkage):
 
 def htl(embeddings, labels, *, margins, squared):
     """1/(2 Z) sum over all triplets of [d_ap - d_an + alpha]_+."""
-    f, far = [unit(x) for x in embeddings], squared_distance if squared else distance
+    f, metric = [unit(x) for x in embeddings], squared_distance if squared else distance
     total, triplets = 0.0, 0
     for a, label in enumerate(labels):
         for p, of_positive in enumerate(labels):
@@ -145,7 +146,7 @@ def htl(embeddings, labels, *, margins, squared):
                 if p != a and of_positive == label != of_negative:
                     triplets += 1
                     margin = margins[label, of_negative]
-                    total += positive_part(far(f[a], f[p]) - far(f[a], f[n]) + margin)
+                    total += positive_part(metric(f[a], f[p]) - metric(f[a], f[n]) + margin)
     return total / (2 * max(triplets, 1))
 
 
@@ -191,8 +192,10 @@ def rll(
     weight_grad=False,
     blocks=1,
 ):
-    """Shares of L_P and L_N of each query, their mean or the authors' weighted one; added over the
-    blocks of an embedding."""
+    """The shares of L_P and L_N, averaged over queries, and added over the blocks of an embedding.
+
+    The average over queries is plain, or weighted as in the authors' code.
+    """
     total, size = 0.0, len(embeddings[0]) // blocks
     for begin in range(0, blocks * size, size):
         f = [unit(x[begin : begin + size]) for x in embeddings]
@@ -256,19 +259,20 @@ def proxynca_pp(embeddings, labels, *, proxies, temperature):
 
 
 def hpl(embeddings, labels, *, proxies, parents, weights, base, **learned):
-    """Fine loss + weight x loss on the groups' proxies, of each coarse level.
+    """Fine loss + weight x loss on the proxies of groups, for each coarse level.
 
-    `parents` holds the group of each class at each of them; `learned` their proxies, by names that
-    sort; without, they are the normalised means of the normalised proxies of the level below.
+    `parents` holds the group of each class at each coarse level. `learned` holds the proxies of
+    these levels, by names that sort. Without it, they are the normalised means of the normalised
+    proxies of the level below.
     """
     total, below = base(embeddings, labels, proxies=proxies), list(range(len(proxies)))
     for level, (group, weight) in enumerate(zip(parents, weights, strict=True)):
         if learned:
             proxies = learned[sorted(learned)[level]]
         else:
-            one_each = [unit(p) if not isinstance(p[0], list) else hpl_mean(p) for p in proxies]
+            vectors = [hpl_mean(p) if isinstance(p[0], list) else unit(p) for p in proxies]
             members = [{b for b, g in zip(below, group, strict=True) if g == k} for k in set(group)]
-            proxies = [hpl_mean([one_each[b] for b in of_group]) for of_group in members]
+            proxies = [hpl_mean([vectors[b] for b in of_group]) for of_group in members]
         total += weight * base(embeddings, [group[y] for y in labels], proxies=proxies)
         below = group
     return total
@@ -279,7 +283,7 @@ def hpl_mean(vectors):
 
 
 def hpl_softtriple(embeddings, labels, *, proxies, **options):
-    """A group has one centre, a class several."""
+    """SoftTriple on proxies: a group has one centre, a class several."""
     centers = [p if isinstance(p[0], list) else [p] for p in proxies]
     return softtriple(embeddings, labels, centers=centers, **options)
 
@@ -288,7 +292,7 @@ def hpl_softtriple(embeddings, labels, *, proxies, **options):
 
 
 def smooth_ap(embeddings, labels, *, temperature):
-    """1 - mean over queries of AP, with sigmoids for ranks; a query is its own positive."""
+    """1 - mean AP over queries, with sigmoids for ranks; a query is its own positive."""
     f, total = [unit(x) for x in embeddings], 0.0
     for i, query in enumerate(f):
         s = [dot(query, x) for x in f]
@@ -302,21 +306,21 @@ def smooth_ap(embeddings, labels, *, temperature):
 
 
 def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k, positives):
-    """1 - mean over queries with positives, and over k = 1, 2, 4 ..., of smooth recall."""
+    """1 - smooth recall, mean over queries with positives and over k = 1, 2, 4, ..."""
     f, losses = [unit(x) for x in embeddings], []
     for q, query in enumerate(f):
         s = [dot(query, x) for x in f]
-        mine = [x for x in range(len(f)) if labels[x] == labels[q] and x != q]
-        mine.sort(key=lambda x: -s[x].real)
-        count, mine, further = len(mine), mine[:positives], mine[positives:]
-        if further:  # of two that tie, it is anyone's choice which is ranked
-            refuse_kink(s[mine[-1]] - s[further[0]])
+        own = [x for x in range(len(f)) if labels[x] == labels[q] and x != q]
+        own.sort(key=lambda x: -s[x].real)
+        count, ranked, further = len(own), own[:positives], own[positives:]
+        if further:  # either of two that tie may be ranked
+            refuse_kink(s[ranked[-1]] - s[further[0]])
         ranks = []
-        for x in mine:
+        for x in ranked:
             others = [z for z in range(len(f)) if z not in (q, x)]
             ranks.append(1 + sum(sigmoid((s[z] - s[x]) / temperature) for z in others))
         lists = [2**e for e in range(5) if 2**e <= largest_k]
-        if mine:
+        if ranked:
             recall = 0.0
             for k in lists:
                 listed = sum(sigmoid((k - rank) / list_temperature) for rank in ranks)
@@ -331,10 +335,10 @@ def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k,
 
 def group_loss(embeddings, labels, *, weight, bias, temperature, anchors, steps):
     """-log of the beliefs after the replicator's steps + cross-entropy of the classifier."""
-    classes, beliefs, own = range(len(bias)), [], 0.0
+    classes, beliefs, total = range(len(bias)), [], 0.0
     for i, (x, y) in enumerate(zip(embeddings, labels, strict=True)):
         logits = [dot(x, w) + b for w, b in zip(weight, bias, strict=True)]
-        own += cross_entropy(logits, y) / len(labels)
+        total += cross_entropy(logits, y) / len(labels)
         is_anchor = labels[:i].count(y) < anchors
         certain = [float(c == y) for c in classes]
         beliefs.append(certain if is_anchor else softmax([z / temperature for z in logits]))
@@ -353,5 +357,5 @@ def group_loss(embeddings, labels, *, weight, bias, temperature, anchors, steps)
             refined.append([s / sum(support) for s in support])
         beliefs = refined
     for belief, y in zip(beliefs, labels, strict=True):
-        own -= cmath.log(belief[y] + 1e-12) / len(labels)
-    return own
+        total -= cmath.log(belief[y] + 1e-12) / len(labels)
+    return total

@@ -26,7 +26,7 @@ def test_distances_agree_with_cdist_in_value_and_gradient():
         (distances, torch.cdist),
         (squared_distances, lambda a, b: torch.cdist(a, b) ** 2),
     ):
-        # among unit vectors, so only the tangential part of a gradient has a meaning
+        # For unit vectors, only the tangential part of a gradient has a meaning
         x, y = a.clone().requires_grad_(), a.clone().requires_grad_()
         weights = torch.randn(9, 7, dtype=torch.float64)
         (function(unit_length(x), b) * weights).sum().backward()
@@ -44,13 +44,13 @@ def test_distance_of_coincident_points_is_zero_with_zero_gradient(dtype):
     assert not x.grad.any()
 
 
-def test_positives_are_told_by_place_and_negatives_by_class():
+def test_positives_are_other_rows_of_a_class_and_negatives_other_classes():
     positive, negative = pair_masks(torch.tensor([3, 1, 3]))
     assert positive.int().tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
     assert negative.int().tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
 
 
-def test_defaults_ask_nothing_of_the_trainer():
+def test_a_loss_without_optional_methods_leaves_all_to_the_trainer():
     loss = Loss()
     assert loss.param_groups(1.0) == []
     assert tuple(loss.refresh(pytest.fail)) == ()

@@ -9,7 +9,7 @@ from dmlbench.losses import create_loss
 
 
 def group_loss(weight, bias=None, **options):
-    """With the given classifier: weight (C, D), bias (C,), 0 if None."""
+    """Group Loss with the classifier `weight` (C, D) and `bias` (C,), which is 0 if None."""
     loss = create_loss("group_loss", *weight.shape, **options).double()
     with torch.no_grad():
         loss.classifier.weight.copy_(weight)
@@ -27,7 +27,7 @@ def softmax(values):
 
 
 def reference(x, labels, weight, bias, temperature, anchors, steps):
-    """The authors' sums, image by image; a tensor with a gradient."""
+    """The authors' formulas, image by image; a tensor with a gradient."""
     n, classes = len(x), range(len(weight))
     logits = [[weight[c] @ row + bias[c] for c in classes] for row in x]
     beliefs, seen = [], dict.fromkeys(classes, 0)
@@ -49,8 +49,10 @@ def reference(x, labels, weight, bias, temperature, anchors, steps):
 
 
 def test_oracle_value_by_hand():
-    """Two images of class 0, correlation 1/2, the first an anchor; no beliefs: X_1 = (1/2, 1/2).
-    One step: W X = (1/2 + 1/2, 1/2), X_1 = (1/2, 1/4) / (3/4); two steps: (4/3, 1/3) by that."""
+    """Two images of class 0 with correlation 1/2. The first is an anchor; X_1 = (1/2, 1/2).
+
+    One step: W X = (1/2 + 1/2, 1/2), so X_1 = (1/2, 1/4) / (3/4). The second: W X = (4/3, 1/3).
+    """
     x, labels = rows([1, 0, -1], [1, -1, 0]), torch.tensor([0, 0])
     for steps, belief in ((0, 1 / 2), (1, 2 / 3), (2, 7 / 8)):
         loss = group_loss(torch.zeros(2, 3), anchors=1, steps=steps)
@@ -58,13 +60,13 @@ def test_oracle_value_by_hand():
         assert loss(x, labels).item() == pytest.approx(expected, abs=1e-11)
 
 
-def test_a_negative_correlation_counts_nothing():
+def test_a_negative_correlation_counts_as_none():
     x, labels = rows([1, 0, -1], [-1, 0, 1]), torch.tensor([0, 0])
     loss = group_loss(torch.zeros(2, 3), anchors=1)
     assert loss(x, labels).item() == pytest.approx(1.5 * math.log(2), abs=1e-11)
 
 
-def test_neither_length_nor_offset_changes_how_alike_two_images_are():
+def test_length_and_offset_of_embeddings_do_not_change_their_similarity():
     x, labels = torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 2
     loss = group_loss(torch.zeros(2, 4), anchors=1)
     other = torch.rand(6, 1).double() * x + torch.randn(6, 1)
@@ -80,7 +82,7 @@ def test_neither_length_nor_offset_changes_how_alike_two_images_are():
     st.integers(0, 3),
     st.integers(0, 3),
 )
-def test_agrees_with_a_loop(n, classes, seed, temperature, anchors, steps):
+def test_value_and_gradient_agree_with_a_loop(n, classes, seed, temperature, anchors, steps):
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape):
@@ -122,7 +124,7 @@ def test_sharp_beliefs_have_finite_values_and_gradients(dtype, scale):
     assert x.grad.isfinite().all()
 
 
-def test_the_classifier_learns_at_its_own_rate():
+def test_the_classifier_has_its_own_learning_rate():
     (group,) = create_loss("group_loss", 4, 3, classifier_lr_factor=10.0).param_groups(1e-2)
     assert group["lr"] == pytest.approx(0.1)
     assert [tuple(p.shape) for p in group["params"]] == [(4, 3), (4,)]

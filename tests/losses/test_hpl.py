@@ -7,46 +7,49 @@ from torch.nn import functional
 
 from dmlbench.losses import create_loss
 from dmlbench.losses._grouping import spherical_kmeans
-from dmlbench.source import code, declarations
+from dmlbench.utils.declarations import read_declarations
+from dmlbench.utils.fingerprint import code_digests
 
 BASES = ["proxy_anchor", "proxynca_pp", "normalized_softmax", "softtriple"]
 SOFTMAXES = ["proxynca_pp", "normalized_softmax"]
 
 
 def hpl(proxies, *parents, **options):
-    """HPL past its warm-up on given fine proxies; `parents`, the group of each class at each
-    coarse level, or none."""
+    """HPL after its warm-up on the fine proxies `proxies`.
+
+    `parents` are the groups of each class, a list per coarse level; without, k-means finds them.
+    """
     options = {"warmup_epochs": 0, "centers_per_class": 3, **options}
     if parents:
         options |= {"hierarchy": "given", "parents": torch.tensor(parents)}
         options = {"levels": 1 + len(parents), **options}
-    return holding(proxies, create_loss("hpl", *shape(proxies), **options))
+    return set_proxies(proxies, create_loss("hpl", *shape(proxies), **options))
 
 
 def base(proxies, name="proxy_anchor"):
     options = {"centers_per_class": 3} if name == "softtriple" else {}
-    return holding(proxies, create_loss(name, *shape(proxies), **options))
+    return set_proxies(proxies, create_loss(name, *shape(proxies), **options))
 
 
 def shape(proxies):
     return len(proxies), proxies.shape[-1]
 
 
-def own(loss):
-    """Its proxies, or centres."""
+def parameter_of(loss):
+    """The loss's fine proxies, or its centres."""
     return loss.centers if hasattr(loss, "centers") else loss.proxies
 
 
-def holding(proxies, loss):
+def set_proxies(proxies, loss):
     with torch.no_grad():
-        own(loss.double()).copy_(proxies)
+        parameter_of(loss.double()).copy_(proxies)
     loss.refresh(pytest.fail)
     return loss
 
 
-def fan(*centres, width=6.0, each=3):
-    """Proxies (n, 2) at `each` angles about every centre."""
-    offsets = torch.linspace(-width, width, each, dtype=torch.float64)
+def fan(*centres, width=6.0, count=3):
+    """Proxies (n, 2): `count` angles about every centre, which is an angle in degrees."""
+    offsets = torch.linspace(-width, width, count, dtype=torch.float64)
     radians = torch.deg2rad((torch.tensor(centres, dtype=torch.float64)[:, None] + offsets).ravel())
     return torch.stack([radians.cos(), radians.sin()], dim=1)
 
@@ -59,7 +62,7 @@ def random():
 
 
 def proxies_of(name, proxies):
-    """As the base `name` holds them: SoftTriple has three centres about each, at random."""
+    """`proxies` as the base `name` holds them: SoftTriple has three random centres about each."""
     if name != "softtriple":
         return proxies
     return proxies[:, None] + torch.randn(len(proxies), 3, proxies.shape[1]).double() / 3
@@ -67,7 +70,7 @@ def proxies_of(name, proxies):
 
 @pytest.fixture
 def five(at):
-    """Oracle P-5: embeddings, labels, proxies."""
+    """Embeddings, labels, proxies of the oracle value."""
     return at(10, 100, 190), torch.tensor([0, 1, 3]), at(0, 90, 180, 200)
 
 
@@ -75,24 +78,24 @@ def five(at):
 @pytest.mark.parametrize(
     "off", [{"omega": 0.0}, {"omega": 0.0, "levels": 3}, {"levels": 1}, {"warmup_epochs": 1}]
 )
-def test_P1_without_a_coarse_level_it_is_the_base_loss_bit_for_bit(name, off, random):
+def test_without_a_coarse_level_it_is_the_base_loss_bit_for_bit(name, off, random):
     x, labels, proxies = random
     proxies = proxies_of(name, proxies)
     loss, plain = hpl(proxies, base=name, **off), base(proxies, name)
     results = []
-    for one in (loss, plain):
+    for module in (loss, plain):
         y = x.clone().requires_grad_()
-        value = one(y, labels)
-        results.append((value, *torch.autograd.grad(value, (y, own(one)))))
+        value = module(y, labels)
+        results.append((value, *torch.autograd.grad(value, (y, parameter_of(module)))))
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
-def test_P2_each_class_its_own_group_repeats_the_base_loss(name, coarse, random):
+def test_one_class_per_group_repeats_the_base_loss(name, coarse, random):
     x, labels, proxies = random
-    if name == "softtriple":  # a class's centres at one place: the mean is that place
+    if name == "softtriple":  # all centres of a class are at one place, so their mean is too
         proxies = proxies[:, None].expand(4, 3, 5)
     loss = hpl(proxies, [2, 0, 3, 1], base=name, coarse=coarse, omega=0.3, tau=0.0)
     plain = base(proxies, name)
@@ -102,7 +105,7 @@ def test_P2_each_class_its_own_group_repeats_the_base_loss(name, coarse, random)
 
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
 @pytest.mark.parametrize("name", SOFTMAXES)
-def test_P3_one_group_adds_nothing_to_a_softmax(name, coarse, random):
+def test_one_group_adds_nothing_to_a_softmax(name, coarse, random):
     x, labels, proxies = random
     loss = hpl(proxies, [0] * 4, base=name, coarse=coarse, omega=1.0)
     y = x.clone().requires_grad_()
@@ -112,7 +115,7 @@ def test_P3_one_group_adds_nothing_to_a_softmax(name, coarse, random):
 
 
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
-def test_P3_one_group_adds_a_pull_to_proxy_anchor(coarse, random):
+def test_one_group_adds_a_pull_to_proxy_anchor(coarse, random):
     x, labels, proxies = random
     loss = hpl(proxies, [0] * 4, coarse=coarse, omega=1.0)
     extra = loss(x, labels) - base(proxies)(x, labels)
@@ -121,32 +124,32 @@ def test_P3_one_group_adds_a_pull_to_proxy_anchor(coarse, random):
     torch.testing.assert_close(extra, torch.log(1 + torch.exp(-32 * (cosine - 0.1)).sum()))
 
 
-def test_P4_one_embedding(at):
-    """Positive part 3.1068e-13, negative part log(1 + e^3.2) / 2."""
+def test_value_of_one_embedding(at):
+    """The positive part is 3.1068e-13, the negative one log(1 + e^3.2) / 2."""
     loss = hpl(at(0, 90), omega=0.0)
     assert loss(at(0), torch.tensor([0])).item() == pytest.approx(1.6199766666, abs=1e-9)
 
 
 @pytest.mark.parametrize(("omega", "value"), [(1.0, 12.5329204530), (0.1, 11.0749413351)])
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
-def test_P5_oracle_value(five, omega, value, coarse):
+def test_oracle_value(five, omega, value, coarse):
     x, labels, proxies = five
     assert base(proxies)(x, labels).item() == pytest.approx(10.9129436553, abs=1e-9)
     loss = hpl(proxies, [0, 0, 1, 1], omega=omega, coarse=coarse)
     assert loss(x, labels).item() == pytest.approx(value, abs=1e-9)
 
 
-def test_P5_centroids_are_normalised_means(five):
+def test_centroids_are_normalised_means(five):
     loss = hpl(7 * five[2], [0, 0, 1, 1])
     coarse = loss.coarse[0].proxies.detach()
     assert torch.rad2deg(torch.atan2(*coarse.T.flip(0))).tolist() == pytest.approx([45, -170])
 
 
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
-def test_P5_levels_weigh_omega_and_each_coarser_one_omega_ratio_times_that(five, at, coarse):
+def test_each_coarser_level_has_omega_ratio_times_the_weight_of_the_level_below(five, at, coarse):
     x, labels, proxies = five
     loss = hpl(proxies, [0, 1, 2, 2], [0, 0, 1, 1], omega=0.3, omega_ratio=0.5, coarse=coarse)
-    middle, top = at(0, 90, 190), at(45, -170)  # means of what is below: 180 and 200; 0 and 90 ...
+    middle, top = at(0, 90, 190), at(45, -170)  # means: of 180 and 200; of 0 and 90, ...
     parts = [
         base(proxies)(x, labels),
         base(middle)(x, torch.tensor([0, 1, 2])),
@@ -156,23 +159,23 @@ def test_P5_levels_weigh_omega_and_each_coarser_one_omega_ratio_times_that(five,
     torch.testing.assert_close(loss(x, labels), parts[0] + 0.3 * parts[1] + 0.15 * parts[2])
 
 
-def test_P5_a_class_is_grouped_by_the_normalised_mean_of_its_centres(at):
+def test_a_class_is_grouped_by_the_normalised_mean_of_its_centres(at):
     centers = torch.stack([at(0, 60), at(100, 140), at(-60, 0)]) * torch.tensor([[[1.0], [9.0]]])
     loss = hpl(centers, [0, 0, 1], base="softtriple", centers_per_class=2)
     coarse = loss.coarse[0].proxies.detach()
-    # 0 and 60 make 30, 100 and 140 make 120; the lengths of centres do not count
+    # The means are 30 of 0 and 60, and 120 of 100 and 140; the lengths of centres do not count
     assert torch.rad2deg(torch.atan2(*coarse.T.flip(0))).tolist() == pytest.approx([75, -30])
 
 
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
-def test_P6_numbering_of_groups_does_not_matter(random, coarse):
+def test_the_numbers_of_groups_do_not_matter(random, coarse):
     x, labels, proxies = random
-    one = hpl(proxies, [0, 1, 2, 1], coarse=coarse)
-    other = hpl(proxies, [2, 0, 1, 0], coarse=coarse)
-    torch.testing.assert_close(one(x, labels), other(x, labels))
+    loss = hpl(proxies, [0, 1, 2, 1], coarse=coarse)
+    renumbered = hpl(proxies, [2, 0, 1, 0], coarse=coarse)
+    torch.testing.assert_close(loss(x, labels), renumbered(x, labels))
 
 
-def test_P6_groups_are_a_function_of_the_proxies_alone():
+def test_groups_follow_from_the_directions_of_proxies_alone():
     proxies = torch.randn(30, 4, dtype=torch.float64)
     first = hpl(proxies, coarse_proxies=5, levels=3)
     torch.manual_seed(99)
@@ -185,7 +188,7 @@ def test_P6_groups_are_a_function_of_the_proxies_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_P6_kmeans_finds_the_groups():
+def test_kmeans_finds_the_groups():
     (parent,) = hpl(fan(0, 90, 200), coarse_proxies=3).artefact()["parents"]
     assert [len(set(parent[i : i + 3])) for i in (0, 3, 6)] == [1, 1, 1]
     assert set(parent) == {0, 1, 2}
@@ -193,12 +196,12 @@ def test_P6_kmeans_finds_the_groups():
 
 @pytest.mark.parametrize("coarse", ["learned", "centroid"])
 @pytest.mark.parametrize("name", BASES)
-def test_P6_kmeans_of_each_level_groups_the_groups_below(name, coarse):
-    """Two continents of three and two fans; a group lies in one group of each coarser level."""
+def test_kmeans_of_a_level_groups_the_groups_of_the_level_below(name, coarse):
+    """Fans at three and at two near angles. A fan is a group; near fans are a larger group."""
     proxies = proxies_of(name, fan(0, 25, 50, 180, 205))
     options = {"coarse_proxies": 5, "levels": 3, "base": name, "coarse": coarse}
     fine, top = hpl(proxies * 1.0, **options).artefact()["parents"]
-    if name != "softtriple":  # whose centres are strewn
+    if name != "softtriple":  # its centres are too scattered
         assert [len(set(fine[i : i + 3])) for i in range(0, 15, 3)] == [1] * 5
         assert [len(set(top[:9])), len(set(top[9:])), len(set(top))] == [1, 1, 2]
     assert len(set(zip(fine, top, strict=True))) == len(set(fine)) == 5
@@ -206,14 +209,14 @@ def test_P6_kmeans_of_each_level_groups_the_groups_below(name, coarse):
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 7])
 @pytest.mark.parametrize("distinct", [1, 2, 7])
-def test_P6_no_group_is_empty(groups, distinct):
+def test_no_group_is_empty(groups, distinct):
     points = functional.normalize(torch.randn(distinct, 3)).repeat(7, 1)[:7].numpy()
     group = spherical_kmeans(points, groups)
     assert set(group) == set(range(groups))
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_P7_centroids_pass_their_gradient_to_the_fine_proxies(name, random):
+def test_centroids_pass_their_gradient_to_the_fine_proxies(name, random):
     x, labels, proxies = random
     proxies = proxies_of(name, proxies)
     loss = hpl(proxies, [0, 1, 1, 2], [0, 0, 0, 1], base=name, coarse="centroid", omega=1.0)
@@ -229,7 +232,7 @@ def test_P7_centroids_pass_their_gradient_to_the_fine_proxies(name, random):
     assert torch.autograd.gradcheck(coarse_part, fine)
 
 
-def test_P7_learned_proxies_start_at_the_centroids_and_are_reported_once():
+def test_learned_proxies_start_at_the_centroids_and_are_returned_once():
     loss = create_loss("hpl", 9, 2, coarse_proxies=3, warmup_epochs=2, levels=3).double()
     with torch.no_grad():
         loss.proxies.copy_(fan(0, 90, 200))
@@ -243,7 +246,7 @@ def test_P7_learned_proxies_start_at_the_centroids_and_are_reported_once():
 
 @torch.no_grad()
 def move(proxies):
-    """All turn a little, and class 0 goes over to the group opposite; k-means starts elsewhere."""
+    """Turn all proxies a little, so that k-means starts from others, and move class 0 opposite."""
     turn = torch.deg2rad(torch.tensor(8.0, dtype=torch.float64))
     rotation = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()]).view(2, 2)
     proxies.copy_(proxies @ rotation.T)
@@ -252,7 +255,7 @@ def move(proxies):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("levels", [2, 3])
-def test_P7_a_group_keeps_its_coarse_proxy_when_classes_are_grouped_anew(seed, levels):
+def test_a_group_keeps_its_coarse_proxy_when_classes_are_grouped_again(seed, levels):
     proxies = fan(0, 70, 140, 210, 280)
     order = torch.randperm(15, generator=torch.Generator().manual_seed(seed))
     loss = hpl(proxies[order], coarse_proxies=5, levels=levels)
@@ -267,8 +270,8 @@ def test_P7_a_group_keeps_its_coarse_proxy_when_classes_are_grouped_anew(seed, l
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_P7_the_optimisers_moments_stay_with_their_group(seed):
-    """Adam has moments of one group's coarse proxy alone, and then classes are grouped anew."""
+def test_the_moments_of_the_optimiser_stay_with_their_group(seed):
+    """Adam has moments of the coarse proxy of one group alone, when classes are grouped again."""
     order = torch.randperm(15, generator=torch.Generator().manual_seed(seed))
     loss = hpl(fan(0, 70, 140, 210, 280)[order], coarse_proxies=5)
     optimizer = torch.optim.Adam(loss.param_groups(1e-6))
@@ -287,7 +290,7 @@ def test_P7_the_optimisers_moments_stay_with_their_group(seed):
     assert members() == before
 
 
-def test_grouping_is_due_after_warm_up_and_every_interval():
+def test_classes_are_grouped_after_warm_up_and_then_at_each_interval():
     loss = create_loss("hpl", 9, 2, coarse_proxies=3, warmup_epochs=1, recluster_every=2)
     changed = []
     for _ in range(6):
@@ -299,17 +302,17 @@ def test_grouping_is_due_after_warm_up_and_every_interval():
     assert changed == [False, True, False, True, False, True]
 
 
-def test_what_it_has_learnt_is_json_once_it_has_grouped():
+def test_the_artefact_holds_the_groups_after_the_first_grouping():
     loss = create_loss("hpl", 6, 4, torch.tensor([[0, 0, 1, 1, 2, 2], [0] * 4 + [1] * 2]), levels=3)
     assert loss.artefact() == {}
     loss.refresh(pytest.fail)
     assert loss.artefact() == {}
     loss.refresh(pytest.fail)
-    found = json.loads(json.dumps(loss.artefact()))["parents"]
-    assert [len(group) for group in found] == [6, 6]
+    parents = json.loads(json.dumps(loss.artefact()))["parents"]
+    assert [len(groups) for groups in parents] == [6, 6]
 
 
-def test_P8_given_groups_cover_all_classes_whatever_their_numbers():
+def test_given_groups_may_have_any_numbers():
     super_classes = torch.tensor([[5, 40, 5, 12, 40, 5], [7, 3, 7, 3, 3, 7]])
     for levels, expected in (
         (2, [[0, 2, 0, 1, 2, 0]]),
@@ -323,8 +326,8 @@ def test_P8_given_groups_cover_all_classes_whatever_their_numbers():
         assert [level.groups for level in loss.coarse] == [3, 2][: levels - 1]
 
 
-def test_P8_on_products_every_class_has_one_of_twelve_parents():
-    """Its training split in numbers: 11,318 classes of 12 kinds."""
+def test_the_classes_of_online_products_have_twelve_parents():
+    """The training split of SOP has 11,318 classes of 12 kinds."""
     kinds = torch.arange(11318).remainder(12)[torch.randperm(11318)]
     loss = create_loss("hpl", 11318, 2, kinds[None], hierarchy="given", warmup_epochs=0)
     loss.refresh(pytest.fail)
@@ -334,11 +337,11 @@ def test_P8_on_products_every_class_has_one_of_twelve_parents():
 
 
 @pytest.mark.parametrize(("classes", "groups"), [(1, 1), (2, 2), (8, 2), (98, 10), (11318, 1132)])
-def test_a_tenth_of_the_classes_are_groups_by_default(classes, groups):
+def test_the_default_number_of_groups_is_a_tenth_of_the_classes(classes, groups):
     assert [level.groups for level in create_loss("hpl", classes, 2).coarse] == [groups]
 
 
-def test_each_further_level_has_a_tenth_of_the_one_below():
+def test_each_further_level_has_a_tenth_of_the_groups_below():
     def sizes(classes, **options):
         return [level.groups for level in create_loss("hpl", classes, 2, **options).coarse]
 
@@ -359,28 +362,30 @@ def test_each_further_level_has_a_tenth_of_the_one_below():
         ({"hierarchy": "kmeans", "coarse_proxies": 5}, "coarse_proxies 5 is more than 4 classes"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_inconsistent_options_are_refused(options, message):
     parents = torch.tensor(options["parents"]) if "parents" in options else None
     with pytest.raises(ValueError, match=message):
         create_loss("hpl", 4, 2, **{"hierarchy": "given", **options, "parents": parents})
 
 
-def test_bases_have_the_defaults_of_their_own_files():
-    declared = {name: declarations(f"dmlbench.losses.{name}").options for name in (*BASES, "hpl")}
+def test_the_options_of_a_base_have_its_own_defaults():
+    declared = {
+        name: read_declarations(f"dmlbench.losses.{name}").options for name in (*BASES, "hpl")
+    }
     for name in BASES:
         for option in declared[name].keys() & declared["hpl"].keys() - {"proxies_lr_factor"}:
-            expected, found = declared[name][option][1], declared["hpl"][option][1]
-            assert found == expected or (option == "temperature" and found is None)
+            expected, default = declared[name][option][1], declared["hpl"][option][1]
+            assert default == expected or (option == "temperature" and default is None)
 
 
-def test_the_code_of_groups_and_bases_counts():
-    names = {name.removeprefix("dmlbench.losses.") for name in code("dmlbench.losses.hpl")}
+def test_the_code_of_a_run_includes_the_grouping_and_the_bases():
+    names = {name.removeprefix("dmlbench.losses.") for name in code_digests("dmlbench.losses.hpl")}
     assert {"hpl", "_grouping", "base", *BASES} <= names
 
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize(("coarse", "count"), [("learned", 3), ("centroid", 1)])
-def test_all_proxies_learn_100_times_faster(name, coarse, count):
+def test_all_proxies_learn_100_times_faster_than_the_backbone(name, coarse, count):
     loss = create_loss("hpl", 20, 4, base=name, coarse=coarse, levels=3)
     (group,) = loss.param_groups(1e-4)
     assert len(group["params"]) == count

@@ -13,7 +13,7 @@ SETTINGS = {"alpha": 32.0, "delta": 0.1}
 
 
 def reference(embeddings, labels, proxies, alpha, delta):
-    """The paper's sums, proxy by proxy."""
+    """The paper's formulas, proxy by proxy."""
     pull, push, present = [], [], 0
     for c, proxy in enumerate(functional.normalize(proxies)):
         cosine = [functional.normalize(x, dim=0) @ proxy for x in embeddings]
@@ -34,19 +34,19 @@ def test_oracle_value(batch, at):
     assert value.item() == pytest.approx(18.69636117, abs=1e-8)
 
 
-def test_P4_one_embedding(at):
-    """Positive part 3.1068e-13, negative part log(1 + e^3.2) / 2."""
+def test_value_of_one_embedding(at):
+    """The positive part is 3.1068e-13, the negative one log(1 + e^3.2) / 2."""
     x, y, proxies = at(0), torch.tensor([0]), at(0, 90)
     value = proxy_anchor(x, y, proxies, **SETTINGS)
     assert value.item() == pytest.approx(math.log1p(math.exp(3.2)) / 2, abs=1e-12)
     assert value.item() == pytest.approx(1.6199766666, abs=1e-9)
-    pull = proxy_anchor(x, y, proxies[:1], **SETTINGS)  # one class: there is no push
+    pull = proxy_anchor(x, y, proxies[:1], **SETTINGS)  # with one class there is no push
     assert pull.item() == pytest.approx(3.1068e-13, abs=1e-16)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 2**31), st.sampled_from([4.0, 32.0]))
-def test_agrees_with_a_loop(n, classes, seed, alpha):
+def test_value_and_gradient_agree_with_a_loop(n, classes, seed, alpha):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 4, dtype=torch.float64, generator=generator).requires_grad_()
     proxies = torch.randn(classes, 4, dtype=torch.float64, generator=generator).requires_grad_()

@@ -19,12 +19,12 @@ def test_oracle_values(scale, value, batch, at):
     assert loss(*batch).item() == pytest.approx(value, abs=1e-8)
 
 
-def test_a_temperature_of_a_ninth_is_the_default(batch, at):
+def test_the_default_temperature_is_one_ninth(batch, at):
     assert with_proxies(at(0, 90))(*batch).item() == pytest.approx(1.64745813, abs=1e-8)
 
 
-def test_a_temperature_of_a_ninth_is_the_authors_length_of_three():
-    """Their arithmetic: embeddings and proxies of length 3, squared distances, log-softmax."""
+def test_a_temperature_of_one_ninth_equals_the_authors_length_of_three():
+    """The authors set embeddings and proxies to length 3, and take squared distances."""
     x, proxies = torch.randn(8, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     labels = torch.randint(3, (8,))
     points, anchors = (3 * v / v.norm(dim=1, keepdim=True) for v in (x, proxies))
@@ -65,12 +65,12 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(value, (x, proxies))
 
 
-def test_the_own_proxy_is_in_the_denominator(at):
-    # else the loss of an embedding on its proxy would be negative
+def test_the_proxy_of_the_true_class_is_in_the_denominator(at):
+    # Otherwise the loss of an embedding on its proxy would be negative
     assert with_proxies(at(0, 180))(at(0), torch.tensor([0])).item() >= 0
 
 
-def test_proxies_start_as_in_the_authors_code_and_learn_at_a_hundred_times_the_rate():
+def test_proxies_start_as_in_the_authors_code_and_learn_100_times_faster():
     loss = create_loss("proxynca_pp", 200, 100)
     assert loss.proxies.std().item() == pytest.approx(1 / 8, rel=0.03)
     (group,) = loss.param_groups(1e-3)

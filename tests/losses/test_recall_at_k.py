@@ -16,7 +16,7 @@ def sigmoid(x):
 
 
 def reference(x, labels, t, t_k, ks, ranked=None):
-    """Query by query, positive by positive; a tensor with a gradient."""
+    """The loss by loops over queries and positives; a tensor with a gradient."""
     unit = functional.normalize(x)
     losses = []
     for q, query in enumerate(unit):
@@ -35,19 +35,21 @@ def reference(x, labels, t, t_k, ks, ranked=None):
 
 
 def test_oracle_value_by_hand(batch):
-    """Queries at 0, 60, 90, 180: their one positive has rank 1, 2, 2.5 (90 is as near to 0 as to
-    180) and 1."""
+    """The positives of the queries at 0, 60, 90, 180 have the ranks 1, 2, 2.5 and 1.
+
+    The rank is 2.5, since 90 is as near to 0 as to 180.
+    """
     ranks, ks = torch.tensor([1, 2, 2.5, 1]).double(), torch.tensor([1, 2, 4, 8, 16])
     expected = 1 - sigmoid(ks - ranks[:, None]).mean()
     assert expected.item() == pytest.approx(0.2306911549, abs=1e-9)
     assert recall_at_k()(*batch).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_sharp_sigmoids_give_the_recall_that_is_measured(at):
-    # ranks of the positives of 0: 1 and 3; of 10: 1 and 3; of 40: 2 and 3; 25 has none
+def test_sharp_sigmoids_give_the_exact_recall(at):
+    # Ranks of the positives of 0: 1 and 3; of 10: 1 and 3; of 40: 2 and 3; 25 has none
     x, labels = at(0, 10, 25, 40), torch.tensor([0, 0, 1, 0])
     loss = recall_at_k(temperature=1e-4, list_temperature=1e-4, largest_k=2)
-    # half of a positive whose rank is k is counted; recall at 1 is of one positive at most
+    # A positive at rank k counts by half; recall at 1 is divided by 1
     at_1, at_2 = [0.5, 0.5, 0.0], [1 / 2, 1 / 2, 0.5 / 2]
     expected = 1 - (sum(at_1) + sum(at_2)) / 6
     assert loss(x, labels).item() == pytest.approx(expected, abs=1e-6)
@@ -63,7 +65,7 @@ def test_sharp_sigmoids_give_the_recall_that_is_measured(at):
     st.sampled_from([(1, [1]), (5, [1, 2, 4]), (16, [1, 2, 4, 8, 16])]),
     st.sampled_from([1, 2, 16]),
 )
-def test_agrees_with_a_loop(n, classes, seed, t, t_k, lists, ranked):
+def test_value_and_gradient_agree_with_a_loop(n, classes, seed, t, t_k, lists, ranked):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 3, dtype=torch.float64, generator=generator).requires_grad_()
     labels = torch.randint(classes, (n,), generator=generator)
@@ -72,17 +74,17 @@ def test_agrees_with_a_loop(n, classes, seed, t, t_k, lists, ranked):
     value, expected = loss(x, labels), reference(x, labels, t, t_k, ks, ranked)
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
     if expected.requires_grad:
-        gradients = (torch.autograd.grad(one, x)[0] for one in (value, expected))
+        gradients = (torch.autograd.grad(scalar, x)[0] for scalar in (value, expected))
         torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
-def test_positives_behind_sixteen_others_count_for_next_to_nothing():
+def test_positives_behind_many_others_hardly_count():
     x, labels = torch.randn(60, 3, dtype=torch.float64), torch.zeros(60, dtype=torch.int64)
-    every, nearest = recall_at_k(positives=60), recall_at_k(positives=32)
-    torch.testing.assert_close(nearest(x, labels), every(x, labels), rtol=0, atol=1e-5)
+    all_ranked, nearest_ranked = recall_at_k(positives=60), recall_at_k(positives=32)
+    torch.testing.assert_close(nearest_ranked(x, labels), all_ranked(x, labels), rtol=0, atol=1e-5)
 
 
-def test_images_without_positives_are_no_queries(at):
+def test_images_without_positives_are_not_queries(at):
     alone = recall_at_k()(at(0, 60), torch.tensor([0, 1]))
     assert alone.item() == 0
     with_two = recall_at_k()(at(0, 10, 180), torch.tensor([0, 0, 1]))
@@ -93,7 +95,7 @@ def test_equal_images_share_their_ranks(at):
     x = at(0, 0, 0, 90).requires_grad_()
     loss = recall_at_k(largest_k=1)
     value = loss(x, torch.tensor([0, 0, 1, 1]))
-    # two images at the query's place: each is at 1.5; the query at 90 has three at one place
+    # The queries at 0 have two images at their place, of rank 1.5 each; that at 90 sees a tie of 3
     expected = 1 - sigmoid(1 - torch.tensor([1.5, 1.5, 3, 2])).mean()
     assert value.item() == pytest.approx(expected.item(), abs=1e-6)
     value.backward()

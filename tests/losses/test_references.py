@@ -1,4 +1,4 @@
-"""Every native loss against the sums of its paper, in value and gradient."""
+"""Value and gradient of every native loss equal the formulas of its paper, written as loops."""
 
 import math
 from functools import partial
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from dmlbench.losses import create_loss, list_losses
-from dmlbench.losses._headers import header
+from dmlbench.losses._docs_page import header
 
 NATIVE = [name for name in list_losses() if not header(name).wraps]
 
-# Values, and not ranges, of which hypothesis would choose the ends most; defaults come first.
+# Values and not ranges, since hypothesis would often choose the ends. Defaults come first.
 OPTIONS = {
     "htl": {
         "levels": [16, 7, 2, 1],
@@ -70,13 +70,13 @@ OPTIONS = {
     },
     "group_loss": {"temperature": [24.0, 1.0, 79.0], "anchors": [2, 1, 0], "steps": [1, 2, 0]},
 }
-KINDS = [*["mixed"] * 5, *["copies"] * 4, "few", "one_class", "no_positives"]
+KINDS = ["mixed"] * 5 + ["copies"] * 4 + ["few", "one_class", "no_positives"]
 
 
 @st.composite
 def batches(draw):
     """Embeddings of any length (N, D), some of equal direction, and labels of a few classes."""
-    # numbers from a generator, as hypothesis would choose zeros and repeats in most
+    # The numbers come from a generator: hypothesis would choose many zeros and repeats
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     classes, dim = random.integers(2, 5), random.choice([2, 3, 4, 6])
     kind = draw(st.sampled_from(KINDS))
@@ -96,7 +96,7 @@ def batches(draw):
 
 
 def consistent(name, options, dim):
-    """Options that go together."""
+    """The options, changed where they do not fit each other."""
     if name == "rll":
         if options["form"] == "simpler":
             options |= {"alpha": None, "la": None, "positive_temperature": 0.0}
@@ -106,7 +106,10 @@ def consistent(name, options, dim):
 
 
 def htl(references, loss, options, random, parents):
-    """Margins of a tree of other images, of classes of one to four; the plain one before a tree."""
+    """HTL with the margins of a tree of other images, or with the margin before the first tree.
+
+    The classes of the tree have one to four images.
+    """
     classes = parents.shape[1]
     labels = np.repeat(np.arange(classes), random.integers(1, 5, size=classes))
     images = random.normal(size=(classes, len(loss.means[0])))[labels]
@@ -132,7 +135,7 @@ def softtriple(references, loss, options, random, parents):
 
 
 def rll(references, loss, options, random, parents):
-    """With the papers' alpha and shares in place of the defaults that depend on each other."""
+    """RLL with the papers' alpha and shares, which the defaults of its options mean."""
     options = dict(options)
     form, la = options.pop("form"), options.pop("la")
     if options["alpha"] is None:
@@ -146,7 +149,7 @@ def rll(references, loss, options, random, parents):
 
 
 def hpl(references, loss, options, random, parents):
-    """On groups that are given or that the loss has found; on none before it groups."""
+    """HPL on groups that are given or found by the loss; on no groups before the first grouping."""
     loss.refresh(pytest.fail)
     if options["hierarchy"] == "given":
         rows = parents[: options["levels"] - 1] if options["warmup_epochs"] == 0 else []
@@ -206,7 +209,7 @@ def test_derivatives_are_exact_to_rounding(references):
     assert references.derivatives(function, [x, y]) == pytest.approx(expected, rel=1e-14)
 
 
-def test_a_hinge_has_no_derivative_at_its_kink_only(references):
+def test_a_hinge_lacks_a_derivative_at_its_kink_alone(references):
     hinge = references.positive_part
     for x, slope in ((-0.1, 0), (0.1, 1)):
         assert references.derivatives(lambda numbers: hinge(*numbers), [x]) == [slope]
@@ -218,11 +221,12 @@ def test_a_hinge_has_no_derivative_at_its_kink_only(references):
 @pytest.mark.parametrize("name", NATIVE)
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), batch=batches())
-def test_value_and_gradient_are_those_of_the_papers_sums(name, references, data, batch):
+def test_value_and_gradient_equal_the_formulas_of_the_paper(name, references, data, batch):
     embeddings, labels, classes, random = batch
     options = {key: data.draw(st.sampled_from(values)) for key, values in OPTIONS[name].items()}
     options = consistent(name, options, embeddings.shape[1])
-    parents = random.integers(2, size=(1, classes)) * [[7], [0]] + [[3], [5]]  # one above all
+    # Two groups at the first level, one at the second
+    parents = random.integers(2, size=(1, classes)) * [[7], [0]] + [[3], [5]]
     loss = create_loss(
         name, classes, embeddings.shape[1], torch.tensor(parents), **options
     ).double()
@@ -239,8 +243,8 @@ def test_value_and_gradient_are_those_of_the_papers_sums(name, references, data,
     x = inputs["embeddings"].clone().requires_grad_()
     value = loss(x, torch.tensor(labels))
     gradients = torch.autograd.grad(value, [x, *loss.parameters()], materialize_grads=True)
-    found = torch.cat([g.flatten() for g in gradients]).numpy()
-    assert np.isfinite(found).all()
+    gradient = torch.cat([g.flatten() for g in gradients]).numpy()
+    assert np.isfinite(gradient).all()
 
     shapes = {key: tensor.shape for key, tensor in inputs.items()}
     numbers = [number for tensor in inputs.values() for number in tensor.flatten().tolist()]
@@ -255,4 +259,4 @@ def test_value_and_gradient_are_those_of_the_papers_sums(name, references, data,
     except references.AtKink:
         return
     largest = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(found / largest, np.divide(expected, largest), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(gradient / largest, np.divide(expected, largest), rtol=0, atol=1e-9)

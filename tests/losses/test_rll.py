@@ -20,13 +20,13 @@ def gradient(loss, embeddings, labels):
 
 
 def tangential(vectors, points):
-    """What of a gradient at unit `points` goes through their normalisation."""
+    """The part of gradients at unit `points` that passes through the normalisation."""
     vectors = torch.as_tensor(vectors, dtype=torch.float64)
     return vectors - (vectors * points).sum(dim=1, keepdim=True) * points
 
 
 def reference(x, labels, alpha, margin, t_n, t_p, shares, options):
-    """The papers' sums, query by query; a tensor with a gradient."""
+    """The papers' formulas, query by query; a tensor with a gradient."""
     unit = functional.normalize(x)
     values, totals = [], []
     for i, query in enumerate(unit):
@@ -55,7 +55,7 @@ def reference(x, labels, alpha, margin, t_n, t_p, shares, options):
     return weighted / sum(totals) if sum(totals) > 0 else sum(values)
 
 
-def test_R1_oracle_value_and_gradient(batch):
+def test_oracle_value_and_gradient(batch):
     x, _ = batch
     assert rll()(*batch).item() == pytest.approx(0.7482877361, abs=1e-10)
     assert rll(form="tpami")(*batch).item() == pytest.approx(0.3741438680, abs=1e-10)
@@ -73,24 +73,24 @@ def test_R1_oracle_value_and_gradient(batch):
     torch.testing.assert_close(both, 2 * expected, rtol=0, atol=1e-9)
 
 
-def test_R1_positive_and_negative_parts_of_each_query(batch):
+def test_each_query_has_the_positive_and_negative_part_of_the_paper(batch):
     x, labels = batch
     positive, negative = pair_masks(labels)
-    pull, _ = rll()._part(distances(x, x), positive, 1, 0.8, 0)
+    pull, _ = rll()._mean_violation(distances(x, x), positive, 1, 0.8, 0)
     assert pull.tolist() == pytest.approx([0.2, 0.2, 0.6142135624, 0.6142135624], abs=1e-9)
-    push, _ = rll()._part(distances(x, x), negative, -1, 1.2, 10)
+    push, _ = rll()._mean_violation(distances(x, x), negative, -1, 1.2, 10)
     assert push.tolist() == pytest.approx([0, 0.6823619098, 0.6823619098, 0], abs=1e-9)
 
 
-def test_embeddings_that_nearly_coincide_part_in_float32_as_in_float64(at):
-    """A collapsed network could not leave its point else."""
+def test_embeddings_that_nearly_coincide_have_equal_gradients_in_float32_and_float64(at):
+    """Otherwise a collapsed network could not leave its point."""
     x, labels = at(*(0.1 * i for i in range(6))), torch.arange(6)
     close, exact = gradient(rll(), x.float(), labels), gradient(rll(), x, labels)
     torch.testing.assert_close(close.double(), exact, rtol=0, atol=0.1 * exact.norm().item())
 
 
-def test_R1_official_update_of_2020(batch):
-    """Queries weigh as their pairs' raw weights: .00054, .49946, .49946, .00054."""
+def test_the_gradient_equals_that_of_the_authors_code_of_2020(batch):
+    """Queries have the sums of their pairs' raw weights: .00054, .49946, .49946, .00054."""
     x, _ = batch
     expected = tangential(
         [
@@ -101,17 +101,17 @@ def test_R1_official_update_of_2020(batch):
         ],
         x,
     )
-    found = gradient(rll(form="tpami", anchor_weighting="official"), *batch)
-    # the authors divide by d + 1e-6, which changes the seventh digit
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found, expected, rtol=3e-6, atol=1e-8)
+    actual = gradient(rll(form="tpami", anchor_weighting="official"), *batch)
+    # The authors divide by d + 1e-6, which changes the seventh digit
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(actual, expected, rtol=3e-6, atol=1e-8)
 
 
-def test_R1_pairs_in_the_code_of_2019_pull_as_hard_as_they_are_far(batch):
-    """Query 1 has one active pair of each kind, at distances 1 and .5176; queries 0 and 3 one."""
+def test_the_gradient_of_a_pair_is_its_distance_in_the_code_of_2019(batch):
+    """Query 1 has an active pair of each kind, at distances 1 and .5176; queries 0 and 3 have 1."""
     x, _ = batch
     options = {"form": "tpami", "anchor_weighting": "official", "pair_gradient": "distance"}
-    found = gradient(rll(**options), *batch)
+    actual = gradient(rll(**options), *batch)
     weight = torch.tensor([1, 1 + math.exp(10 * (1.2 - 2 * math.sin(math.radians(15))))])
     weight = (weight / weight.sum() / 2 / 2).double()  # two queries of each; half of each part
     expected = torch.stack(
@@ -122,7 +122,7 @@ def test_R1_pairs_in_the_code_of_2019_pull_as_hard_as_they_are_far(batch):
             weight[0] * (x[3] - x[2]),
         ]
     )
-    torch.testing.assert_close(found, tangential(expected, x), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(actual, tangential(expected, x), rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_R1_pairs_in_the_code_of_2019_pull_as_hard_as_they_are_far(batch):
         (10.0, (0.8414804037, 1.0149520601, 0.9804033348, 0.8176676189)),
     ],
 )
-def test_R2_negative_weights(at, temperature, parts):
+def test_oracle_values_of_negative_weights(at, temperature, parts):
     x, labels = at(0, 10, 20, 40), torch.tensor([0, 0, 1, 2])
     value = rll(negative_temperature=temperature)(x, labels).item()
     assert value == pytest.approx(sum(parts) / 4, abs=1e-9)
 
 
-def test_R2_extreme_temperature_is_the_nearest_negative(at):
+def test_an_extreme_temperature_selects_the_nearest_negative(at):
     x, labels = at(0, 10, 20, 40), torch.tensor([0, 0, 1, 2])
     nearest = [2 * math.sin(math.radians(a / 2)) for a in (20, 10, 10, 20)]
     for dtype in (torch.float32, torch.float64):
@@ -151,26 +151,26 @@ def test_R2_extreme_temperature_is_the_nearest_negative(at):
     ("attached", "expected"),
     [(False, (-0.0448149495, 0.2458260310)), (True, (-0.0402482031, 0.2470496870))],
 )
-def test_R2_gradient_of_a_query_with_weights_fixed_or_not(at, attached, expected):
+def test_oracle_gradient_of_a_query_with_weights_fixed_or_not(at, attached, expected):
     x, labels = at(0, 10, 20, 40), torch.tensor([0, 0, 1, 2])
-    found = gradient(rll(weight_grad=attached), x, labels)[0]
-    torch.testing.assert_close(found, tangential([expected], x[:1])[0], rtol=0, atol=1e-9)
+    actual = gradient(rll(weight_grad=attached), x, labels)[0]
+    torch.testing.assert_close(actual, tangential([expected], x[:1])[0], rtol=0, atol=1e-9)
 
 
-def test_R3_nothing_to_rank_is_zero_with_zero_gradient(at):
+def test_without_violations_value_and_gradient_are_zero(at):
     x, labels = at(0, 40, 180, 220), torch.tensor([0, 0, 1, 1])
     assert rll()(x, labels).item() == 0
     assert not gradient(rll(), x, labels).any()
 
 
-def test_R4_rll_simpler_has_the_margin_set_alpha(batch):
+def test_the_margin_sets_alpha_in_rll_simpler(batch):
     simpler = rll(form="simpler", margin=0.4)
     assert torch.equal(simpler(*batch), rll(form="tpami", alpha=1.2, margin=0.4)(*batch))
     assert torch.equal(rll(margin=0.4)(*batch), rll(alpha=1.2, margin=0.4)(*batch))
     assert torch.equal(rll(margin=0.6)(*batch), rll(alpha=1.3, margin=0.6)(*batch))
 
 
-def test_R5_margin_sets_the_positive_radius(at):
+def test_the_margin_sets_the_positive_radius(at):
     x, labels = at(0, 60), torch.tensor([0, 0])  # distance 1
     assert rll(alpha=1.2, margin=1.2)(x, labels).item() == pytest.approx(1.0)
     assert rll(alpha=0.9, margin=0.0)(x, labels).item() == pytest.approx(0.1)
@@ -179,20 +179,20 @@ def test_R5_margin_sets_the_positive_radius(at):
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1], [0, 1, 1]])
-def test_R6_duplicates_have_zero_gradient_between_them(at, labels):
-    # two at one point and one opposite, beyond every negative's reach
+def test_duplicates_have_no_gradient_between_them(at, labels):
+    # Two at one point, and one opposite, which is too far for a negative
     loss = rll(alpha=1.2, margin=1.2, gallery_grad=True)
-    found = gradient(loss, at(0, 0, 180), torch.tensor(labels))
-    assert found.isfinite().all()
-    torch.testing.assert_close(found, torch.zeros_like(found))
+    actual = gradient(loss, at(0, 0, 180), torch.tensor(labels))
+    assert actual.isfinite().all()
+    torch.testing.assert_close(actual, torch.zeros_like(actual))
 
 
-def test_R6_one_image_a_class_has_no_positive_part(at):
+def test_one_image_per_class_gives_no_positive_part(at):
     value = rll()(at(0, 60), torch.tensor([0, 1]))
     assert value.item() == pytest.approx(0.2)
 
 
-def test_R7_shuffling_permutes_gradients_only():
+def test_the_order_of_the_batch_does_not_matter():
     x, labels = torch.randn(10, 3, dtype=torch.float64), torch.arange(10) % 3
     order = torch.randperm(10)
     torch.testing.assert_close(
@@ -200,12 +200,13 @@ def test_R7_shuffling_permutes_gradients_only():
     )
 
 
-def test_no_gradient_at_the_kinks():
-    # distance of a right angle, in the arithmetic of the loss
+def test_pairs_on_their_radius_have_no_gradient():
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    root = math.sqrt(2)
-    for margin, labels in ((0.0, [0, 1]), (0.0, [0, 0])):
-        loss = rll(alpha=root, margin=margin)
+    # By the loss's own arithmetic: some builds of torch round the root of 2 differently
+    right_angle = distances(x, x)[0, 1].item()
+    assert right_angle == pytest.approx(math.sqrt(2), rel=1e-15)
+    for labels in ([0, 1], [0, 0]):
+        loss = rll(alpha=right_angle, margin=0.0)
         assert not gradient(loss, x, torch.tensor(labels)).any()
 
 
@@ -226,7 +227,7 @@ def test_no_gradient_at_the_kinks():
         }
     ),
 )
-def test_agrees_with_a_loop(n, classes, seed, t_n, t_p, tpami, options):
+def test_value_and_gradient_agree_with_a_loop(n, classes, seed, t_n, t_p, tpami, options):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 3, dtype=torch.float64, generator=generator).requires_grad_()
     labels = torch.randint(classes, (n,), generator=generator)
@@ -259,13 +260,13 @@ def test_official_weights_do_not_overflow(batch):
         assert gradient(loss, x, batch[1]).isfinite().all()
 
 
-def test_blocks_are_losses_of_their_own_that_are_added():
+def test_the_losses_of_the_blocks_are_added():
     x, labels = torch.randn(12, 6, dtype=torch.float64), torch.arange(12) % 4
-    one = rll(dim=2)
-    expected = sum(one(part, labels) for part in x.split(2, dim=1))
+    block_loss = rll(dim=2)
+    expected = sum(block_loss(part, labels) for part in x.split(2, dim=1))
     loss = rll(dim=6, blocks=3)
     torch.testing.assert_close(loss(x, labels), expected)
-    # of unit length each: it does not matter how long a block is beside the others
+    # Each block is set to unit length, so its length does not matter
     longer = x * torch.tensor([1.0, 1, 7, 7, 0.2, 0.2], dtype=torch.float64)
     torch.testing.assert_close(loss(longer, labels), expected)
 
@@ -281,6 +282,6 @@ def test_blocks_are_losses_of_their_own_that_are_added():
         ({"form": "tpami", "la": 1.5}, "la 1.5 is above 1: form 'tpami' weighs positives by 1"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_inconsistent_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         rll(**options)

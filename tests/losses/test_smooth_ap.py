@@ -8,7 +8,7 @@ from dmlbench.losses import create_loss
 
 
 def reference(embeddings, labels, temperature):
-    """A loop; a query is its own positive, as in the authors' code."""
+    """The loss by a loop; a query is its own positive, as in the authors' code."""
     unit = torch.nn.functional.normalize(embeddings)
     s = (unit @ unit.T).tolist()
     n, total = len(labels), 0.0
@@ -28,20 +28,20 @@ def test_oracle_value(batch):
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.2])
-def test_agrees_with_pytorch_metric_learning_where_that_is_right(temperature):
-    # that is: sorted by class, and as many classes as images of each
+def test_agrees_with_pytorch_metric_learning_on_batches_that_it_ranks_right(temperature):
+    # They are sorted by class, and hold as many classes as images of each
     labels = torch.tensor([4, 4, 4, 1, 1, 1, 3, 3, 3])
     x = torch.randn(len(labels), 5, dtype=torch.float64, requires_grad=True)
     value = create_loss("smooth_ap", 5, 5, temperature=temperature)(x, labels)
     expected = SmoothAPLoss(temperature)(x, labels)
-    # the library's ranks are float32
+    # The library's ranks are float32
     torch.testing.assert_close(value, expected.double(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(
         torch.autograd.grad(value, x), torch.autograd.grad(expected, x), rtol=1e-5, atol=1e-5
     )
 
 
-def test_agrees_with_a_loop_on_batches_of_any_make():
+def test_agrees_with_a_loop_on_any_batch():
     labels = torch.tensor([0, 1, 0, 2, 1, 0, 3, 0])
     x = torch.randn(len(labels), 4, dtype=torch.float64)
     value = create_loss("smooth_ap", 4, 4, temperature=0.1)(x, labels)

@@ -14,7 +14,7 @@ from dmlbench.losses.softtriple import MERGED, distinct_centers, mean_center_dis
 
 @pytest.fixture
 def loss_at(at):
-    """SoftTriple with given centres: one tuple of angles a class."""
+    """SoftTriple with given centres: a tuple of angles per class."""
 
     def build(*classes, **options):
         centers = torch.stack([at(*degrees) for degrees in classes])
@@ -54,7 +54,7 @@ def reference(x, labels, centers, la, gamma, tau, margin):
     return total + (tau * regulariser / (classes * per_class * (per_class - 1)) if tau else 0)
 
 
-def test_S1_embedding_on_its_centre(loss_at, at):
+def test_oracle_value_of_an_embedding_on_its_centre(loss_at, at):
     centres = ((0, 90), (180, 270))
     assert evaluate(loss_at(*centres), at(0), 0) == pytest.approx(0.1414217123, abs=1e-10)
     assert evaluate(loss_at(*centres, tau=0.0), at(0), 0) == pytest.approx(2.51750e-9, abs=1e-13)
@@ -62,25 +62,25 @@ def test_S1_embedding_on_its_centre(loss_at, at):
     assert regulariser.item() == pytest.approx(0.7071085490, abs=1e-10)
 
 
-def test_S2_right_and_wrong_class(loss_at, at):
+def test_oracle_values_of_the_right_and_the_wrong_class(loss_at, at):
     centres = ((0, 90), (180, 270))
     assert evaluate(loss_at(*centres, tau=0.0), at(30), 0) == pytest.approx(1.666e-12, abs=1e-15)
     bare = loss_at(*centres, tau=0.0, margin=0.0)
-    # two classes: log(e^loss - 1) is the difference of the logits, la (S'_1 - S'_0)
+    # For two classes, log(e^loss - 1) is the difference of the logits, la (S'_1 - S'_0)
     difference = evaluate(bare, at(30), 1) / 20
     assert difference == pytest.approx(0.8468452123 + 0.01 + 0.5091801916, abs=1e-9)
     assert evaluate(loss_at(*centres, tau=0.0), at(30), 1) == pytest.approx(27.5205080757, abs=1e-9)
     assert evaluate(loss_at(*centres), at(30), 1) == pytest.approx(27.6619297855, abs=1e-9)
 
 
-def test_S3_tie(loss_at, at):
+def test_oracle_value_between_two_classes(loss_at, at):
     loss = loss_at((0, 90), (180, 270))
     assert evaluate(loss, at(135), 0) == pytest.approx(0.9395605792, abs=1e-9)
     loss = loss_at((0, 90), (180, 270), tau=0.0)
     assert evaluate(loss, at(135), 0) == pytest.approx(math.log1p(math.exp(0.2)), abs=1e-12)
 
 
-def test_S4_merged_centres_count_as_one(loss_at, at):
+def test_merged_centres_count_as_one(loss_at, at):
     merged = loss_at((0, 0), (90, 90), tau=0.0)
     single = loss_at((0,), (90,))
     assert evaluate(merged, at(30), 0) == pytest.approx(0.0008080294, abs=1e-10)
@@ -94,15 +94,15 @@ def test_S4_merged_centres_count_as_one(loss_at, at):
     [(1e-4, 0.9659258263), (1e4, 0.7697549798), (1e9, 0.7697511313)],
     ids=["max", "almost_mean", "mean"],
 )
-def test_S5_limits_of_gamma(loss_at, at, gamma, relaxed):
-    # against a class at 115 degrees, a right angle away from x, whose similarity is 0
+def test_gamma_goes_from_the_maximum_to_the_mean(loss_at, at, gamma, relaxed):
+    # The other class is at 115 degrees, at a right angle to x: its similarity is 0
     loss = loss_at((10, 80), (115, 115), la=1.0, tau=0.0, margin=0.0, gamma=gamma)
     value = evaluate(loss, at(25), 0)
     assert -math.log(math.expm1(value)) == pytest.approx(relaxed, abs=1e-9)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.35])
-def test_S6_one_centre_is_cosface_and_without_margin_normalised_softmax(margin):
+def test_with_one_centre_it_is_cosface_or_without_margin_normalised_softmax(margin):
     x, labels = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % 4
     loss = create_loss("softtriple", 4, 6, centers_per_class=1, la=15.0, margin=margin).double()
     weights = torch.nn.Parameter(loss.centers.detach()[:, 0].T)
@@ -114,7 +114,7 @@ def test_S6_one_centre_is_cosface_and_without_margin_normalised_softmax(margin):
         torch.testing.assert_close(loss(x, labels), peer(x, labels), rtol=1e-12, atol=1e-12)
 
 
-def test_S7_agrees_with_pytorch_metric_learning_up_to_its_epsilon():
+def test_agrees_with_pytorch_metric_learning_up_to_its_epsilon():
     x, labels = torch.randn(9, 8, dtype=torch.float64), torch.arange(9) % 5
     loss = create_loss("softtriple", 5, 8, centers_per_class=3).double()
     peer = SoftTripleLoss(
@@ -145,7 +145,7 @@ def test_agrees_with_a_loop(n, classes, per_class, seed, regularised):
     assert loss(x, labels).item() == pytest.approx(expected, abs=1e-11)
 
 
-def test_S8_order_and_length_of_centres_do_not_matter():
+def test_order_and_length_of_centres_do_not_matter():
     loss = create_loss("softtriple", 4, 6, centers_per_class=5).double()
     x, labels = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % 4
     expected = loss(x, labels)
@@ -156,8 +156,8 @@ def test_S8_order_and_length_of_centres_do_not_matter():
     torch.testing.assert_close(loss(x, labels), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_S9_gradient_is_finite_at_merged_centres():
-    """d reg / d cos is -1 / sqrt(1e-5) a pair, before the division by C K (K - 1)."""
+def test_the_gradient_is_finite_at_merged_centres():
+    """d reg / d cos is -1 / sqrt(1e-5) for a pair, before the division by C K (K - 1)."""
     unit = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     mean_center_distance(unit).backward()
     slope = -(1e-5**-0.5) / 2
@@ -166,7 +166,7 @@ def test_S9_gradient_is_finite_at_merged_centres():
 
 
 def components(centers):
-    """Distinct centres of one class, by walking from centre to centre."""
+    """Number of distinct centres of a class, by walks from centre to centre."""
     left, count = list(range(len(centers))), 0
     while left:
         count, walk = count + 1, [left.pop()]
@@ -180,7 +180,7 @@ def components(centers):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 12), st.floats(0.01, 1.0), st.integers(0, 2**31))
-def test_distinct_centres_are_those_that_no_chain_of_near_ones_joins(classes, count, spread, seed):
+def test_centres_that_a_chain_of_near_ones_joins_count_once(classes, count, spread, seed):
     torch.manual_seed(seed)
     start = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
     centers = start + spread * torch.randn(classes, count, 3, dtype=torch.float64)
@@ -188,7 +188,7 @@ def test_distinct_centres_are_those_that_no_chain_of_near_ones_joins(classes, co
     assert distinct_centers(centers * 7).tolist() == expected
 
 
-def test_a_chain_of_all_centres_is_one(at):
+def test_a_chain_of_all_centres_counts_once(at):
     chain = at(*(5 * k for k in range(10)))  # 5 degrees are 0.087
     order = torch.randperm(10)
     assert distinct_centers(
@@ -196,7 +196,7 @@ def test_a_chain_of_all_centres_is_one(at):
     ).tolist() == [1, 10]
 
 
-def test_the_regulariser_merges_centres_and_the_statistic_says_so():
+def test_the_regulariser_merges_centres_and_the_statistics_show_it():
     loss = create_loss("softtriple", 3, 8, centers_per_class=4, tau=50.0)
     assert loss.statistics() == {"distinct_centers": 4}
     optimizer = torch.optim.Adam(loss.param_groups(1e-4))

@@ -1,10 +1,10 @@
-"""No NaN and no infinity at the papers' own temperatures, scales and margins."""
+"""Values and gradients are finite at the papers' temperatures, scales and margins."""
 
 import pytest
 import torch
 
 from dmlbench.losses import list_losses
-from dmlbench.losses._headers import header
+from dmlbench.losses._docs_page import header
 
 NATIVE = [name for name in list_losses() if not header(name).wraps]
 C, D, N = 7, 12, 21
@@ -47,7 +47,7 @@ PAPERS = {
 
 @pytest.fixture
 def degenerate_batches():
-    """Embeddings (N, D) and labels of batches as a training meets them, and of worse."""
+    """Embeddings (N, D) and labels of batches that a training meets, and of worse ones."""
     x, labels = torch.randn(N, D), torch.arange(C).repeat(3)
     copies = x[:C].repeat(3, 1)
     return {
@@ -83,7 +83,7 @@ def test_values_and_gradients_are_finite(name, dtype, degenerate_batches, ready)
 
 @pytest.mark.parametrize("name", ["softtriple", "hpl", "proxy_anchor", "normalized_softmax"])
 def test_embeddings_on_a_proxy_and_merged_proxies_are_finite(name, ready):
-    """Where a cosine is 1 up to rounding, above it or below."""
+    """There, a cosine is 1 up to rounding, so above it or below."""
     labels = torch.arange(C).repeat(3)
     for options in PAPERS[name]:
         loss = ready(name, C, D, **options)

@@ -32,7 +32,7 @@ def test_oracle_values_without_mining(squared, value, batch):
 @pytest.mark.parametrize("mining", ["semihard", "hard", "all"])
 @pytest.mark.parametrize("spread", [0.1, 1.0])
 def test_agrees_with_a_loop_in_value_and_gradient(squared, mining, spread):
-    # near points tell margins of distances from margins of squared distances
+    # At near points, margins of distances and of squared distances differ most
     x = 0.5 + spread * torch.randn(12, 4, dtype=torch.float64)
     x.requires_grad_()
     labels = torch.arange(12) % 4

@@ -1,4 +1,4 @@
-"""Losses of pytorch-metric-learning: ours against calling the library itself."""
+"""Losses that wrap pytorch-metric-learning give what direct calls of the library give."""
 
 import inspect
 import math
@@ -8,7 +8,7 @@ import torch
 from pytorch_metric_learning import distances, losses, miners, regularizers
 
 from dmlbench.losses import create_loss, list_losses
-from dmlbench.losses._headers import header
+from dmlbench.losses._docs_page import header
 from dmlbench.losses._pml import UNFIT, catalogue
 
 C, D = 6, 8
@@ -52,7 +52,7 @@ def semihard(margin, power):
     )
 
 
-# name, our options, the library's criterion and miner
+# name, options, the library's criterion and miner
 DIRECT = [
     ("angular", {}, lambda: losses.AngularLoss(40), None),
     ("angular", {"alpha": 50.0}, lambda: losses.AngularLoss(50), None),
@@ -111,7 +111,7 @@ DIRECT = [
 
 
 def value_and_gradients(loss, embeddings, *others):
-    torch.manual_seed(2)  # for those that draw
+    torch.manual_seed(2)  # for losses that draw random numbers
     value = loss(embeddings, *others)
     inputs = [embeddings, *loss.parameters()]
     return value, torch.autograd.grad(value, inputs, materialize_grads=True)
@@ -124,25 +124,25 @@ def test_every_wrapped_loss_is_compared():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("name", "options", "criterion", "miner"), DIRECT)
-def test_value_and_gradients_are_the_library_s(name, options, criterion, miner, dtype):
+def test_value_and_gradients_equal_those_of_the_library(name, options, criterion, miner, dtype):
     labels = torch.arange(C).repeat_interleave(4)
     embeddings = torch.randn(len(labels), D, dtype=dtype) + 0.7 * torch.randn(C, D)[labels]
     embeddings = embeddings.to(dtype).requires_grad_()
-    ours, direct, picks = create_loss(name, C, D, **options), criterion(), miner and miner()
-    direct.load_state_dict(ours.criterion.state_dict())
+    wrapped, direct, select = create_loss(name, C, D, **options), criterion(), miner and miner()
+    direct.load_state_dict(wrapped.criterion.state_dict())
 
     def library(embeddings):
-        if name == "angular":  # whose negatives the library takes at any length
+        if name == "angular":  # its negatives would have any length in the library
             embeddings = UNIT(embeddings)
-        return direct(embeddings, labels, picks(embeddings, labels) if picks else None)
+        return direct(embeddings, labels, select(embeddings, labels) if select else None)
 
     library.parameters = direct.parameters
-    value, gradients = value_and_gradients(ours, embeddings, labels)
-    expected, its_gradients = value_and_gradients(library, embeddings)
+    value, gradients = value_and_gradients(wrapped, embeddings, labels)
+    expected, expected_gradients = value_and_gradients(library, embeddings)
     assert value > 0
-    exact = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
-    torch.testing.assert_close(value, expected, rtol=exact, atol=exact)
-    torch.testing.assert_close(gradients, its_gradients, rtol=exact, atol=10 * exact)
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=tolerance, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_npair_and_snr_take_embeddings_at_their_length():
 
 
 @pytest.mark.parametrize(("name", "factor"), [("margin", 50.0), ("cosface", 1.0), ("arcface", 1.0)])
-def test_own_parameters_learn_at_their_own_rate(name, factor):
+def test_the_parameters_of_a_loss_have_their_own_learning_rate(name, factor):
     (group,) = create_loss(name, C, D).param_groups(0.01)
     assert group["lr"] == pytest.approx(0.01 * factor)
     assert [p.numel() for p in group["params"]] == [C if name == "margin" else C * D]
@@ -192,21 +192,21 @@ def test_own_parameters_learn_at_their_own_rate(name, factor):
 
 @pytest.mark.parametrize("name", ["arcface", "cosface"])
 def test_embeddings_on_their_proxies_have_finite_gradients(name):
-    loss = create_loss(name, 200, D)  # rounding takes the cosines of many to 1, or beyond
+    loss = create_loss(name, 200, D)  # many cosines are rounded to 1 or above
     embeddings = loss.criterion.W.detach().T.clone().requires_grad_()
     loss(embeddings, torch.arange(200)).backward()
     assert embeddings.grad.isfinite().all()
     assert loss.criterion.W.grad.isfinite().all()
 
 
-# --- any other loss, by name
+# Any other loss, by name
 
 REQUIRED = {"RankedListLoss": {"margin": 0.4, "Tn": 10}}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pytorch_metric_learning")
 @pytest.mark.parametrize("name", sorted(catalogue()))
-def test_every_loss_of_the_library_that_is_offered_trains(name):
+def test_every_offered_loss_of_the_library_trains(name):
     loss = create_loss(f"pml.{name}", C, D, **REQUIRED.get(name, {}))
     labels = torch.arange(C).repeat_interleave(4)
     embeddings = torch.randn(len(labels), D, requires_grad=True)
@@ -219,7 +219,7 @@ def test_every_loss_of_the_library_that_is_offered_trains(name):
     assert len(loss.param_groups(0.1)) == bool(list(loss.parameters()))
 
 
-def test_what_is_not_offered_is_no_loss_of_labels():
+def test_only_losses_that_refuse_labels_are_not_offered():
     offered = {
         name
         for name, value in vars(losses).items()
@@ -231,26 +231,26 @@ def test_what_is_not_offered_is_no_loss_of_labels():
             refuses(torch.randn(60, D), torch.arange(60))
 
 
-def test_options_by_name_are_the_constructor_s_own():
-    found = catalogue()
-    assert found["CircleLoss"] == {
+def test_the_options_of_a_loss_by_name_are_those_of_its_constructor():
+    options = catalogue()
+    assert options["CircleLoss"] == {
         "m": ["int | float", 0.4],
         "gamma": ["int | float", 80],
         "lr_factor": ["float", 1.0],
     }
-    # its constructor hands num_classes and embedding_size on, and they are not the user's
-    assert set(found["CosFaceLoss"]) == {"margin", "scale", "lr_factor"}
-    assert found["CosFaceLoss"]["margin"] == ["int | float", 0.35]  # not its base's 4
-    assert found["RankedListLoss"]["Tn"] == ["int | float | bool | str"]
-    # its base's constructor takes what it is made from
-    assert set(found["SignalToNoiseRatioContrastiveLoss"]) == {
+    # Its constructor hands num_classes and embedding_size on; users do not set them
+    assert set(options["CosFaceLoss"]) == {"margin", "scale", "lr_factor"}
+    assert options["CosFaceLoss"]["margin"] == ["int | float", 0.35]  # its base has 4
+    assert options["RankedListLoss"]["Tn"] == ["int | float | bool | str"]
+    # It inherits its margins from its base
+    assert set(options["SignalToNoiseRatioContrastiveLoss"]) == {
         "pos_margin",
         "neg_margin",
         "lr_factor",
     }
 
 
-def test_a_loss_by_name_is_the_library_s_with_sizes_and_options():
+def test_a_loss_by_name_gets_its_sizes_and_options():
     loss = create_loss("pml.SubCenterArcFaceLoss", C, D, margin=20, sub_centers=2, lr_factor=7.0)
     assert loss.criterion.W.shape == (D, 2 * C)
     assert loss.criterion.margin == pytest.approx(math.radians(20))
@@ -262,6 +262,6 @@ def test_a_loss_by_name_is_the_library_s_with_sizes_and_options():
     assert torch.equal(value, losses.FastAPLoss(5)(embeddings, labels))
 
 
-def test_sizes_that_a_loss_can_do_without_are_not_filled_in():
-    # on a GPU the library cannot look up fixed values of each class
+def test_sizes_that_a_loss_does_not_require_are_not_filled_in():
+    # On a GPU, the library cannot look up values per class that are not learnt
     assert len(create_loss("pml.MarginLoss", C, D).criterion.beta) == 1

@@ -1,4 +1,4 @@
-"""Small made data sets in the layout of the papers' archives, packed for a run."""
+"""Small random data sets in the layout of the papers' archives, packed for a run."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dmlbench.datasets import cub200, decoding, inshop, sop
-from dmlbench.datasets.pack import pack
+from dmlbench.datasets.store.pack import pack
 
 TEST = 4, 3  # classes, images of each
 
@@ -54,13 +54,15 @@ def _inshop(classes, images, picture):
     return {"inshop_list_eval_partition.txt": partition, "inshop_img.zip": members}
 
 
-MADE = {"cub200": (cub200, _cub200), "sop": (sop, _sop), "inshop": (inshop, _inshop)}
+MAKERS = {"cub200": (cub200, _cub200), "sop": (sop, _sop), "inshop": (inshop, _inshop)}
 
 
 @pytest.fixture
-def pack_made(monkeypatch, tmp_path):
-    """Pack `classes` x `images` made photographs to train on, and a few to test on, as the images
-    of `run` in the folder that is given back."""
+def pack_random(monkeypatch, tmp_path):
+    """Pack random photographs as the images of `run`; gives the folder of stores.
+
+    There are `classes` x `images` to train on, and a few to test on.
+    """
     random = np.random.default_rng(0)
 
     def picture():
@@ -69,8 +71,8 @@ def pack_made(monkeypatch, tmp_path):
         Image.fromarray(pixels).resize((300, 270)).save(file, "JPEG")
         return file.getvalue()
 
-    def pack_it(run, classes, images):
-        module, make = MADE[run.data.type]
+    def pack_run(run, classes, images):
+        module, make = MAKERS[run.data.type]
         test = TEST[0] * TEST[1]
         small = {
             "splits": {"train": [classes, classes * images], "test": [TEST[0], test]},
@@ -88,7 +90,7 @@ def pack_made(monkeypatch, tmp_path):
         pack(run.data.type, run.model.side, tmp_path / "stores" / run.store, folder, checksums)
         return tmp_path / "stores"
 
-    return pack_it
+    return pack_run
 
 
 def _write(path, content):

@@ -1,4 +1,4 @@
-"""The papers' own recipes: what they say, and that each of them runs."""
+"""The recipes of the papers have the right settings, and each of them runs."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmlbench import published, study
-from dmlbench.leaderboard import build
+from dmlbench.leaderboard.build import build
+from dmlbench.study.published import read_published
+from dmlbench.study.study import check_study, read_study
 from dmlbench.training.train import schedule
 
 ROOT = Path(__file__).parents[2]
 FILES = {path.stem: path for path in sorted((ROOT / "config/papers").glob("*.yaml"))}
 
-# Proxy Anchor with ResNet-50 has published numbers on CUB and Cars alone
-ELSEWHERE = {("sop", "proxy_anchor"), ("inshop", "proxy_anchor")}
+# The published numbers of Proxy Anchor with ResNet-50 are on CUB and Cars alone
+NOT_PUBLISHED = {("sop", "proxy_anchor"), ("inshop", "proxy_anchor")}
 
 
 @pytest.fixture(scope="module")
@@ -24,28 +25,28 @@ def cells():
     def read(name):
         return {
             (run.dataset, run.backbone, run.loss): run
-            for run in study.read(FILES[name]).runs.values()
+            for run in read_study(FILES[name]).runs.values()
             if run.trains and run.seed == 0
         }
 
     return read
 
 
-def iterations(run, upto=None):
-    """Steps of its epochs, all or the first `upto`."""
+def iterations(run, epochs=None):
+    """Steps of the first `epochs` of a run, or of all."""
     _, images = run.facts["splits"]["train"]
-    return (upto or run.recipe.epochs) * (images // run.recipe.batch_size)
+    return (epochs or run.recipe.epochs) * (images // run.recipe.batch_size)
 
 
-def test_there_is_a_recipe_of_each_paper():
+def test_each_paper_has_a_recipe():
     assert {"htl", "softtriple", "hpl", "rll"} <= FILES.keys()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_recipe_is_of_the_paper_track_and_named_as_its_file(name):
-    found = study.read(FILES[name])
-    assert (found.name, found.settings.track) == (name, "paper")
-    assert found.settings.unconfirmed
+def test_a_recipe_is_in_the_paper_track_and_has_the_name_of_its_file(name):
+    study = read_study(FILES[name])
+    assert (study.name, study.settings.track) == (name, "paper")
+    assert study.settings.unconfirmed
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -58,24 +59,33 @@ def test_a_recipe_trains_from_weights_in_full_precision_and_on_all_classes(name,
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_published_numbers_are_of_the_backbone_and_the_dimension_that_the_recipe_has(name, cells):
-    systems = study.read(FILES[name]).remarks.systems
+def test_published_numbers_have_the_backbone_and_the_dimension_of_the_recipe(name, cells):
+    systems = read_study(FILES[name]).remarks.systems
     compared = 0
     for (dataset, _, loss), run in cells(name).items():
-        rows = [row for row in published.read() if row.system == systems.get(loss)]
+        rows = [row for row in read_published() if row.system == systems.get(loss)]
         rows = [row for row in rows if row.dataset == dataset and row.backbone and row.dim]
         backbone = run.model.type.partition(".")[0]
-        if rows and (dataset, loss) not in ELSEWHERE:
+        if rows and (dataset, loss) not in NOT_PUBLISHED:
             assert (backbone, run.model.dim) in {(row.backbone, row.dim) for row in rows}
             compared += 1
     assert compared
 
 
-def test_softtriple_is_as_in_the_authors_script(cells):
+def test_softtriple_has_the_settings_of_the_authors_script(cells):
     runs = cells("softtriple")
-    assert {(data, run.model.dim, run.loss_options["centers_per_class"]) for (data, _, _), run
-            in runs.items()} == {("cub200", 512, 10), ("cub200", 64, 10), ("cars196", 512, 10),
-                                 ("cars196", 64, 10), ("sop", 512, 2), ("sop", 64, 2)}  # fmt: skip
+    centers = {
+        (dataset, run.model.dim, run.loss_options["centers_per_class"])
+        for (dataset, _, _), run in runs.items()
+    }
+    assert centers == {
+        ("cub200", 512, 10),
+        ("cub200", 64, 10),
+        ("cars196", 512, 10),
+        ("cars196", 64, 10),
+        ("sop", 512, 2),
+        ("sop", 64, 2),
+    }
     for run in runs.values():
         recipe, loss = run.recipe, run.loss_options
         assert run.model.type == "bn_inception"
@@ -98,7 +108,7 @@ CUB = (20 * 3, 0.001, 100, 2e-5, 10000, [2000, 4000, 6000, 8000])
     [("sop", (1.2, 0.4), SOP), ("cub200", (1.4, 0.2), CUB), ("cars196", (1.4, 0.2), CUB)],
 )
 @pytest.mark.parametrize(("backbone", "dim", "blocks"), [("h", 512, 1), ("lmh", 1536, 3)])
-def test_rll_is_as_in_the_authors_files(cells, dataset, radii, setting, backbone, dim, blocks):
+def test_rll_has_the_settings_of_the_authors(cells, dataset, radii, setting, backbone, dim, blocks):
     (run,) = [run for names, run in cells("rll").items() if names[:2] == (dataset, backbone)]
     batch, lr, factor, decay, total, steps = setting
     loss, recipe = run.loss_options, run.recipe
@@ -108,17 +118,19 @@ def test_rll_is_as_in_the_authors_files(cells, dataset, radii, setting, backbone
     assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("sgd", lr, 0.9)
     assert (recipe.head_lr_factor, recipe.weight_decay) == (factor, decay)
     assert (recipe.schedule, recipe.step_factor) == ("step", 0.5)
-    # whole epochs in place of iterations
+    # The authors count iterations, a recipe whole epochs
     assert iterations(run) == pytest.approx(total, abs=170)
-    found = [iterations(run, epoch) for epoch in recipe.step_epochs]
-    assert found == pytest.approx(steps, abs=170)
+    actual_steps = [iterations(run, epoch) for epoch in recipe.step_epochs]
+    assert actual_steps == pytest.approx(steps, abs=170)
 
 
 @pytest.mark.parametrize(
     ("dataset", "batch", "temperature", "steps", "dims"),
     [("sop", 150, 10, [12000, 22000], {64, 192}), ("inshop", 66, 12, [12000, 24000], {128, 384})],
 )
-def test_rll_of_2020_is_as_in_the_authors_code(cells, dataset, batch, temperature, steps, dims):
+def test_rll_of_2020_has_the_settings_of_the_authors(
+    cells, dataset, batch, temperature, steps, dims
+):
     runs = [run for names, run in cells("rll_2020").items() if names[0] == dataset]
     assert {run.model.dim for run in runs} == dims
     for run in runs:
@@ -129,11 +141,11 @@ def test_rll_of_2020_is_as_in_the_authors_code(cells, dataset, batch, temperatur
         assert (recipe.batch_size, recipe.images_per_class) == (batch, 3)
         assert (recipe.lr, recipe.weight_decay, recipe.step_factor) == (0.01, 2e-5, 0.2)
         assert iterations(run) == pytest.approx(30000, abs=200)
-        found = [iterations(run, epoch) for epoch in recipe.step_epochs]
-        assert found == pytest.approx(steps, abs=250)
+        actual_steps = [iterations(run, epoch) for epoch in recipe.step_epochs]
+        assert actual_steps == pytest.approx(steps, abs=250)
 
 
-def test_htl_has_the_paper_s_margins_and_batch_and_its_own_triplet_baseline(cells):
+def test_htl_has_the_margins_and_batch_of_the_paper_and_a_triplet_baseline(cells):
     runs = cells("htl")
     assert {data for data, *_ in runs} == {"cub200", "cars196", "sop", "inshop"}
     for (_, _, name), run in runs.items():
@@ -148,27 +160,27 @@ def test_htl_has_the_paper_s_margins_and_batch_and_its_own_triplet_baseline(cell
             assert 650 // loss["images_per_class"] <= classes
 
 
-def test_hpl_is_on_top_of_proxy_anchor_s_recipe(cells):
+def test_hpl_has_the_recipe_of_proxy_anchor(cells):
     runs = cells("hpl")
     for (dataset, _, _), run in runs.items():
         recipe, small = run.recipe, dataset in ("cub200", "cars196")
         assert (run.model.type, run.model.dim) == ("resnet50.tv_in1k", 512)
         assert (recipe.optimizer, recipe.lr) == ("adamw", 1e-4 if small else 6e-4)
         assert (recipe.batch_size, recipe.epochs, recipe.clip_value) == (120, 60, 10)
-        assert recipe.warmup_steps == iterations(run, upto=5)
+        assert recipe.warmup_steps == iterations(run, epochs=5)
         assert (recipe.freeze_bn, recipe.pooling) == (small, "avgmax")
         assert recipe.step_factor == (0.5 if small else 0.25)
     bases = {run.loss_options["base"] for run in runs.values() if run.loss_type == "hpl"}
     assert bases == {"proxy_anchor", "proxynca_pp"}
 
 
-def test_hpl_has_no_number_to_stand_beside():
-    systems = study.read(FILES["hpl"]).remarks.systems
+def test_hpl_has_no_published_number():
+    systems = read_study(FILES["hpl"]).remarks.systems
     assert systems == {"proxy_anchor": "proxy_anchor", "proxynca_pp": "proxynca_pp"}
 
 
-# recipe: cell, training classes x images, and the share of the recipe's batch that a core can do
-RUN = {
+# Recipe: cell, training classes x images, and the part of the recipe's batch that a core can do
+SMALL_RUNS = {
     "softtriple": ("cub200", "bn_inception_512", "softtriple", 20, 3, Fraction(1)),
     "rll": ("cub200", "lmh", "rll_lmh_cub", 20, 3, Fraction(1)),
     "rll_2020": ("inshop", "lmh_384", "rll_2020_lmh_inshop", 22, 3, Fraction(1)),
@@ -179,38 +191,40 @@ RUN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_a_recipe_runs_to_its_page_on_made_data_in_its_data_set_s_layout(
-    name, cells, pack_made, tmp_path, monkeypatch
+def test_a_recipe_runs_from_small_archives_to_its_leaderboard(
+    name, cells, pack_random, tmp_path, monkeypatch
 ):
-    """Backbone, dimension, image size and batch (or its share above) are the recipe's; the weights
-    are random, the data small, the epochs two."""
+    """Backbone, dimension, image size and batch (or the part of it above) are those of the recipe.
+
+    The weights are random, the data sets are small, and there are two epochs.
+    """
     from dmlbench.evaluation.job import evaluate_job
     from dmlbench.training.job import train_job
 
     monkeypatch.chdir(tmp_path)
-    dataset, backbone, loss, classes, images, share = RUN[name]
-    true = cells(name)[dataset, backbone, loss]
+    dataset, backbone, loss, classes, images, part = SMALL_RUNS[name]
+    original = cells(name)[dataset, backbone, loss]
     settings = yaml.safe_load(FILES[name].read_text())
     settings["plan"] |= {"datasets": [dataset], "backbones": [backbone], "losses": [loss]}
     settings["plan"] |= {"seeds": [0], "controls": [], "exclude": []}
     settings["backbones"][backbone]["pretrained"] = False
-    batch = true.recipe.batch_size * share
+    batch = original.recipe.batch_size * part
     entry = settings["datasets"].setdefault(dataset, {})
     recipe = {"epochs": 2, "batch_size": int(batch), "step_epochs": [1], "warmup_steps": 0}
     entry["recipe"] = entry.get("recipe", {}) | recipe
-    if "warmup_epochs" in settings["losses"][loss]:  # so that trees and groups are made
+    if "warmup_epochs" in settings["losses"][loss]:  # so that there are trees and groups
         settings["losses"][loss]["warmup_epochs"] = 1
 
-    made = study.check(settings, name)
-    ((path, run),) = made.runs.items()
-    same = ("type", "dim", "image_size", "resize", "head")
-    assert all(getattr(run.model, field) == getattr(true.model, field) for field in same)
-    stores = pack_made(run, classes, images)
-    assert train_job(made, run, stores, None) == 0
-    evaluate_job(made, run, stores)
-    build(made.name, made.rows, made.folder / "runs", tmp_path / "out", made.remarks)
+    study = check_study(settings, name)
+    ((path, run),) = study.runs.items()
+    kept = ("type", "dim", "image_size", "resize", "head")
+    assert all(getattr(run.model, field) == getattr(original.model, field) for field in kept)
+    stores = pack_random(run, classes, images)
+    assert train_job(study, run, stores, None) == 0
+    evaluate_job(study, run, stores)
+    build(study.name, study.rows, study.files, tmp_path / "out", study.remarks)
     page = (tmp_path / "out/leaderboard.md").read_text()
-    assert "of which none failed" in page, (made.folder / "runs" / path / "run.json").read_text()
+    assert "of which none failed" in page, study.files.run(path).run.read_text()
     assert "## Not confirmed by a source" in page
-    if loss in made.remarks.systems:
-        assert "random initial weights here, ImageNet's in the paper" in page
+    if loss in study.remarks.systems:
+        assert "random initial weights here, ImageNet weights in the paper" in page

@@ -1,4 +1,4 @@
-"""Batches are drawn by (seed, epoch) alone; crops follow torchvision's distribution and pixels."""
+"""Batches depend only on (seed, epoch); crops have torchvision's distribution and pixels."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2.functional import center_crop, resized_crop
 
-from dmlbench.settings import Augmentation
+from dmlbench.study.settings import Augmentation
 from dmlbench.training import batches
 
 
@@ -28,10 +28,10 @@ def test_a_balanced_batch_has_p_different_classes_with_k_images_each(labels, k, 
     rows = batches.sample(labels, steps, classes * k, k, seed, epoch=0)
     assert rows.shape == (steps, classes * k)
     for batch in rows:
-        found, counts = np.unique(labels[batch], return_counts=True)
-        assert len(found) == classes
+        drawn, counts = np.unique(labels[batch], return_counts=True)
+        assert len(drawn) == classes
         assert set(counts) == {k}
-        for label in found:
+        for label in drawn:
             images = batch[labels[batch] == label]
             assert len(set(images)) == min(k, np.sum(labels == label)) or len(images) > np.sum(
                 labels == label
@@ -40,7 +40,7 @@ def test_a_balanced_batch_has_p_different_classes_with_k_images_each(labels, k, 
 
 @given(labelled(), st.integers(0, 5))
 @settings(max_examples=30, deadline=None)
-def test_classes_come_in_rounds(labels, seed):
+def test_classes_are_drawn_in_rounds(labels, seed):
     classes = labels.max() + 1
     per_batch = max(1, classes // 2)
     rows = batches.sample(
@@ -50,14 +50,14 @@ def test_classes_come_in_rounds(labels, seed):
     assert seen.max() - seen.min() <= 2
 
 
-def test_a_shuffled_epoch_shows_an_image_once():
+def test_a_shuffled_epoch_has_each_image_at_most_once():
     labels = np.zeros(103, dtype=int)
     rows = batches.sample(labels, 10, 10, None, seed=0, epoch=0)
     assert len(np.unique(rows)) == 100
 
 
 @pytest.mark.parametrize("k", [None, 4])
-def test_draws_depend_on_seed_and_epoch_alone(k):
+def test_draws_depend_only_on_seed_and_epoch(k):
     labels = np.repeat(np.arange(20), 10)
     draw = lambda seed, epoch: batches.sample(labels, 5, 40, k, seed, epoch)  # noqa: E731
     assert np.array_equal(draw(1, 2), draw(1, 2))
@@ -65,14 +65,14 @@ def test_draws_depend_on_seed_and_epoch_alone(k):
     assert not np.array_equal(draw(1, 2), draw(2, 2))
 
 
-def test_too_few_classes_for_a_batch_is_an_error_that_says_so():
+def test_too_few_classes_for_a_batch_are_an_error():
     with pytest.raises(ValueError, match=r"batch_size: 40 / images_per_class 4 = 10 classes"):
         batches.sample(np.repeat(np.arange(5), 10), 1, 40, 4, 0, 0)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 1), st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
-def test_crops_lie_inside_their_image(height, width, least, seed):
+def test_crops_are_inside_their_image(height, width, least, seed):
     sizes = np.tile([height, width], (20, 1))
     boxes = batches.random_boxes(sizes, (least, 1), (0.75, 4 / 3), np.random.default_rng(seed))
     top, left, h, w = boxes.T
@@ -81,21 +81,21 @@ def test_crops_lie_inside_their_image(height, width, least, seed):
     assert np.array_equal(boxes, np.round(boxes))
 
 
-def test_crops_are_distributed_as_torchvision_s():
+def test_crops_have_the_distribution_of_torchvision_s():
     scale, ratio, size, n = (0.16, 1.0), (0.75, 4 / 3), (120, 180), 20000
     torch.manual_seed(0)
     image = torch.zeros(1, *size)
-    theirs = np.array(
+    reference = np.array(
         [RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(n)]
     )
     ours = batches.random_boxes(np.tile(size, (n, 1)), scale, ratio, np.random.default_rng(0))
     from scipy.stats import ks_2samp
 
     for column, name in enumerate(["top", "left", "height", "width"]):
-        assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3, name
+        assert ks_2samp(ours[:, column], reference[:, column]).pvalue > 1e-3, name
 
 
-def test_an_image_too_long_for_any_crop_falls_back_to_the_centre_as_torchvision_s():
+def test_an_image_too_long_for_any_crop_gets_the_central_crop_of_torchvision():
     sizes = np.array([[20, 400], [400, 20]])
     boxes = batches.random_boxes(sizes, (1, 1), (0.75, 4 / 3), np.random.default_rng(0))
     torch.manual_seed(0)
@@ -111,7 +111,7 @@ def test_an_image_too_long_for_any_crop_falls_back_to_the_centre_as_torchvision_
     st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_batch_of_crops_has_the_bytes_of_torchvision_s_resized_crop(sizes, channels, side, seed):
+def test_crops_have_the_bytes_of_torchvision_s_resized_crop(sizes, channels, side, seed):
     random = np.random.default_rng(seed)
     images = [random.integers(0, 256, (channels, *size), np.uint8) for size in sizes]
     rows = random.integers(0, len(images), 15)
@@ -119,15 +119,15 @@ def test_a_batch_of_crops_has_the_bytes_of_torchvision_s_resized_crop(sizes, cha
     ours = batches.crops(images, rows, boxes, side)
     assert ours.shape == (15, channels, side, side)
     for crop, row, box in zip(ours, rows, boxes.tolist(), strict=True):
-        theirs = resized_crop(torch.from_numpy(images[row]), *box, [side, side], antialias=True)
-        assert torch.equal(crop, theirs)
+        reference = resized_crop(torch.from_numpy(images[row]), *box, [side, side], antialias=True)
+        assert torch.equal(crop, reference)
 
 
 @given(
     st.integers(5, 40), st.tuples(st.integers(0, 30), st.integers(0, 30)), st.sampled_from([1, 3])
 )
 @settings(max_examples=60, deadline=None)
-def test_the_test_transform_is_the_centre_crop(side, more, channels):
+def test_the_test_transform_is_the_central_crop(side, more, channels):
     size = side + more[0], side + more[1]
     image = np.random.default_rng(0).integers(0, 256, (channels, *size), np.uint8)
     boxes = batches.central_boxes(np.array([size]), side)
@@ -135,17 +135,17 @@ def test_the_test_transform_is_the_centre_crop(side, more, channels):
     assert torch.equal(ours[0], center_crop(torch.from_numpy(image), [side, side]))
 
 
-def test_crops_are_the_same_by_any_number_of_threads(glyphs):
+def test_crops_do_not_depend_on_the_number_of_threads(glyphs):
     random = np.random.default_rng(0)
     rows = random.permutation(len(glyphs))[:101]
     boxes, _ = batches.draw(glyphs.sizes[rows], Augmentation(), random)
-    alone = batches.crops(glyphs, rows, boxes, 24)
+    expected = batches.crops(glyphs, rows, boxes, 24)
     for threads in (1, 3, 20):
         with ThreadPoolExecutor(threads) as pool:
-            assert torch.equal(batches.crops(glyphs, rows, boxes, 24, pool.map), alone)
+            assert torch.equal(batches.crops(glyphs, rows, boxes, 24, pool.map), expected)
 
 
-def test_an_image_that_cannot_be_read_stops_the_batch():
+def test_an_unreadable_image_is_an_error_of_the_batch():
     class Damaged(Exception):
         pass
 
@@ -157,12 +157,12 @@ def test_an_image_that_cannot_be_read_stops_the_batch():
 
     boxes = np.tile([0, 0, 9, 9], (12, 1))
     with ThreadPoolExecutor(2) as pool:
-        for each in (map, pool.map):
+        for map_function in (map, pool.map):
             with pytest.raises(Damaged):
-                batches.crops(Images(), np.arange(12), boxes, 4, each)
+                batches.crops(Images(), np.arange(12), boxes, 4, map_function)
 
 
-def test_half_of_the_images_are_mirrored_and_none_where_that_is_off():
+def test_half_of_the_images_are_mirrored_and_none_if_flip_is_off():
     sizes, random = np.full((4000, 2), 8), np.random.default_rng(0)
     _, drawn = batches.draw(sizes, Augmentation(), random)
     assert abs(drawn["mirrored"].double().mean() - 0.5) < 0.03
@@ -170,7 +170,7 @@ def test_half_of_the_images_are_mirrored_and_none_where_that_is_off():
     assert not drawn
 
 
-def test_a_flip_mirrors_left_and_right_of_its_own_images_only():
+def test_only_chosen_images_are_mirrored_left_to_right():
     squares = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     plain = batches.floats(squares)
     assert torch.equal(plain, squares.float() / 255)

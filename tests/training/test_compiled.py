@@ -1,4 +1,4 @@
-"""torch.compile changes a training's speed, and neither its results nor the names in them."""
+"""torch.compile changes the speed of a training, and neither its results nor their names."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from dmlbench import study
-from dmlbench.settings import Recipe
+from dmlbench.study.settings import Recipe
+from dmlbench.study.study import check_study
 from dmlbench.training import train as training
 from dmlbench.training.process import keep_kernels
-from dmlbench.training.state import Stopped
+from dmlbench.training.run_state import Stopped
 from dmlbench.training.train import compiles, embed, train
 
 CPU = torch.device("cpu")
@@ -25,19 +25,19 @@ CPU = torch.device("cpu")
     ("device", "asked", "expected"),
     [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)],
 )
-def test_it_is_for_gpus_where_the_recipe_asks_for_it(device, asked, expected):
+def test_a_training_is_compiled_on_a_gpu_if_the_recipe_asks_for_it(device, asked, expected):
     assert compiles(Recipe(gpu_compile=asked), torch.device(device)) is expected
 
 
-def test_a_compiled_training_is_the_plain_one_and_goes_on_as_one(
+def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     tiny, glyphs, tmp_path, monkeypatch
 ):
-    """By the graphs alone: Inductor would compile C++ for a minute."""
+    """It runs only the graphs: Inductor would compile C++ for a minute."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     tiny["plan"]["losses"] = ["proxy_anchor"]
     tiny["recipe"] |= {"warmup_steps": 2, "freeze_bn": True}
-    run = study.check(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
+    run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
     rows = glyphs.split("test", run.data.class_fraction).rows
     plain = train(run, glyphs, CPU, tmp_path / "plain", lambda: None)[0]
 
@@ -53,11 +53,13 @@ def test_a_compiled_training_is_the_plain_one_and_goes_on_as_one(
     monkeypatch.setattr(training, "compiles", lambda *_: False)
     both = train(run, glyphs, CPU, tmp_path / "both", lambda: None)[0]
     assert [*both.state_dict()] == [*plain.state_dict()]
-    expected, found = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, both))
-    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+    expected, embeddings = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, both))
+    assert np.abs(embeddings - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-def test_kernels_are_kept_where_they_can_be_or_where_the_user_says(tmp_path, monkeypatch):
+def test_kernels_are_kept_if_the_folder_can_be_written_and_the_user_sets_no_other(
+    tmp_path, monkeypatch
+):
     name = "TORCHINDUCTOR_CACHE_DIR"
     monkeypatch.setenv(name, str(tmp_path / "mine"))
     keep_kernels(tmp_path / "compiled")
@@ -66,11 +68,12 @@ def test_kernels_are_kept_where_they_can_be_or_where_the_user_says(tmp_path, mon
     (tmp_path / "file").touch()
     keep_kernels(tmp_path / "file/compiled")
     assert name not in os.environ
-    monkeypatch.setattr(os, "access", lambda *_: False)  # another user's: root may write anywhere
+    # as in the folder of another user; root may write everywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)
     keep_kernels(tmp_path / "compiled")
     assert name not in os.environ
     monkeypatch.undo()
-    monkeypatch.setenv(name, "")  # for it to be taken back at the end
+    monkeypatch.setenv(name, "")  # so that the end of the test removes it
     monkeypatch.delenv(name)
     keep_kernels(tmp_path / "compiled")
     assert os.environ[name] == str(tmp_path / "compiled")
@@ -95,17 +98,17 @@ print(counters["inductor"]["fxgraph_cache_miss"], counters["inductor"]["fxgraph_
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
-def test_another_process_finds_the_kernels(tmp_path):
-    environ = {**os.environ}
-    environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
-    said = [
+def test_another_process_uses_the_kernels(tmp_path):
+    environment = {**os.environ}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    counts = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT, str(tmp_path)],
-            env=environ,
+            env=environment,
             capture_output=True,
             text=True,
             check=True,
         ).stdout.split()
         for _ in range(2)
     ]
-    assert said == [["2", "0"], ["0", "2"]]
+    assert counts == [["2", "0"], ["0", "2"]]

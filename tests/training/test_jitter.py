@@ -1,4 +1,4 @@
-"""Colour jitter is torchvision's ColorJitter, image by image."""
+"""Colour jitter equals torchvision's ColorJitter, image by image."""
 
 from itertools import permutations
 
@@ -12,7 +12,7 @@ from torchvision.transforms import ColorJitter
 from torchvision.transforms import functional as reference
 
 from dmlbench.conformance.execution import NoHost, NoReading
-from dmlbench.settings import Augmentation, Jitter
+from dmlbench.study.settings import Augmentation, Jitter
 from dmlbench.training import batches
 from dmlbench.training.jitter import CHANGES, draw, jitter
 
@@ -38,35 +38,35 @@ def torchvisions(image, factors, place):
     st.floats(0, 0.5),
     st.integers(0, 2**32),
 )
-def test_each_image_is_what_torchvision_makes_of_it(
+def test_each_image_is_changed_as_by_torchvision(
     channels, brightness, contrast, saturation, hue, seed
 ):
-    how = Jitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    strengths = Jitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
     random = np.random.default_rng(seed)
     images = torch.from_numpy(random.random((5, channels, 7, 6)))
-    images[0] = 0.25  # all gray: it has no hue
+    images[0] = 0.25  # gray, so without a hue
     images[1] = images[1].round()  # pure colours, two or three equally strong
-    factors = {kind: torch.from_numpy(f).double() for kind, f in draw(how, 5, random).items()}
+    factors = {kind: torch.from_numpy(f).double() for kind, f in draw(strengths, 5, random).items()}
     changed = jitter(images, factors)
     for place, image in enumerate(images):
-        # torchvision's hue is good to six digits in float64 too
+        # the hue of torchvision has only six digits, in float64 too
         assert torch.allclose(changed[place], torchvisions(image, factors, place), atol=3e-6)
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_strengths_are_drawn_as_torchvision_draws_them(kind):
+def test_strengths_have_the_distribution_of_torchvision_s(kind):
     drawn = draw(ALL, 4000, np.random.default_rng(0))[kind]
-    nothing = float(kind != "hue")
-    ours = drawn[(drawn != nothing).argmax(0), np.arange(4000)]
-    how = ColorJitter(**dict(ALL))
-    bounds = {name: getattr(how, name) for name in CHANGES}
-    place = 1 + [*CHANGES].index(kind)
+    neutral = float(kind != "hue")
+    ours = drawn[(drawn != neutral).argmax(0), np.arange(4000)]
+    reference_jitter = ColorJitter(**dict(ALL))
+    bounds = {name: getattr(reference_jitter, name) for name in CHANGES}
+    column = 1 + [*CHANGES].index(kind)
     torch.manual_seed(0)
-    theirs = [ColorJitter.get_params(*bounds.values())[place] for _ in range(4000)]
-    assert kstest(ours, theirs).pvalue > 1e-3
+    expected = [ColorJitter.get_params(*bounds.values())[column] for _ in range(4000)]
+    assert kstest(ours, expected).pvalue > 1e-3
 
 
-def test_every_image_has_an_order_of_its_own_and_all_orders_are_as_likely():
+def test_every_image_has_its_own_order_and_all_orders_are_equally_likely():
     factors = draw(ALL, 4800, np.random.default_rng(0))
     changed = np.stack([of_images != (kind != "hue") for kind, of_images in factors.items()])
     assert (changed.sum(0) == 1).all()  # one change a turn
@@ -85,7 +85,7 @@ def test_no_change_waits_for_the_device():
         jitter(images, tensors)
 
 
-def test_what_is_not_asked_for_is_neither_drawn_nor_done():
+def test_a_change_without_strength_is_not_drawn():
     assert draw(Jitter(), 9, np.random.default_rng(0)) == {}
     assert set(draw(Jitter(hue=0.1, contrast=2), 9, np.random.default_rng(0))) == {
         "contrast",
@@ -93,7 +93,7 @@ def test_what_is_not_asked_for_is_neither_drawn_nor_done():
     }
 
 
-def test_crops_and_flips_are_those_of_a_batch_without_jitter():
+def test_jitter_changes_neither_the_crops_nor_the_flips():
     sizes = np.full((30, 2), 40)
     plain = batches.draw(sizes, Augmentation(), np.random.default_rng(3))
     boxes, drawn = batches.draw(sizes, Augmentation(jitter=ALL), np.random.default_rng(3))
@@ -101,7 +101,7 @@ def test_crops_and_flips_are_those_of_a_batch_without_jitter():
     assert torch.equal(drawn["mirrored"], plain[1]["mirrored"])
 
 
-def test_a_batch_is_mirrored_and_then_jittered_as_the_recipe_asks():
+def test_a_batch_is_first_mirrored_and_then_jittered():
     squares = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
     sizes = np.full((6, 2), 8)
     _, drawn = batches.draw(sizes, Augmentation(jitter=ALL), np.random.default_rng(0))

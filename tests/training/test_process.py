@@ -1,4 +1,4 @@
-"""A training keeps the memory that it frees."""
+"""The process of a training keeps the memory that it frees."""
 
 import ctypes
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's malloc")
-def test_freed_memory_is_used_again_and_not_asked_of_the_system_anew():
-    """Page faults of allocating, filling and freeing 64 MB, a hundred times over."""
+def test_freed_memory_is_used_again_without_the_system():
+    """It counts the page faults when 64 MB are allocated, filled and freed a hundred times."""
     script = (
         "import resource, numpy as np\n"
         "{keep}\n"

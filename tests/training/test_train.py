@@ -1,4 +1,4 @@
-"""A training ends with the same bits however often it was interrupted."""
+"""A training ends with the same bits, however often it is interrupted."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from dmlbench import source, study
 from dmlbench.conformance.execution import NoHost, NoReading
 from dmlbench.losses import list_losses
-from dmlbench.settings import Recipe
+from dmlbench.study.settings import Recipe
+from dmlbench.study.study import check_study
 from dmlbench.training import progress
 from dmlbench.training import train as training
-from dmlbench.training.ahead import ahead
 from dmlbench.training.checkpoint import Checkpoint
-from dmlbench.training.state import Stopped
+from dmlbench.training.prefetch import prefetch
+from dmlbench.training.run_state import Stopped
 from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
+from dmlbench.utils.modules import imported_modules
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ def never():
 def run_of(settings, loss, **recipe):
     settings["plan"]["losses"] = [loss]
     settings["recipe"] |= recipe
-    return study.check(settings, "tiny").runs[f"letters/tiny/{loss}/seed0"]
+    return check_study(settings, "tiny").runs[f"letters/tiny/{loss}/seed0"]
 
 
 def stop_after(steps):
@@ -46,31 +47,31 @@ def embeddings_of(model, run, store):
 @pytest.mark.parametrize("loss", list_losses())
 def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path, loss):
     run = run_of(tiny, loss, epochs=3, warmup_steps=5, schedule="cosine", clip_norm=1.0)
-    model, learnt, history = train(run, glyphs, CPU, tmp_path / "whole", never)
+    model, loss_module, history = train(run, glyphs, CPU, tmp_path / "whole", never)
     expected = embeddings_of(model, run, glyphs)
     steps = history[0]["step"]
 
-    # within an epoch, between two, within the last - and once right after a resume
+    # within an epoch, between two, right after a resume, and within the last epoch
     for stop in (3, steps - 3, 0, steps + 4):
         with pytest.raises(Stopped):
             train(run, glyphs, CPU, tmp_path / "parts", stop_after(stop))
-    resumed, also, parts = train(run, glyphs, CPU, tmp_path / "parts", never)
+    resumed, resumed_loss, resumed_history = train(run, glyphs, CPU, tmp_path / "parts", never)
     assert np.array_equal(embeddings_of(resumed, run, glyphs), expected)
-    assert also.artefact() == learnt.artefact()
-    assert [row["loss"] for row in parts] == [row["loss"] for row in history]
-    assert [row["step"] for row in parts] == [steps, 2 * steps, 3 * steps]
+    assert resumed_loss.artefact() == loss_module.artefact()
+    assert [row["loss"] for row in resumed_history] == [row["loss"] for row in history]
+    assert [row["step"] for row in resumed_history] == [steps, 2 * steps, 3 * steps]
 
 
-def made_by_threads(prepare, keys, device):
-    """The inputs as for a GPU, but for the copies."""
+def batches_of_threads(prepare, keys, device):
+    """The batches as for a GPU, without the copies."""
     with ThreadPoolExecutor(3) as pool:
-        yield from ahead(lambda key: prepare(key, pool.map), keys)
+        yield from prefetch(lambda key: prepare(key, pool.map), keys)
 
 
-def test_batches_made_ahead_by_threads_give_the_same_bits(tiny, glyphs, tmp_path, monkeypatch):
+def test_prefetched_batches_give_the_same_bits(tiny, glyphs, tmp_path, monkeypatch):
     run = run_of(tiny, "htl", epochs=2)  # it embeds the training set, and chooses its batches
     expected = embeddings_of(train(run, glyphs, CPU, tmp_path / "one", never)[0], run, glyphs)
-    monkeypatch.setattr(training, "inputs", made_by_threads)
+    monkeypatch.setattr(training, "device_batches", batches_of_threads)
     threads = set(threading.enumerate())
     for stop in (3, 9):
         with pytest.raises(Stopped):
@@ -83,9 +84,9 @@ def test_batches_made_ahead_by_threads_give_the_same_bits(tiny, glyphs, tmp_path
 
 @pytest.fixture
 def only_steps(monkeypatch):
-    """Nothing is read because a clock says so."""
-    monkeypatch.setattr(progress, "EVERY", float("inf"))
-    monkeypatch.setattr(Checkpoint, "due", lambda self: False)
+    """A training that reads nothing because of the time."""
+    monkeypatch.setattr(progress, "INTERVAL", float("inf"))
+    monkeypatch.setattr(Checkpoint, "should_save", lambda self: False)
 
 
 RECIPES = {
@@ -97,7 +98,7 @@ RECIPES = {
 }
 WRAPPED = "dmlbench.losses._pml"
 NATIVE = [
-    loss for loss in list_losses() if WRAPPED not in source.imports(f"dmlbench.losses.{loss}")
+    loss for loss in list_losses() if WRAPPED not in imported_modules(f"dmlbench.losses.{loss}")
 ]
 
 
@@ -107,25 +108,25 @@ NATIVE = [
 )
 @pytest.mark.usefixtures("only_steps")
 def test_no_step_waits_for_the_device(tiny, glyphs, tmp_path, monkeypatch, loss, recipe):
-    """The thread that runs the loop reads once an epoch, before the steps and after them; and the
-    first loss, for the progress."""
-    monkeypatch.setattr(training, "inputs", made_by_threads)
+    """The thread of the loop reads once per epoch before the steps and once after them, and it
+    reads the first loss for the progress."""
+    monkeypatch.setattr(training, "device_batches", batches_of_threads)
     tiny["losses"] = {"hpl": {"warmup_epochs": 0}, "htl": {"warmup_epochs": 0}}
     run = run_of(tiny, loss, **RECIPES[recipe])
-    found: list[str] = []
-    before: list[int] = []  # each step, how many were found
-    with NoReading(found.append), NoHost(found.append):
-        train(run, glyphs, CPU, tmp_path, lambda: before.append(len(found)))
-    assert len(before) > 5
-    assert found[before[1] : before[-1]] == []
-    assert before[0] < before[1] == before[-1] < len(found)
+    reads: list[str] = []
+    reads_before: list[int] = []  # how many reads each step comes after
+    with NoReading(reads.append), NoHost(reads.append):
+        train(run, glyphs, CPU, tmp_path, lambda: reads_before.append(len(reads)))
+    assert len(reads_before) > 5
+    assert reads[reads_before[1] : reads_before[-1]] == []
+    assert reads_before[0] < reads_before[1] == reads_before[-1] < len(reads)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.usefixtures("only_steps")
 def test_no_step_waits_for_a_gpu(tiny, glyphs, tmp_path, recipe):
-    """As CUDA itself sees it, from the third step to the last but one."""
+    """CUDA itself reports the waits, from the third step to the last but one."""
     run = run_of(tiny, "proxy_anchor", **RECIPES[recipe])
     steps = len(glyphs.split("train", run.data.class_fraction).rows) // run.recipe.batch_size
     asked = iter(range(steps))
@@ -141,9 +142,9 @@ def test_no_step_waits_for_a_gpu(tiny, glyphs, tmp_path, recipe):
     assert history[-1]["step"] == steps
 
 
-def test_seeds_differ_and_a_seed_repeats(tiny, glyphs, tmp_path):
+def test_a_seed_gives_the_same_bits_again_and_another_seed_others(tiny, glyphs, tmp_path):
     tiny["plan"]["seeds"] = [0, 1]
-    runs = study.check(tiny, "tiny").runs
+    runs = check_study(tiny, "tiny").runs
     once, again, other = (
         embeddings_of(train(runs[path], glyphs, CPU, tmp_path / name, never)[0], runs[path], glyphs)
         for name, path in {
@@ -157,22 +158,22 @@ def test_seeds_differ_and_a_seed_repeats(tiny, glyphs, tmp_path):
 
 
 def test_all_losses_of_a_seed_start_from_the_same_weights(tiny, glyphs, tmp_path, monkeypatch):
-    found = []
+    weights = []
     create = training.create_optimizer
 
     def spy(recipe, model, groups):
-        found.append({name: value.clone() for name, value in model.state_dict().items()})
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
         return create(recipe, model, groups)
 
     monkeypatch.setattr(training, "create_optimizer", spy)
     for loss in ("normalized_softmax", "triplet"):
         with pytest.raises(Stopped):
             train(run_of(tiny, loss), glyphs, CPU, tmp_path / loss, stop_after(0))
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
 
 
-def test_a_checkpoint_of_other_settings_is_thrown_away(tiny, glyphs, tmp_path):
+def test_a_checkpoint_of_other_settings_is_removed(tiny, glyphs, tmp_path):
     with pytest.raises(Stopped):
         train(run_of(tiny, "proxy_anchor"), glyphs, CPU, tmp_path, stop_after(5))
     other = run_of(tiny, "proxy_anchor", lr=0.001)
@@ -182,7 +183,7 @@ def test_a_checkpoint_of_other_settings_is_thrown_away(tiny, glyphs, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", None])
-def test_a_damaged_checkpoint_is_thrown_away(tiny, glyphs, tmp_path, capsys, content):
+def test_a_damaged_checkpoint_is_removed(tiny, glyphs, tmp_path, capsys, content):
     run = run_of(tiny, "proxy_anchor")
     with pytest.raises(Stopped):
         train(run, glyphs, CPU, tmp_path, stop_after(5))
@@ -194,7 +195,7 @@ def test_a_damaged_checkpoint_is_thrown_away(tiny, glyphs, tmp_path, capsys, con
     assert "damaged" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_the_cpu_goes_on_without_a_gpu_s_random_state(tiny, glyphs, tmp_path):
+def test_a_checkpoint_of_the_cpu_has_no_random_state_of_a_gpu(tiny, glyphs, tmp_path):
     run = run_of(tiny, "proxy_anchor")
     with pytest.raises(Stopped):
         train(run, glyphs, CPU, tmp_path, stop_after(3))
@@ -202,13 +203,13 @@ def test_a_checkpoint_of_the_cpu_goes_on_without_a_gpu_s_random_state(tiny, glyp
 
 
 def test_an_attempt_without_a_step_saves_nothing(tiny, glyphs, tmp_path):
-    """A save counts as progress: a run that only ever starts up must come to an end."""
+    """A save counts as progress, and a run that never comes to its first step must end."""
     with pytest.raises(Stopped):
         train(run_of(tiny, "proxy_anchor"), glyphs, CPU, tmp_path, stop_after(0))
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_keeps_its_history(tiny, glyphs, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_its_history(tiny, glyphs, tmp_path):
     tiny["losses"] = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e38}}
     run = run_of(tiny, "bad", epochs=3)
     with pytest.raises(Diverged, match="loss is") as caught:
@@ -216,24 +217,24 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_its_history(tiny, 
     assert len(caught.value.history) < 3
 
 
-def test_embeddings_that_are_no_numbers_when_the_loss_looks_at_them_are_a_divergence(
+def test_embeddings_that_are_not_finite_when_the_loss_is_refreshed_are_a_divergence(
     tiny, glyphs, tmp_path, monkeypatch
 ):
     run = run_of(tiny, "htl", epochs=2)
     monkeypatch.setattr(training, "embed", lambda *_: np.full((2, 2), np.nan, np.float32))
-    with pytest.raises(Diverged, match="the embeddings are no numbers after step"):
+    with pytest.raises(Diverged, match="the embeddings hold NaN or infinity after step"):
         train(run, glyphs, CPU, tmp_path, never)
 
 
 @pytest.mark.parametrize("optimizer", get_args(Recipe.model_fields["optimizer"].annotation))
-def test_what_a_loss_sets_anew_starts_without_momentum(tiny, glyphs, tmp_path, optimizer):
-    """HPL's coarse proxies share their group with the fine ones, which go on with theirs."""
+def test_parameters_that_a_loss_resets_start_without_momentum(tiny, glyphs, tmp_path, optimizer):
+    """The coarse proxies of HPL share their group with the fine ones, which keep their momentum."""
     run = run_of(tiny, "hpl", epochs=3, optimizer=optimizer)
     _, _, history = train(run, glyphs, CPU, tmp_path, never)
     assert len(history) == 3
 
 
-def test_in_the_warm_up_the_trunk_stands_still(tiny, glyphs, tmp_path):
+def test_the_trunk_does_not_learn_during_the_warm_up(tiny, glyphs, tmp_path):
     def trunk_after(steps):
         run = run_of(tiny, "proxy_anchor", warmup_steps=4, freeze_bn=True, epochs=2)
         with pytest.raises(Stopped):
@@ -247,7 +248,7 @@ def test_in_the_warm_up_the_trunk_stands_still(tiny, glyphs, tmp_path):
     assert not all(torch.equal(start[name], moved[name]) for name in start)
 
 
-def test_a_batch_larger_than_the_training_set_is_an_error_that_says_so(tiny, glyphs, tmp_path):
+def test_a_batch_larger_than_the_training_set_is_an_error(tiny, glyphs, tmp_path):
     run = run_of(tiny, "proxy_anchor", batch_size=4000, images_per_class=None)
     with pytest.raises(ValueError, match=r"batch_size: 4000 is more than the \d+ images"):
         train(run, glyphs, CPU, tmp_path, never)
@@ -262,11 +263,11 @@ def test_a_batch_larger_than_the_training_set_is_an_error_that_says_so(tiny, gly
     ],
 )
 def test_the_schedule_at_the_start_of_each_of_four_epochs(recipe, expected):
-    made = Recipe(epochs=4, **recipe)
-    assert [schedule(made, 10 * epoch, 10) for epoch in range(4)] == pytest.approx(expected)
+    full_recipe = Recipe(epochs=4, **recipe)
+    assert [schedule(full_recipe, 10 * epoch, 10) for epoch in range(4)] == pytest.approx(expected)
 
 
-def test_head_and_loss_have_learning_rates_of_their_own():
+def test_head_and_loss_have_their_own_learning_rates():
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
@@ -278,8 +279,8 @@ def test_head_and_loss_have_learning_rates_of_their_own():
         {"params": [proxies], "lr": 5.0, "weight_decay": 0.0},
     ]
     recipe = Recipe(lr=0.1, head_lr_factor=10, weight_decay=0.3)
-    made = create_optimizer(recipe, Model(), groups).param_groups
-    assert [(group["lr"], group["weight_decay"]) for group in made] == [
+    param_groups = create_optimizer(recipe, Model(), groups).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in param_groups] == [
         (0.1, 0.3),
         (1.0, 0.3),
         (7.0, 0.3),
@@ -288,8 +289,8 @@ def test_head_and_loss_have_learning_rates_of_their_own():
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
-def test_the_optimiser_s_arithmetic_is_the_recipe_s(kind):
-    """Two steps of one weight, by the definitions: L2 in the gradient but for adamw."""
+def test_the_optimizer_follows_the_definitions_with_the_settings_of_the_recipe(kind):
+    """It takes two steps with one weight. Only adamw has no L2 term in the gradient."""
     lr, decay, eps, momentum = 0.1, 0.3, 0.05, 0.8
     own = {"momentum": momentum} if kind == "sgd" else {"eps": eps}
     recipe = Recipe(optimizer=kind, lr=lr, weight_decay=decay, **own)
@@ -312,8 +313,8 @@ def test_the_optimiser_s_arithmetic_is_the_recipe_s(kind):
         assert weight.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_clip_value_bounds_each_entry_of_the_gradients(tiny, glyphs, tmp_path):
-    """With plain SGD the first step moves a weight by lr x its gradient."""
+def test_clip_value_limits_each_entry_of_the_gradients(tiny, glyphs, tmp_path):
+    """In plain SGD the first step moves a weight by lr x its gradient."""
 
     def first_step(name, **recipe):
         run = run_of(

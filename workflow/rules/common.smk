@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -10,20 +11,16 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dmlbench import study
-from dmlbench.gpus import keep_to
-from dmlbench.installed import BrokenInstallation
-from dmlbench.problems import StudyError
-from dmlbench.tracking import tracking_uri
-from dmlbench.workflow import (
-    GPU_CORES,
-    claim,
-    look_for_images,
-    scoring_gpus,
-    training_threads,
-)
+from dmlbench.study.image_checks import check_images
+from dmlbench.study.study import check_study
+from dmlbench.tracking.sync import tracking_uri
+from dmlbench.utils.errors import UserError
+from dmlbench.utils.gpu_lease import restrict_gpus, visible_gpus
+from dmlbench.workflow.resources import GPU_CORES, scoring_gpus, training_threads
+from dmlbench.workflow.study_lock import lock_study
+from dmlbench.workflow.verdict import success_message
 
-# Jobs find this dmlbench with this Python, activated or not, and keep its bytecode
+# Jobs use this Python and this dmlbench, in an activated environment or not, and keep bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if not workflow.deployment_settings.deployment_method:
     for name, first in {
@@ -34,27 +31,24 @@ if not workflow.deployment_settings.deployment_method:
             filter(None, [str(first), os.environ.get(name)])
         )
 
-# A study file is whole: the demo is what is run without one, and not what others start from
+# If no study is given, run the demo. A `configfile:` without this condition would be merged into
+# every study.
 if not workflow.configfiles and "study" not in config:
 
     configfile: str(ROOT / "config/demo.yaml")
 
 
 try:
-    STUDY = study.check(config, ", ".join(map(str, workflow.configfiles)) or "--config")
-except (StudyError, BrokenInstallation) as error:
+    STUDY = check_study(config, ", ".join(map(str, workflow.configfiles)) or "--config")
+except UserError as error:
     raise WorkflowError(str(error))
 
 DATA = os.environ.get("DMLBENCH_DATA", "data")
 STORES = f"{DATA}/stores"
-# Of `--sdm conda`; from the rules' folder
+# For `--sdm conda`; relative to the folder of the rules
 ENVIRONMENT = f"../../envs/{os.environ.get('DMLBENCH_CONDA', 'cpu')}.yaml"
-RUN = f"{STUDY.folder}/runs/{{dataset}}/{{backbone}}/{{loss}}/seed{{seed}}"
-SNAPSHOT = f"{STUDY.folder}/study.json"
-# This machine's, of the profile or `--resources gpu=2`; a cluster's are not counted
-GPUS = workflow.global_resources.get("gpu").value or 0
-RUNS_AT_ONCE = GPUS * STUDY.settings.runs_per_gpu
-TRACKED = f"{STUDY.folder}/tracked.txt"
+RUN_PATH = "{dataset}/{backbone}/{loss}/seed{seed}"
+RUN = STUDY.files.run(RUN_PATH)
 
 
 wildcard_constraints:
@@ -67,57 +61,85 @@ wildcard_constraints:
 
 
 def open_study():
-    """Before the first job: this study is worked on by this call alone, and by these settings."""
+    """Lock the study, and check that its images are there, before the first job."""
     try:
-        claim(STUDY)
-        look_for_images(STUDY, Path(STORES))
-    except StudyError as error:
+        lock_study(STUDY)
+        check_images(STUDY, Path(STORES))
+    except UserError as error:
         raise WorkflowError(str(error))
-    if GPUS and runs_here():
-        workflow.register_resource("gpu", RUNS_AT_ONCE)
-        if RUNS_AT_ONCE > GPUS:  # which would spread over more of them
-            keep_to(GPUS)
+    gpus = local_gpus()
+    # without a GPU, a run would still find one; runs that share GPUs would spread over all of them
+    if runs_here() and (not gpus or runs_at_once() > gpus):
+        restrict_gpus(gpus)
 
 
 def point_to_leaderboard():
-    page = STUDY.folder / "leaderboard/leaderboard.html"
+    page = STUDY.files.page
     if page.is_file():
         print(f"The leaderboard: {page}; as Markdown, CSV and plots beside it")
 
 
+def runs_here():
+    """Whether jobs share this machine. On a cluster each has its own GPU and cores."""
+    return workflow.local_exec and workflow.is_main_process
+
+
+@cache
+def local_gpus():
+    """GPUs of this machine that jobs may use: as `--resources gpu=2` says, else all.
+
+    They are counted at the first call of this function: while Snakemake reads this file, it does
+    not know yet whether it will run jobs here.
+    """
+    if not runs_here():
+        return 0
+    asked = workflow.global_resources.get("gpu").value
+    count = len(visible_gpus()) if asked is None else asked
+    workflow.register_resource("gpu", count * STUDY.settings.runs_per_gpu)
+    return count
+
+
+def runs_at_once():
+    """How many runs share the GPUs of this machine."""
+    return local_gpus() * STUDY.settings.runs_per_gpu
+
+
 def run_of(wildcards):
-    path = "{w.dataset}/{w.backbone}/{w.loss}/seed{w.seed}".format(w=wildcards)
-    return STUDY.runs[path]
+    local_gpus()  # before Snakemake limits what the job asks for
+    try:
+        return STUDY.run(RUN_PATH.format(**wildcards))
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 def stores_of(wildcards):
-    """Packed images that a run reads: made where missing, and never a reason to train again. What
-    they are is in the run's key."""
+    """The packed images that a run reads. They are made if they are missing, and are never a
+    reason to train again: the run's key says which images they are."""
     return [
         ancient(f"{STORES}/{store}/manifest.json") for store in run_of(wildcards).stores
     ]
 
 
 def test_store_of(wildcards):
-    """Packed images that a run is tested on."""
+    """The packed images that a run is tested on."""
     return ancient(f"{STORES}/{run_of(wildcards).tested.store}/manifest.json")
 
 
 def archives_of(wildcards):
-    """Note of the archives of a store, if it is made of some; never a reason to pack again."""
+    """The note of a store's archives, if it has some. It is never a reason to pack again."""
     note = f"{STORES}/{wildcards.store}/archives.json"
     return ancient(note) if STUDY.stores[wildcards.store].has_archives else []
 
 
 def archive_source(wildcards):
-    """What is to be fetched for a store. It is in the store's name too."""
+    """What is fetched for a store. The name of the store depends on it too."""
     data = STUDY.stores[wildcards.store].data
     return [data.type, json.dumps(data.checksums, sort_keys=True)]
 
 
 def store_source(wildcards):
-    """What goes into a store. It is in the store's name too: whichever study asks, these are the
-    same, so a store that is there is never made again."""
+    """What goes into a store. The name of the store depends on it too: for every study that asks,
+    it is the same, so a store that is there is never made again."""
     run = STUDY.stores[wildcards.store]
     return [
         run.data.type,
@@ -128,13 +150,13 @@ def store_source(wildcards):
 
 
 def store_options(wildcards):
-    """Where the images of an entry with options lie, and how they are read. What of it makes
-    another store is in the store's name; a folder that was moved does not."""
+    """Where the images of a type with options are, and how they are read. The name of the store
+    depends on all of it but the folder of the images, which may be moved."""
     return json.dumps(STUDY.stores[wildcards.store].data.options)
 
 
 def weights_of(wildcards):
-    """timm's weights that a run starts from, if any: staged where missing."""
+    """The weights of timm that a run starts from, if any. They are fetched if they are missing."""
     run = run_of(wildcards)
     staged = run.weights and run.uses_model
     return ancient(f"{DATA}/weights/{run.weights}.safetensors") if staged else []
@@ -148,12 +170,6 @@ def eval_key(wildcards):
     return run_of(wildcards).eval_key
 
 
-def runs_here():
-    """Whether jobs share this machine; on a cluster each has its GPU, and what cores it asks for,
-    alone."""
-    return workflow.local_exec and workflow.is_main_process
-
-
 def train_gpus(wildcards):
     return int(run_of(wildcards).uses_model)
 
@@ -161,13 +177,13 @@ def train_gpus(wildcards):
 def train_threads(wildcards):
     run = run_of(wildcards)
     if runs_here():
-        return training_threads(run, workflow.cores, RUNS_AT_ONCE)
+        return training_threads(run, workflow.cores, runs_at_once())
     return max(run.recipe.cpu_threads, GPU_CORES * train_gpus(wildcards))
 
 
 def train_priority(wildcards):
-    """A GPU never waits for cores that scores are made on; without one, scores come as they can."""
-    return train_gpus(wildcards) if GPUS else 0
+    """With GPUs, trainings come first: no GPU waits for cores that scorings use."""
+    return train_gpus(wildcards) if local_gpus() else 0
 
 
 def score_gpus(wildcards):
@@ -175,6 +191,6 @@ def score_gpus(wildcards):
     return scoring_gpus(run, Path(STORES) / run.tested.store)
 
 
-def results(name):
-    """The file `name` of every run."""
-    return [f"{STUDY.folder}/runs/{path}/{name}" for path in STUDY.runs]
+def files_of_runs(name):
+    """The file `name` of every run: "run", "metrics" or "history"."""
+    return [getattr(STUDY.files.run(path), name) for path in STUDY.runs]

@@ -1,15 +1,15 @@
-# Archive -> packed store: fetched where there is internet, decoded once, read by every run.
+# Archives -> packed store: fetched on a machine with internet, decoded once, read by every run.
 #
-# What is fetched is noted once for each store. So a store that is there is downstream of no job,
-# not even if another store of the same images is made: nothing packs it again, and its archives
-# may be deleted.
+# Each store has its own note of what was fetched (archives.json). So a store that exists depends on
+# no job, even while another store of the same images is made: it is not packed again, and its
+# archives may be deleted.
 
 
-rule archives:
+rule fetch_archives:
     output:
         f"{STORES}/{{store}}/archives.json",
     log:
-        f"{STUDY.folder}/logs/data/{{store}}.archives.log",
+        f"{STUDY.files.logs}/data/{{store}}.archives.log",
     retries: 0
     conda:
         ENVIRONMENT
@@ -21,16 +21,16 @@ rule archives:
         "exec python -m dmlbench data fetch {params.source:q} > {output:q} 2> {log:q}"
 
 
-rule store:
+rule pack_store:
     input:
         archives=archives_of,
     output:
         # not removed before the job: another study may have made it since, and read it
         manifest=update(f"{STORES}/{{store}}/manifest.json"),
     log:
-        f"{STUDY.folder}/logs/data/{{store}}.log",
+        f"{STUDY.files.logs}/data/{{store}}.log",
     benchmark:
-        f"{STUDY.folder}/logs/data/{{store}}.benchmark.tsv"
+        f"{STUDY.files.logs}/data/{{store}}.benchmark.tsv"
     retries: 0
     conda:
         ENVIRONMENT

@@ -1,18 +1,18 @@
-# Embeddings -> metrics. No model: a metric's fix costs minutes for a whole table. A GPU where the
-# test images are many.
+# Embeddings -> metrics. No model is needed: after a metric is corrected, all runs of a study are
+# scored again in minutes. A GPU is used if there are many test images.
 
 
 rule evaluate:
     input:
-        run=f"{RUN}/run.json",
-        embeddings=f"{RUN}/embeddings.npz",
+        run=RUN.run,
+        embeddings=RUN.embeddings,
         store=test_store_of,
     output:
-        f"{RUN}/metrics.json",
+        RUN.metrics,
     log:
-        f"{RUN}/evaluate.log",
+        RUN.evaluate_log,
     benchmark:
-        f"{RUN}/evaluate.benchmark.tsv"
+        RUN.evaluate_benchmark
     retries: 0
     conda:
         ENVIRONMENT
@@ -23,7 +23,7 @@ rule evaluate:
         mem_mb=4000,
     params:
         key=eval_key,
-        study=SNAPSHOT,
+        study=str(STUDY.files.snapshot),
     message:
         "Score {wildcards.loss} on {wildcards.dataset}, {wildcards.backbone}, seed {wildcards.seed}"
     shell:

@@ -1,7 +1,7 @@
-# Metrics -> table, plots, and the verdict. What is marked `report()` is shown by
-# `snakemake --report report.zip`; the marks are no reason to run anything again.
+# Metrics -> table, plots and the verdict. `snakemake --report report.zip` shows the files that are
+# marked with `report()`. The marks are no reason to run anything again.
 
-LEADERBOARD = f"{STUDY.folder}/leaderboard"
+LEADERBOARD = STUDY.files.leaderboard
 PLOTS = {
     "recall": "MAP@R and Recall@1",
     "recall_curves": "Recall@K against K",
@@ -10,14 +10,14 @@ PLOTS = {
 }
 
 
-rule tables:
+rule build_leaderboard:
     input:
-        runs=results("run.json"),
-        metrics=results("metrics.json"),
-        histories=results("history.parquet"),
+        runs=files_of_runs("run"),
+        metrics=files_of_runs("metrics"),
+        histories=files_of_runs("history"),
     output:
         report(
-            f"{LEADERBOARD}/leaderboard.html",
+            STUDY.files.page,
             caption="../report/leaderboard.rst",
             category="Leaderboard",
             labels={"study": STUDY.name, "table": "to look at, to sort"},
@@ -28,7 +28,7 @@ rule tables:
             category="Data",
             labels={"study": STUDY.name, "data": "every result, as CSV"},
         ),
-        f"{LEADERBOARD}/leaderboard.md",
+        STUDY.files.table,
         [
             report(
                 f"{LEADERBOARD}/plots/{plot}.png",
@@ -49,38 +49,39 @@ rule tables:
         ],
         expand(f"{LEADERBOARD}/plots/{{plot}}.svg", plot=[*PLOTS, *STUDY.trees]),
     log:
-        f"{STUDY.folder}/logs/leaderboard.log",
+        f"{STUDY.files.logs}/leaderboard.log",
     benchmark:
-        f"{STUDY.folder}/logs/leaderboard.benchmark.tsv"
+        f"{STUDY.files.logs}/leaderboard.benchmark.tsv"
     retries: 0
     conda:
         ENVIRONMENT
     params:
         key=STUDY.leaderboard_key,
-        study=SNAPSHOT,
+        study=str(STUDY.files.snapshot),
     message:
         "Write the table and the plots"
     shell:
         "exec python -m dmlbench leaderboard {params.study:q} > {log:q} 2>&1"
 
 
-# Comes last and fails if a run did, after it has removed that run's results: the leaderboard
-# stands with its hole, the call ends with an error, and asking again runs that cell alone.
+# This comes last. If runs failed, it removes their results and fails: the leaderboard keeps its
+# holes, the call ends with an error, and the next call runs only the failed runs.
 rule verdict:
     input:
-        metrics=results("metrics.json"),
-        leaderboard=f"{LEADERBOARD}/leaderboard.md",
+        metrics=files_of_runs("metrics"),
+        leaderboard=STUDY.files.table,
         # before failed runs lose their files
-        tracked=[TRACKED] if STUDY.settings.tracking else [],
+        tracked=[STUDY.files.tracked] if STUDY.settings.tracking else [],
     output:
-        f"{STUDY.folder}/verdict.txt",
+        STUDY.files.verdict,
     log:
-        f"{STUDY.folder}/logs/verdict.log",
+        f"{STUDY.files.logs}/verdict.log",
     retries: 0
     conda:
         ENVIRONMENT
     params:
-        study=SNAPSHOT,
+        study=str(STUDY.files.snapshot),
+        success=success_message(STUDY),
     message:
         "Look whether every run has a result"
     shell:

@@ -1,28 +1,29 @@
-# Results -> MLflow. One writer, here and not on a compute node, which may not reach the server.
+# Results -> MLflow. There is one writer, on this machine: a compute node may not reach the server.
 #
-# The database holds other studies as well, so it is no output that Snakemake may remove: the
-# output says what was done, and the key (results, code, place) when to do it again.
+# The database is not an output of the rule, because Snakemake may remove outputs, and the database
+# also holds other studies. The output says what was written. The key (results, code, place) says
+# when to write again.
 
 
 rule track:
     input:
-        runs=results("run.json"),
-        metrics=results("metrics.json"),
-        histories=results("history.parquet"),
-        # as plain names: beside files of a rule, Snakemake hashes all `runs` once for each of them
-        leaderboard=list(map(str, rules.tables.output)),
+        runs=files_of_runs("run"),
+        metrics=files_of_runs("metrics"),
+        histories=files_of_runs("history"),
+        # plain names: for each output of a rule here, Snakemake would hash all `runs` once more
+        leaderboard=list(map(str, rules.build_leaderboard.output)),
     output:
-        TRACKED,
+        STUDY.files.tracked,
     log:
-        f"{STUDY.folder}/logs/tracking.log",
+        f"{STUDY.files.logs}/tracking.log",
     benchmark:
-        f"{STUDY.folder}/logs/tracking.benchmark.tsv"
+        f"{STUDY.files.logs}/tracking.benchmark.tsv"
     retries: 0
     conda:
         ENVIRONMENT
     params:
         key=STUDY.tracking_key(tracking_uri()),
-        study=SNAPSHOT,
+        study=str(STUDY.files.snapshot),
     message:
         "Write the results to MLflow"
     shell:

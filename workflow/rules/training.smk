@@ -1,7 +1,7 @@
-# Packed store -> embeddings of the test split, one run a job.
+# Packed store -> embeddings of the test split, one run per job.
 #
-# `exec`: a signal reaches the trainer itself, which saves and exits with 75. Retries stand in
-# the profile: in a rule they would multiply inside one SLURM job.
+# With `exec`, a signal reaches the trainer itself, which saves and exits with code 75. The profile
+# sets the retries: in a rule they would multiply inside one SLURM job.
 
 
 rule train:
@@ -9,14 +9,14 @@ rule train:
         stores=stores_of,
         weights=weights_of,
     output:
-        # not removed before the job: the trainer of a killed call may have made them since
-        run=update(f"{RUN}/run.json"),
-        embeddings=update(f"{RUN}/embeddings.npz"),
-        history=update(f"{RUN}/history.parquet"),
+        # `update` keeps old files: the trainer of a killed call may have finished them meanwhile
+        run=update(RUN.run),
+        embeddings=update(RUN.embeddings),
+        history=update(RUN.history),
     log:
-        f"{RUN}/log.txt",
+        RUN.train_log,
     benchmark:
-        f"{RUN}/train.benchmark.tsv"
+        RUN.train_benchmark
     priority: train_priority
     conda:
         ENVIRONMENT
@@ -27,7 +27,7 @@ rule train:
         mem_mb=8000,
     params:
         key=train_key,
-        study=SNAPSHOT,
+        study=str(STUDY.files.snapshot),
     message:
         "Train {wildcards.loss} on {wildcards.dataset}, {wildcards.backbone}, seed {wildcards.seed}"
     shell:

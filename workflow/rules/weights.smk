@@ -1,14 +1,15 @@
-# timm's hub -> pretrained weights that trainings read: here, as compute nodes have no internet.
+# timm's hub -> pretrained weights. They are fetched on this machine: compute nodes have no
+# internet.
 
 
-rule weights:
+rule fetch_weights:
     output:
         # not removed before the job: another study may have fetched it since, and read it
         update(f"{DATA}/weights/{{weights}}.safetensors"),
     log:
-        f"{STUDY.folder}/logs/weights/{{weights}}.log",
+        f"{STUDY.files.logs}/weights/{{weights}}.log",
     benchmark:
-        f"{STUDY.folder}/logs/weights/{{weights}}.benchmark.tsv"
+        f"{STUDY.files.logs}/weights/{{weights}}.benchmark.tsv"
     retries: 0
     conda:
         ENVIRONMENT

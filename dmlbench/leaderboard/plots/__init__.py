@@ -1,1 +1,1 @@
-"""The plots of a leaderboard, one file a plot, in the style of style.py."""
+"""The plots of a leaderboard, one file for each, in the style of style.py."""

@@ -1,4 +1,4 @@
-"""What the plots share: the sheet they are drawn on, and names that do not overlap."""
+"""The common parts of the plots: figures, captions, and names that do not overlap."""
 
 from __future__ import annotations
 
@@ -17,59 +17,66 @@ from matplotlib.transforms import Bbox, BboxBase
 from scipy.optimize import isotonic_regression
 
 from dmlbench.leaderboard.style import FADED, STYLE, WIDTH, colour
-from dmlbench.leaderboard.table import label, panels, recalls
+from dmlbench.leaderboard.table import panels, recalls
+from dmlbench.study.row_names import display_name
 
-LINE = 0.13  # inches a name has below the one above
-NAME = 6.5  # points
-PANEL = 3.8  # inches a panel, unless it has more names than fit
+LINE_HEIGHT = 0.13  # inches from one name to the next
+NAME_SIZE = 6.5  # points
+PANEL_HEIGHT = 3.8  # inches; a panel with more names than fit is higher
 FONT = "font-family: 'DejaVu Sans'"
-# Where a name may stand: points from its mark to the right or left and up, the nearest first.
-PLACES = sorted(
+# Where a name may be put: points right (or left, if negative) and up from its mark, nearest first.
+OFFSETS = sorted(
     product([*range(6, 80, 6), *range(-6, -80, -6)], range(-72, 73, 4)),
-    key=lambda place: (np.hypot(*place), place[0] < 0, place[1]),
+    key=lambda offset: (np.hypot(*offset), offset[0] < 0, offset[1]),
 )
 Points = Mapping[str, tuple[float, float]]
+"""Loss -> the point (x, y) that is labelled with its name, in data coordinates."""
 
 
-def sheet(height: float) -> Figure:
-    """An empty figure as wide as a page, `height` in inches."""
+def new_figure(height: float) -> Figure:
+    """An empty figure as wide as a page; `height` is in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as `path`'s suffix says; equal figures give equal files."""
+    """Write `figure` in the format of the suffix of `path`. Equal figures give equal files."""
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     with mpl.rc_context(STYLE):
         figure.savefig(path, metadata=metadata)
-    if path.suffix == ".svg":  # its text is set where it is read, maybe without this font
+    if path.suffix == ".svg":  # the reader's machine sets the text, and may not have this font
         text = path.read_text("utf-8").replace(FONT, f"{FONT}, Verdana, sans-serif")
         path.write_text(text, "utf-8")
 
 
-def say(figure: Figure, how: str) -> None:
-    """What its marks mean, below the panels."""
-    figure.supxlabel(how, fontsize=7, color=FADED)
+def add_caption(figure: Figure, caption: str) -> None:
+    """Write below the panels what the marks mean."""
+    figure.supxlabel(caption, fontsize=7, color=FADED)
 
 
-def stack(
+def stack_panels(
     table: pd.DataFrame,
     draw: Callable[[Axes, pd.DataFrame], Points],
-    name: Callable[[Axes, Points], None],
-    how: str,
+    label: Callable[[Axes, Points], None],
+    caption: str,
 ) -> Figure:
-    """A panel below the other for each data set, backbone and protocol in which a Recall@K was
-    scored: `draw` fills it, `name` names the losses at the points that `draw` returns. `how` tells
-    what the marks mean."""
+    """A figure with one panel for each data set, backbone and protocol that has a Recall@K.
+
+    Args:
+        table: the long table.
+        draw: fills a panel with its rows, and returns the points to label.
+        label: writes the names of the losses at these points.
+        caption: what the marks mean.
+    """
     shown = list(panels(table[table["metric"].isin(recalls(table))]))
-    heights = [max(PANEL, 1 + panel.rows["loss"].nunique() * LINE) for panel in shown]
+    heights = [max(PANEL_HEIGHT, 1 + panel.rows["loss"].nunique() * LINE_HEIGHT) for panel in shown]
     with mpl.rc_context(STYLE):
-        figure = sheet(sum(heights) or 1)
+        figure = new_figure(sum(heights) or 1)
         if not shown:
-            say(figure, "no run has a Recall@K")
+            add_caption(figure, "no run has a Recall@K")
             return figure
-        say(figure, how)
+        add_caption(figure, caption)
         grid = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)
         points = []
         for ax, panel in zip(grid.flat, shown, strict=True):
@@ -77,96 +84,113 @@ def stack(
             ax.set_title(panel.title)
             ax.grid(axis="both")
         figure.draw_without_rendering()  # gives the panels their sizes
-        for ax, named in zip(grid.flat, points, strict=True):
-            name(ax, named)
+        for ax, panel_points in zip(grid.flat, points, strict=True):
+            label(ax, panel_points)
     return figure
 
 
-def name_beside(ax: Axes, points: Points) -> None:
-    """Name the point (x, y) of each loss right of `ax`, in the order of y."""
+def label_at_right(ax: Axes, points: Points) -> None:
+    """Write the names of the losses to the right of `ax`, in the order of y."""
     losses = sorted(points, key=lambda loss: points[loss][1])
     pixels = ax.transData.transform([points[loss] for loss in losses])
     wanted = ax.transAxes.inverted().transform(pixels)[:, 1]
-    gap = LINE * _inch(ax) / ax.bbox.height
+    gap = LINE_HEIGHT * _pixels_per_inch(ax) / ax.bbox.height
     for loss, y in zip(losses, spread(wanted, gap), strict=True):
-        _name(ax, loss, points[loss], (1.06, y), "axes fraction", "left")
+        _write_name(ax, loss, points[loss], (1.06, y), "axes fraction", "left")
 
 
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Places in [0, 1] nearest to the rising places `wanted`, at least `gap` apart - or as far
-    apart as there is room."""
+    """Move positions apart, as little as possible.
+
+    Args:
+        wanted: positions (n,) in [0, 1], in increasing order.
+        gap: the least distance between two results, if there is room for it.
+
+    Returns:
+        Positions (n,) in [0, 1] with the least sum of squared moves, but for clipping to [0, 1].
+
+    >>> spread(np.array([0.5, 0.5, 0.9]), gap=0.2).round(2).tolist()
+    [0.4, 0.6, 0.9]
+    """
     count = len(wanted)
     gap = min(gap, 1 / max(count - 1, 1))
     steps = gap * np.arange(count)
     return np.clip(isotonic_regression(wanted - steps).x, 0, 1 - steps[-1]) + steps
 
 
-def name_near(ax: Axes, points: Points) -> None:
-    """Name the point (x, y) of each loss as near to it as neither marks nor other names stand."""
-    dot = _inch(ax) / 72
+def label_nearby(ax: Axes, points: Points) -> None:
+    """Write the name of each loss as near to its point as other marks and names allow."""
+    dot = _pixels_per_inch(ax) / 72
     marks = {loss: ax.transData.transform(point) for loss, point in points.items()}
     taken = [Bbox.from_extents(*(mark - 4 * dot), *(mark + 4 * dot)) for mark in marks.values()]
     for loss, mark in marks.items():
-        size = _size(ax, loss)
+        size = _name_size(ax, loss)
         free = (
-            place
-            for place in PLACES
-            if _within(box := _box(mark, size, place, dot), ax.bbox)
+            offset
+            for offset in OFFSETS
+            if _is_within(box := _name_box(mark, size, offset, dot), ax.bbox)
             and not box.count_overlaps(taken)
         )
-        place = next(free, PLACES[0])
-        taken.append(_box(mark, size, place, dot))
-        _name(ax, loss, points[loss], place, "offset points", "left" if place[0] > 0 else "right")
+        offset = next(free, OFFSETS[0])
+        taken.append(_name_box(mark, size, offset, dot))
+        align = "left" if offset[0] > 0 else "right"
+        _write_name(ax, loss, points[loss], offset, "offset points", align)
 
 
-def _size(ax: Axes, loss: str) -> tuple[float, float]:
+def _name_size(ax: Axes, loss: str) -> tuple[float, float]:
     """Width and height of a name in pixels."""
-    probe = ax.text(0, 0, label(loss), fontsize=NAME)
+    probe = ax.text(0, 0, display_name(loss), fontsize=NAME_SIZE)
     box = probe.get_window_extent()
     probe.remove()
     return box.width, box.height
 
 
-def _box(mark: np.ndarray, size: tuple[float, float], place: tuple[int, int], dot: float) -> Bbox:
-    """Of a name that stands at `place`, in pixels."""
+def _name_box(
+    mark: np.ndarray, size: tuple[float, float], offset: tuple[int, int], dot: float
+) -> Bbox:
+    """The box of a name in pixels. `offset` is in points, and `dot` is the pixels of a point."""
     width, height = size
-    left = mark[0] + place[0] * dot - (width if place[0] < 0 else 0)
-    return Bbox.from_bounds(left, mark[1] + place[1] * dot - height / 2, width, height)
+    left = mark[0] + offset[0] * dot - (width if offset[0] < 0 else 0)
+    return Bbox.from_bounds(left, mark[1] + offset[1] * dot - height / 2, width, height)
 
 
-def _within(box: BboxBase, frame: BboxBase) -> bool:
+def _is_within(box: BboxBase, frame: BboxBase) -> bool:
     return bool(np.all(frame.min <= box.min) and np.all(box.max <= frame.max))
 
 
-def _inch(ax: Axes) -> float:
-    """In pixels."""
+def _pixels_per_inch(ax: Axes) -> float:
     figure = ax.get_figure(root=True)
     assert figure
     return figure.dpi
 
 
-def _name(
+def _write_name(
     ax: Axes,
     loss: str,
     point: tuple[float, float],
-    place: tuple[float, float],
+    position: tuple[float, float],
     coordinates: str,
     align: str,
 ) -> None:
-    """The name of `loss`, and a thin line from there to its point."""
+    """Write the name of `loss`, with a thin line from it to its point."""
     ax.annotate(
-        label(loss),
+        display_name(loss),
         point,
-        place,
+        position,
         textcoords=coordinates,
         ha=align,
         va="center",
-        fontsize=NAME,
+        fontsize=NAME_SIZE,
         color=0.6 * np.array(to_rgb(colour(loss))),  # pale letters are hard to read
         annotation_clip=False,
         arrowprops={
-            **{"arrowstyle": "-", "color": colour(loss), "linewidth": 0.6, "alpha": 0.7},
-            **{"linestyle": (0, (1, 2)), "relpos": (float(align == "right"), 0.5)},
-            **{"shrinkA": 1, "shrinkB": 3},
+            "arrowstyle": "-",
+            "color": colour(loss),
+            "linewidth": 0.6,
+            "alpha": 0.7,
+            "linestyle": (0, (1, 2)),
+            "relpos": (float(align == "right"), 0.5),
+            "shrinkA": 1,
+            "shrinkB": 3,
         },
     )

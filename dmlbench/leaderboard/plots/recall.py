@@ -1,4 +1,4 @@
-"""MAP@R and Recall@1 as bars: what the losses reach."""
+"""MAP@R and Recall@1 of each loss as bars."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from dmlbench.leaderboard.plots.figure import say, sheet
+from dmlbench.leaderboard.plots.figure import add_caption, new_figure
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
-from dmlbench.leaderboard.table import is_control, label, panels
+from dmlbench.leaderboard.table import panels
+from dmlbench.study.row_names import display_name, is_control
 
-BAR = 0.23  # inches a bar
-ROOM = 1.15  # length of an axis, as a multiple of what it shows
+BAR_HEIGHT = 0.23  # inches
+ROOM = 1.15  # length of an axis as a multiple of the largest value that it shows
 RETRIEVAL = {"map@r": "MAP@R", "recall@1": "Recall@1"}
 VERIFICATION = {"verification_accuracy": "Verification accuracy"}
-"""What a panel shows; losses are ranked by the first."""
+"""Metrics that a row of panels shows, with their names. The first one ranks the losses."""
 
 
 def recall(table: pd.DataFrame) -> Figure:
-    """MAP@R and Recall@1 of each loss, or its verification accuracy: mean, 95 % interval and
-    seeds, best loss first, controls below. One row of panels a data set, backbone and protocol."""
+    """MAP@R and Recall@1 of each loss, or its verification accuracy, in percent.
+
+    It shows the mean, its 95 % interval and the seeds; the best loss comes first, and controls come
+    last. There is a row of panels for each data set, backbone and protocol.
+
+    Args:
+        table: the long table.
+    """
     shown = list(panels(table))
     bars = [panel.rows["loss"].nunique() + 0.5 for panel in shown]
     with mpl.rc_context(STYLE):
-        figure = sheet(sum(bars) * BAR + 0.8 * len(shown) + 0.2)
+        figure = new_figure(sum(bars) * BAR_HEIGHT + 0.8 * len(shown) + 0.2)
         grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=bars)
         for row, panel in zip(grid, shown, strict=True):
             _bars(row, panel.rows)
             row[0].set_title(panel.title)
-        say(figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: the seeds")
+        add_caption(
+            figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: single seeds"
+        )
     return figure
 
 
@@ -51,29 +60,29 @@ def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
         rows["loss"].unique(),
         key=lambda loss: (is_control(loss), -means.get((loss, ranked_by), -1), loss),
     )
-    # The controls stand apart, half a bar below.
-    places = {loss: -row - 0.5 * is_control(loss) for row, loss in enumerate(losses)}
+    # half a bar of space above the controls
+    positions = {loss: -row - 0.5 * is_control(loss) for row, loss in enumerate(losses)}
     axes[1].set_visible(not verified)
     for ax, (metric, name) in zip(axes, shown.items(), strict=False):
         values = 100 * rows[rows["metric"] == metric].set_index("loss")["value"]
         best = values[[not is_control(loss) for loss in values.index]].max()
         ends = [means[cell] + halves[cell] for cell in means if cell[1] == metric]
-        # Room for the intervals, unless two seeds make one as wide as all; and for the numbers.
+        # Leave room for intervals (but not for a huge one of two seeds) and for the numbers.
         limit = ROOM * np.nanmax([best, *np.minimum(ends, 1.4 * best)]) if best > 0 else 100.0
-        for loss, y in places.items():
+        for loss, y in positions.items():
             if loss in values.index:
                 _bar(ax, loss, y, values[[loss]].to_numpy(), halves[loss, metric], limit)
             else:
-                why = ", ".join(rows.loc[rows["loss"] == loss, "status"].unique())
-                _label(ax, 0, y, why.replace("_", " "), style="italic", color=FADED)
-        ax.set(xlim=(0, limit), ylim=(min(places.values()) - 0.6, 0.6), xlabel=f"{name} (%)")
+                status = ", ".join(rows.loc[rows["loss"] == loss, "status"].unique())
+                _label(ax, 0, y, status.replace("_", " "), style="italic", color=FADED)
+        ax.set(xlim=(0, limit), ylim=(min(positions.values()) - 0.6, 0.6), xlabel=f"{name} (%)")
         ax.grid(axis="x")
-        ax.set_yticks(list(places.values()), [])
+        ax.set_yticks(list(positions.values()), [])
         ax.tick_params(axis="y", length=0)
     runs = rows.drop_duplicates(["loss", "seed"])
     done = (runs["status"] == "ok").groupby(runs["loss"]).agg(["sum", "count"])
     names = [_row_label(loss, *done.loc[loss]) for loss in losses]
-    labels = axes[0].set_yticks(list(places.values()), names)
+    labels = axes[0].set_yticks(list(positions.values()), names)
     for tick, loss in zip(labels, losses, strict=True):
         tick.label1.set_color(FADED if is_control(loss) else INK)
 
@@ -81,15 +90,16 @@ def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
 def _bar(
     ax: Axes, loss: str, y: float, seeds: np.ndarray[Any, Any], half: float, limit: float
 ) -> None:
+    """Draw one bar at height `y`: the values of its seeds (n,), their mean and its interval."""
     mean, tint = seeds.mean(), colour(loss)
     pale = tuple(0.45 * part + 0.55 for part in to_rgb(tint))
     ax.barh(y, mean, height=0.72, color=pale)
-    if mean > limit:  # the oracle, where its 100 % would flatten all others
+    if mean > limit:  # the oracle: an axis up to 100 % would make all other bars short
         _label(ax, limit, y, f"{mean:.1f} →", offset=-2, ha="right", fontsize=7)
         return
     if len(seeds) > 1:
-        spread = y + np.linspace(-0.2, 0.2, len(seeds))
-        ax.scatter(seeds, spread, s=8, color=tint, edgecolor="white", linewidth=0.4, zorder=3)
+        heights = y + np.linspace(-0.2, 0.2, len(seeds))
+        ax.scatter(seeds, heights, s=8, color=tint, edgecolor="white", linewidth=0.4, zorder=3)
         ax.errorbar(mean, y, xerr=half, color=INK, elinewidth=0.9, capsize=2.4, zorder=4)
     right = np.nanmax([seeds.max(), mean + half])
     _label(ax, min(right, limit / ROOM), y, f"{mean:.1f}", fontsize=7)
@@ -101,5 +111,5 @@ def _label(ax: Axes, x: float, y: float, text: str, offset: float = 4, **style: 
 
 def _row_label(loss: str, done: int, planned: int) -> str:
     if is_control(loss):
-        return f"{label(loss)} (control)"
-    return f"{loss} ({done} of {planned} seeds)" if 0 < done < planned else label(loss)
+        return f"{display_name(loss)} (control)"
+    return f"{loss} ({done} of {planned} seeds)" if 0 < done < planned else display_name(loss)

@@ -1,4 +1,4 @@
-"""Recall@K against K: whether a loss leads at every depth."""
+"""Recall@K against K: does a loss lead at every depth?"""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy.special import expit, logit
 
-from dmlbench.leaderboard.plots.figure import Points, name_beside, stack
+from dmlbench.leaderboard.plots.figure import Points, label_at_right, stack_panels
 from dmlbench.leaderboard.style import colour, marker
-from dmlbench.leaderboard.table import is_control, recalls
+from dmlbench.leaderboard.table import recalls
+from dmlbench.study.row_names import is_control
 
 TICKS = [0.1, 0.2, 0.5, 1, 2, 5, *range(10, 100, 10), 95, 98, 99, 99.5, 99.8, 99.9]
 
 
 def recall_curves(table: pd.DataFrame) -> Figure:
-    """Recall@K at the K that were scored: the mean over the seeds of each loss, and its seeds as
-    thin lines. Both axes are logarithmic: of K, and of the odds of a hit. A panel a data set,
-    backbone and protocol; controls, which would flatten it, are left out."""
-    how = "thick: mean over seeds   |   thin: the seeds   |   names: as the curves end"
-    return stack(table[~table["loss"].map(is_control)], _curves, name_beside, how)
+    """Recall@K in percent at the K that were scored, without controls.
+
+    Thick lines are means over the seeds of a loss, thin lines are single seeds. Both axes are
+    logarithmic: one shows K, the other the odds of a hit. There is a panel for each data set,
+    backbone and protocol.
+
+    Args:
+        table: the long table.
+    """
+    caption = "thick: mean over seeds   |   thin: single seeds   |   names: as the curves end"
+    rows = table[~table["loss"].map(is_control)]  # controls would press the curves together
+    return stack_panels(rows, _curves, label_at_right, caption)
 
 
 def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
@@ -36,7 +44,7 @@ def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
         mean = seeds.loc[loss].to_numpy().mean(axis=0)
         (line,) = ax.plot(depths, mean, color=colour(loss), linewidth=1.2, alpha=0.9)
         line.set(marker=marker(loss), markersize=4, markeredgecolor="white", markeredgewidth=0.4)
-        line.set_clip_on(False)  # at 0 and 100 % it runs along the edge
+        line.set_clip_on(False)  # at 0 and 100 % the line is on the edge of the panel
         ends[loss] = (depths[-1], mean[-1])
     ax.set(xscale="log", xlabel="K", ylabel="Recall@K (%)")
     ax.set_yscale("function", functions=(_to_odds, _from_odds))
@@ -51,7 +59,7 @@ def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
 
 
 def _to_odds(percent: np.ndarray) -> np.ndarray:
-    """Log odds of hit to miss: the axis is stretched near 100 %, where the curves meet."""
+    """Log odds of a hit. They stretch the axis near 100 %, where the curves meet."""
     return logit(np.clip(percent, 0.05, 99.95) / 100)
 
 

@@ -1,4 +1,4 @@
-"""Recall@1 against training time: what a better score costs."""
+"""Recall@1 against training time: what does a better score cost?"""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from dmlbench.leaderboard.plots.figure import Points, name_near, stack
+from dmlbench.leaderboard.plots.figure import Points, label_nearby, stack_panels
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.style import colour, marker
-from dmlbench.leaderboard.table import is_trained, recalls
+from dmlbench.leaderboard.table import recalls
+from dmlbench.study.row_names import is_trained
 
-WIDE = 10  # the ratio of times from which their axis is logarithmic
+LOG_RATIO = 10
+"""If the largest time is more than this many times the smallest, the axis is logarithmic."""
 
 
 def time(table: pd.DataFrame) -> Figure:
-    """Recall@1 - or at the least K scored - against the minutes of one training: mean over the
-    seeds, and the score's 95 % interval. A panel a data set, backbone and protocol; no row that
-    needs no training."""
-    how = "mark: mean over seeds   |   line: 95 % interval of the score"
-    return stack(table[table["loss"].map(is_trained)], _points, name_near, how)
+    """Recall@1 (or Recall at the least K scored) in percent against the minutes of one training.
+
+    Marks are means over the seeds, lines the 95 % intervals of the scores. There is a panel for
+    each data set, backbone and protocol. Only losses that the study trained are shown.
+
+    Args:
+        table: the long table.
+    """
+    caption = "mark: mean over seeds   |   line: 95 % interval of the score"
+    trained = table[table["loss"].map(is_trained)]
+    return stack_panels(trained, _points, label_nearby, caption)
 
 
 def _points(ax: Axes, rows: pd.DataFrame) -> Points:
@@ -35,13 +43,13 @@ def _points(ax: Axes, rows: pd.DataFrame) -> Points:
         ax.plot(
             x, y, marker=marker(loss), color=colour(loss), markersize=6, markeredgecolor="white"
         )
-    # Room for every seed; the interval of two seeds may be wider than the axis.
+    # Leave room for every seed, but not for a huge interval of two seeds.
     low, high = 100 * rows["value"].min(), 100 * rows["value"].max()
     room = 0.08 * (high - low) or 1
     ax.set(ylim=(low - room, high + room), ylabel=f"{metric.capitalize()} (%)")
-    ax.set_xlabel("training time (minutes a run)")
+    ax.set_xlabel("training time of a run (minutes)")
     ax.margins(x=0.08)
-    if minutes.max() > WIDE * minutes.min() > 0:
+    if minutes.max() > LOG_RATIO * minutes.min() > 0:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(ScalarFormatter())

@@ -1,4 +1,4 @@
-"""Loss against epoch: how the trainings went."""
+"""The training loss against the epoch."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ import matplotlib as mpl
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from dmlbench.leaderboard.plots.figure import sheet
+from dmlbench.leaderboard.plots.figure import new_figure
 from dmlbench.leaderboard.style import INK, STYLE, colour
-from dmlbench.leaderboard.table import Result, is_trained
+from dmlbench.leaderboard.table import Result
+from dmlbench.study.row_names import is_trained
 
-MULTIPLE = 1.15  # inches a row of small multiples
+ROW_HEIGHT = 1.15  # inches of a row of small panels
 Cell = tuple[str, str]
 
 
 def training(results: Sequence[Result]) -> Figure:
-    """Loss against epoch, a small panel a loss (their scales differ), a thin line a seed; × marks
-    where a run failed."""
-    trained = [result for result in results if is_trained(result.plan["loss"])]
+    """The training loss against the epoch: a small panel for each loss, a thin line for each seed.
+
+    The scales of the panels differ. × marks where a run failed.
+    """
+    trained = [result for result in results if is_trained(result.planned["loss"])]
     cells: dict[Cell, dict[str, list[Result]]] = {}
     for result in trained:
-        cell = (result.plan["dataset"], result.plan["backbone"])
-        cells.setdefault(cell, {}).setdefault(result.plan["loss"], []).append(result)
+        cell = (result.planned["dataset"], result.planned["backbone"])
+        cells.setdefault(cell, {}).setdefault(result.planned["loss"], []).append(result)
     columns = min(4, max(map(len, cells.values())))
-    heights = [-(-len(losses) // columns) * MULTIPLE + 0.45 for losses in cells.values()]
+    heights = [-(-len(losses) // columns) * ROW_HEIGHT + 0.45 for losses in cells.values()]
     with mpl.rc_context(STYLE):
-        figure = sheet(sum(heights))
+        figure = new_figure(sum(heights))
         parts = figure.subfigures(len(cells), 1, squeeze=False, height_ratios=heights)
         for part, (cell, losses) in zip(parts, cells.items(), strict=True):
-            _multiples(part[0], " · ".join(cell), losses, columns)
+            _fill_block(part[0], " · ".join(cell), losses, columns)
     return figure
 
 
-def _multiples(part: SubFigure, title: str, losses: dict[str, list[Result]], columns: int) -> None:
-    """Fill one block of small multiples: the losses of one data set and backbone."""
+def _fill_block(part: SubFigure, title: str, losses: dict[str, list[Result]], columns: int) -> None:
+    """Fill the panels of one data set and backbone, a panel for each loss."""
     part.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
     rows = -(-len(losses) // columns)
     grid = part.subplots(rows, columns, squeeze=False, sharex=True)
@@ -43,7 +46,7 @@ def _multiples(part: SubFigure, title: str, losses: dict[str, list[Result]], col
     for ax, (loss, runs) in zip(grid.flat, losses.items(), strict=False):
         for run in runs:
             history = run.epochs[["epoch", "loss"]]
-            dot = "." if len(history) == 1 else None  # a line of one epoch would not show
+            dot = "." if len(history) == 1 else None  # a line of one epoch is invisible
             ax.plot(*history.to_numpy().T, marker=dot, c=colour(loss), lw=0.9, alpha=0.8)
             epochs = max([epochs, *history["epoch"]])
             if run.metrics["status"] != "ok" and len(history):
@@ -57,9 +60,9 @@ def _multiples(part: SubFigure, title: str, losses: dict[str, list[Result]], col
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.tick_params(labelsize=6.5)
     used = len(losses)
-    for place, ax in enumerate(grid.flat):
-        ax.set_visible(place < used)
-        if used - columns <= place < used:  # the lowest panel of its column
+    for index, ax in enumerate(grid.flat):
+        ax.set_visible(index < used)
+        if used - columns <= index < used:  # the lowest panel of its column
             ax.set_xlabel("epoch", fontsize=7)
             ax.tick_params(labelbottom=True)
     grid[0, 0].set_xlim(0, epochs + 0.5)

@@ -5,7 +5,7 @@ from dmlbench.leaderboard.style import marker
 
 
 def marks(axes):
-    """Where the losses stand, by their markers."""
+    """The points of the losses by their markers."""
     return {
         line.get_marker(): (*line.get_xdata(), *line.get_ydata())
         for line in axes.lines
@@ -24,7 +24,7 @@ def test_a_mark_is_the_mean_score_at_the_mean_minutes_with_the_interval_of_the_s
     assert axes.get_ylabel() == "Recall@1 (%)"
 
 
-def test_only_what_was_trained_has_a_mark_and_failed_runs_none(results, draw):
+def test_only_losses_that_were_trained_without_failing_have_a_mark(results, draw):
     results.add("htl", 0, {"recall@1": 0.1}, train_seconds=60)
     results.add("control_untrained", 0, {"recall@1": 0.1}, train_seconds=0)
     results.add("embeddings_dino", 0, {"recall@1": 0.4}, train_seconds=0)
@@ -42,7 +42,7 @@ def test_a_wide_interval_of_two_seeds_does_not_flatten_the_scores(results, draw)
 
 
 @pytest.mark.parametrize(("seconds", "scale"), [(500, "linear"), (5000, "log")])
-def test_times_of_different_magnitude_stand_on_a_logarithmic_axis(results, draw, seconds, scale):
+def test_times_of_different_magnitude_have_a_logarithmic_axis(results, draw, seconds, scale):
     results.add("htl", 0, {"recall@1": 0.5}, train_seconds=100)
     results.add("rll", 0, {"recall@1": 0.6}, train_seconds=seconds)
     (axes,) = draw("time").axes

@@ -1,0 +1,155 @@
+"""The headers of the data sets' files, as docs/datasets.md shows them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dmlbench.datasets import list_datasets, load
+from dmlbench.datasets.archives.spec import archive_groups
+from dmlbench.utils.declarations import read_docstring
+
+PARTS = ("Access", "Split", "Traps")
+WITHOUT_ARCHIVE = ("csv",)
+"""Types that have their own page."""
+
+PAGE = """\
+<!-- Written from the headers of dmlbench/datasets/*.py by: dmlbench list datasets --markdown -->
+
+# Data sets
+
+Each data set is one file, `dmlbench/datasets/<name>.py`. Your own images are `type: csv`, see
+[Your own data](own_data.md). To write a data set, see [Add a data set](adding_a_dataset.md).
+
+**So far the papers' data sets were only read from synthetic archives in their layout.** Nobody has
+tried the real archives of CUB, Cars, SOP, In-Shop, iNaturalist, LFW or VehicleID yet. Omniglot's
+real archives were read; [Results](results.md) has its tables. `glyphs` needs none.
+
+| name | images | archives | train | test | super-classes | scores |
+|---|---|---|---|---|---|---|
+{rows}
+
+The columns "train" and "test" give classes / images. Packing a data set asserts these numbers: it
+refuses an archive that holds another split, and says what differs. Two data sets declare no
+numbers. `glyphs` depends on the fonts. Of `vehicleid` only the numbers of vehicles are confirmed,
+and asserted. If lines of the annotations are wrong or missing, the message names the archive, the
+member and the line.
+
+## Archives
+
+Archives are searched in `data/archives/`; `DMLBENCH_DATA` names another folder in place of `data/`.
+A missing one is downloaded if it can be: `dmlbench data fetch <name>`. If you must get it by hand,
+put it there under the name that this page gives, which is not always the name under which it is
+published. If no checksum is published, the checksum that is found is recorded. A file with other
+bytes and the same images is used if the study gives its checksum:
+
+```yaml
+datasets:
+  sop:
+    checksums: {{Stanford_Online_Products.zip: "md5:0123456789abcdef0123456789abcdef"}}
+```
+
+## Train on one data set, test on another
+
+```yaml
+datasets:
+  faces: {{type: csv, file: my/faces.csv, test_on: lfw}}
+plan:
+  datasets: [faces]
+```
+
+This trains on the training classes of one data set and tests on the test split of another one.
+`test_on` names an entry of the study or a type. Both data sets need the same number of channels.
+LFW has only a test split. The face images that HTL's authors trained on are no longer distributed:
+you must find others, and leave out the people who are in LFW.
+
+## Each data set
+{sections}
+"""
+
+
+class Header(NamedTuple):
+    """The header of a data set's file, part by part."""
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    access: str
+    split: str
+    traps: str
+
+
+def header(name: str) -> Header:
+    """Read the header of the data set `name`.
+
+    Raises:
+        ValueError: the header has another form; the message says which form it should have.
+    """
+    module = f"dmlbench.datasets.{name}"
+    first, *others = (" ".join(part.split()) for part in read_docstring(module).split("\n\n"))
+    title, colon, summary = first.partition(": ")
+    parts = dict.fromkeys(PARTS, "")
+    paper = []
+    for text in others:
+        part, part_colon, rest = text.partition(": ")
+        if part_colon and part in PARTS:
+            parts[part] = rest
+        else:
+            paper.append(text)
+    if not (colon and paper and parts["Access"] and parts["Split"]):
+        raise ValueError(
+            f"{module}: a header is 'Name: what.', the paper, and paragraphs 'Access: ...', "
+            "'Split: ...' and, if there are any, 'Traps: ...'"
+        )
+    return Header(name, title, summary.removesuffix("."), " ".join(paper), *parts.values())
+
+
+def markdown() -> str:
+    """The page docs/datasets.md."""
+    names = [name for name in list_datasets() if name not in WITHOUT_ARCHIVE]
+    return PAGE.format(
+        rows="\n".join(_row(header(name)) for name in names),
+        sections="\n".join(_section(header(name)) for name in names),
+    )
+
+
+def _row(dataset: Header) -> str:
+    module = load(dataset.name)
+    facts = module.FACTS
+    splits = facts.get("splits", {})
+    counts = [" / ".join(f"{n:,}" for n in splits.get(split, [])) for split in ("train", "test")]
+    groups = archive_groups(module.SOURCES)
+    by_hand = all(any(not archive.urls for archive in group.values()) for group in groups)
+    access = ("by hand" if by_hand else "downloaded") if groups else "none"
+    if "pairs" in facts:
+        scores = "verification of pairs"
+    else:
+        scores = f"Recall@{', '.join(map(str, facts['recall_at']))}"
+    cells = [
+        f"[`{dataset.name}`](#{dataset.name})",
+        f"{dataset.title}: {dataset.summary}",
+        access,
+        *(count or "–" for count in counts),
+        ", ".join(facts["levels"]) or "–",
+        scores,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _section(dataset: Header) -> str:
+    texts = {"Access": dataset.access, "Split": dataset.split, "Traps": dataset.traps}
+    title = f"{dataset.title}: {dataset.summary}. {_linked(dataset.paper)}"
+    lines = [f"\n### {dataset.name}\n", f"{title}\n"]
+    lines += [f"- {part}: {_linked(text)}" for part, text in texts.items() if text]
+    lines += [
+        f"- `{file}`: {archive.checksum or 'no published checksum'}"
+        + ("" if archive.urls else ", by hand")
+        for group in archive_groups(load(dataset.name).SOURCES)
+        for file, archive in group.items()
+    ]
+    return "\n".join(lines)
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"https?://\S*[\w/]", lambda url: f"<{url[0]}>", text)

@@ -1,0 +1,1 @@
+"""The archives of a data set: where they come from, downloading them, and reading them safely."""

@@ -1,0 +1,71 @@
+"""A picture of a packed store: one row of images for each of some classes of each split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dmlbench.datasets.store.reader import Store
+
+CLASSES_PER_SPLIT, IMAGES_PER_CLASS = 8, 10
+"""Rows for a split, and images in a row."""
+SIDE, GAP, LABEL = 96, 4, 200
+"""Pixels of an image, between images, and of the class names."""
+
+
+def contact_sheet(store: Store) -> Image.Image:
+    """Draw some images of `store`, the training split first.
+
+    The sheet shows up to 8 classes of each split, spread evenly over its sorted class names, and
+    the first 10 images of each class, sorted by path. Of each image it shows the central square, as
+    a test sees it.
+    """
+    rows: list[tuple[str, np.ndarray]] = []
+    for name in sorted(set(store.index["split"]), reverse=True):
+        split = store.split(name)
+        classes = split.class_names
+        for label in np.unique(
+            np.linspace(0, len(classes) - 1, CLASSES_PER_SPLIT).round().astype(int)
+        ):
+            images = split.rows[split.labels == label]
+            rows.append(
+                (f"{name}\n{classes[label]}\n{len(images)} images", images[:IMAGES_PER_CLASS])
+            )
+    step = SIDE + GAP
+    sheet = Image.new("RGB", (LABEL + IMAGES_PER_CLASS * step, len(rows) * step + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), _load_font()
+    for row, (text, images) in enumerate(rows):
+        top = GAP + row * step
+        for number, line in enumerate(text.split("\n")):
+            draw.text((GAP, top + 20 * number), _shorten(line, font), "black", font)
+        for column, image in enumerate(images):
+            sheet.paste(_thumbnail(store, image), (LABEL + column * step, top))
+    return sheet
+
+
+def _thumbnail(store: Store, image: int) -> Image.Image:
+    height, width = store.sizes[image]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = store[image][:, top : top + side, left : left + side].transpose(1, 2, 0)
+    rgb = Image.fromarray(np.ascontiguousarray(np.broadcast_to(square, (side, side, 3))))
+    return rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def _load_font() -> ImageFont.FreeTypeFont:
+    # Pillow's own font has few letters
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), 13, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """`text` if it fits, else its end after "...": class names differ at their ends."""
+    if font.getlength(text) <= LABEL - 2 * GAP:
+        return text
+    while font.getlength("..." + text) > LABEL - 2 * GAP:
+        text = text[1:]
+    return "..." + text

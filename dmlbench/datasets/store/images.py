@@ -1,0 +1,79 @@
+"""Packed images: memory-mapped and read-only. Needs numpy, and Pillow if they are JPEG files."""
+
+from __future__ import annotations
+
+import io
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Images:
+    """The images of one file.
+
+    `images[row]` is an image, uint8 (channels, height, width); `images.sizes[row]` is its height
+    and width. An image that is kept as pixels is a view of the mapped file: if you use a part of
+    it, only that part is read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        form: str,
+        channels: int,
+        sizes: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        lengths: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Map the file `path`.
+
+        Args:
+            path: the images one after another.
+            form: "pixels" or "jpeg", how each image is kept.
+            channels: 1 or 3.
+            sizes: (N, 2) heights and widths.
+            offsets: (N,) first byte of each image.
+            lengths: (N,) bytes of each image; None if each has the bytes of its pixels.
+
+        Raises:
+            ValueError: the file does not end with the last image.
+        """
+        self.form, self.channels, self.sizes = form, channels, sizes
+        self._offsets = offsets
+        self._ends = offsets + (sizes.prod(1) * channels if lengths is None else lengths)
+        # a plain array, because indexing a memmap is slower
+        self._content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        if max(self._ends) != len(self._content):
+            raise ValueError("its files do not belong together")
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        content = self._content[self._offsets[row] : self._ends[row]]
+        return unpack_image(content, self.form, (self.channels, *self.sizes[row].tolist()))
+
+
+def unpack_image(
+    content: NDArray[np.uint8], form: str, shape: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """The image in `content`: uint8 of `shape` (channels, height, width).
+
+    Args:
+        content: (bytes,) of one image, as `decoding.pack_image` made them.
+        form: "pixels" or "jpeg".
+        shape: (channels, height, width).
+    """
+    if form == "pixels":
+        return content.reshape(shape)
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(content.tobytes())))
+    return pixels.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
+
+
+def image_digest(content: bytes) -> str:
+    """First 32 hex digits of the sha256 of a packed image's bytes, as the index keeps them."""
+    return sha256(content).hexdigest()[:32]

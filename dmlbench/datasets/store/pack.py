@@ -1,0 +1,273 @@
+"""Pack a data set: decode every image once, into a folder that is a complete store or no store.
+
+A store holds
+
+- images.bin: the images one after another in the order of arrival, each uint8 (channels, height,
+  width) or a JPEG file;
+- index.parquet: one row for each image, in the order of the ids, which is the order of the paths:
+  id, path, label (dense over the data set, in the order of the class names), class_name, level_1
+  (the nearest super-class) ..., split, height, width, offset (its first byte in images.bin), bytes
+  (only of JPEG stores), digest (of its bytes);
+- protocols.parquet: protocol, id, role ("query", "gallery", "both"), repetition;
+- pairs.parquet, for verification: first, second (ids), same (class), fold;
+- manifest.json, written last: what was packed, the sizes of the files, and `content`, the sha256 of
+  the rows of the tables without offsets.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from dmlbench.datasets import Row, load
+from dmlbench.datasets.archives.fetching import describe_archives, fetch
+from dmlbench.datasets.decoding import MAX_ASPECT_RATIO, OUT_OF_MEMORY, Source, decode
+from dmlbench.datasets.store import tables
+from dmlbench.datasets.store.format import (
+    FORMAT,
+    IMAGES_FILE,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    PAIRS_FILE,
+    PROTOCOLS_FILE,
+    store_bytes,
+)
+from dmlbench.datasets.store.journal import Journal
+from dmlbench.datasets.store.reader import Store
+from dmlbench.utils.discovery import versions
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.files import write_json
+from dmlbench.utils.fingerprint import code_digest
+
+
+def pack(
+    type: str,
+    side: int,
+    out: Path,
+    archives: Path,
+    checksums: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    form: str = "pixels",
+) -> None:
+    """Make the store of the data set `type` in the folder `out`; see `Store` for an example.
+
+    If `out` holds this store already, nothing happens. A packing that was killed resumes. If two
+    processes want the same store, one packs it and the other waits.
+
+    Args:
+        type: name of a data set or of a type of data sets, as `dmlbench list datasets` prints it.
+        side: length in pixels of the short side of every image.
+        out: folder of the store.
+        archives: folder of the data set's archives; missing ones are downloaded.
+        checksums: {file name: "md5:..."} of archives that differ from the official ones.
+        workers: decoding processes; None: one for each usable core. The store does not depend on
+            it.
+        options: options of a type that has some, as `csv`.
+        form: how each image is kept: "pixels", or "jpeg" if the decoded images would fill the disk.
+
+    Raises:
+        DatasetError: an archive or image is not what it must be, or the disk is too small. A store
+            that was in `out` is unchanged then.
+    """
+    if side < 1:
+        raise DatasetError(f"the short side is {side}, and not 1 pixel or more")
+    dataset = load(type, options)
+    if not hasattr(dataset, "images"):
+        raise DatasetError(f"'{type}' needs options that describe the data set: give --options")
+    facts, checksums = dataset.FACTS, {} if checksums is None else checksums
+    request = {
+        "format": FORMAT,
+        "type": type,
+        "side": side,
+        "store": form,
+        "channels": facts["channels"],
+        "facts": facts,
+        "checksums": checksums,
+    }
+    request = json.loads(json.dumps(request))  # tuples as lists, as a manifest is read
+    if _is_packed(out, request):  # the folder may belong to other people: nothing to lock there
+        return
+    with _locked(out):
+        if _is_packed(out, request):  # by another process, while this one waited
+            return
+        paths = fetch(dataset.SOURCES, archives, checksums)
+        settings = {
+            "archives": {
+                name: archive["checksum"]
+                for name, archive in describe_archives(dataset.SOURCES, paths, checksums).items()
+            },
+            "options": dict(options or {}),
+            "place": str(dataset.place.resolve()) if options else None,
+            "versions": versions("dmlbench", "pillow", "matplotlib"),
+        }
+        code = code_digest(f"dmlbench.datasets.{type}", "dmlbench.datasets.decoding")
+        partial = out / "partial"
+        with closing(Journal(partial, {**request, **settings, "code": code})) as journal:
+            _check_free_space(out, facts, side, form, journal)
+            with _keep_or_discard(partial, form):
+                _decode_all(dataset, paths, side, form, workers, journal)
+                index = tables.build_index(journal.read(), len(facts["levels"]))
+                rows = tables.Rows(index)
+                counts = tables.count_splits(type, rows, facts.get("splits", {}))
+                by_file = _build_tables(dataset, index, rows, paths, form)
+                for name, table in by_file.items():
+                    pq.write_table(table, partial / name)
+        files = {name: (partial / name).stat().st_size for name in (IMAGES_FILE, *by_file)}
+        manifest = {
+            **request,
+            "images": len(rows),
+            "splits": counts,
+            "content": tables.content_digest(*by_file.values()),
+            "files": files,
+            "cut": _count_cropped(index, side),
+            "settings": settings,
+        }
+        # a store without a manifest is no store, so no reader sees old and new files together
+        (out / MANIFEST_FILE).unlink(missing_ok=True)
+        for name in files:
+            (partial / name).replace(out / name)
+        write_json(out / MANIFEST_FILE, manifest)
+        shutil.rmtree(partial)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Let one process at a time work on the folder `out`; others wait."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise DatasetError(
+            f"{out} cannot be written: {error.strerror}. "
+            f"DMLBENCH_DATA=<folder> keeps data in a folder of your own."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{out}: another process packs it; waiting", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_packed(out: Path, request: Mapping[str, Any]) -> bool:
+    """Whether `out` holds the store of this request; if so, say it."""
+    try:
+        manifest = Store(out).manifest
+    except DatasetError:
+        return False
+    if any(manifest.get(name) != value for name, value in request.items()):
+        return False
+    print(f"{out}: it is there already")
+    return True
+
+
+@contextmanager
+def _keep_or_discard(partial: Path, form: str) -> Iterator[None]:
+    """After an error, keep finished work if this machine is the cause, else discard it.
+
+    The machine is the cause if the disk is full or cannot be read, or if memory is short. If the
+    data set is not what it must be, nothing of it is kept.
+    """
+    try:
+        yield
+    except DatasetError as error:
+        # what damaged images and archives raise has no errno
+        if isinstance(error.__cause__, OUT_OF_MEMORY) or getattr(error.__cause__, "errno", None):
+            raise DatasetError(f"{error} What is done is kept.") from error
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DatasetError(
+            f"{partial.parent}: no space is left. {_space_hint(form)} What is done is kept."
+        ) from error
+
+
+def _decode_all(
+    dataset: Any,
+    archives: Mapping[str, Path],
+    side: int,
+    form: str,
+    workers: int | None,
+    journal: Journal,
+) -> None:
+    corrupt = set(getattr(dataset, "KNOWN_CORRUPT", ()))
+    remaining = _remaining(dataset.images(archives), corrupt, journal.done)
+    with tqdm(unit=" images", initial=len(journal.done), disable=None) as progress:
+        for chunk in decode(remaining, side, dataset.FACTS["channels"], form, workers):
+            journal.add(chunk)
+            progress.update(len(chunk.images))
+    journal.save()
+
+
+def _build_tables(
+    dataset: Any, index: pa.Table, rows: tables.Rows, archives: Mapping[str, Path], form: str
+) -> dict[str, pa.Table]:
+    """The tables of the store by file name."""
+    index = index.drop_columns(["role", *(["bytes"] if form == "pixels" else [])])
+    declared = dataset.protocols(rows, archives) if hasattr(dataset, "protocols") else None
+    by_file = {INDEX_FILE: index, PROTOCOLS_FILE: tables.build_protocols(rows, declared)}
+    if hasattr(dataset, "pairs"):
+        by_file[PAIRS_FILE] = tables.build_pairs(rows, dataset.pairs(rows, archives))
+    return by_file
+
+
+def _remaining(
+    images: Iterable[tuple[Row, Source]], corrupt: set[str], done: set[str]
+) -> Iterator[tuple[Row, Source]]:
+    """The images to decode: not the known corrupt ones, nor those of an earlier packing."""
+    for row, image in images:
+        if row.path in done:
+            done.remove(row.path)  # so a second image of this path is found as a duplicate
+        elif row.path not in corrupt:
+            yield row, image
+
+
+def _check_free_space(
+    out: Path, facts: Mapping[str, Any], side: int, form: str, journal: Journal
+) -> None:
+    """Say how much space the store needs; refuse to begin if less is free."""
+    if journal.done:
+        print(f"{out}: goes on after {len(journal.done):,} images", flush=True)
+    images = sum(count for _, count in facts.get("splits", {}).values())
+    needed = store_bytes(images, facts["channels"], side, form)
+    free = shutil.disk_usage(out).free
+    if images:
+        print(
+            f"{out}: {images:,} images will take about {needed / 1e9:.2g} GB; "
+            f"{free / 1e9:.3g} GB are free",
+            flush=True,
+        )
+    if needed - journal.bytes > free:
+        raise DatasetError(
+            f"{out}: it needs about {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free. "
+            f"{_space_hint(form)}"
+        )
+
+
+def _space_hint(form: str) -> str:
+    smaller = ", write `store: jpeg` in the data set's entry (a quarter of the size),"
+    return (
+        f"Make room{smaller if form == 'pixels' else ''} "
+        f"or keep data on another disk: DMLBENCH_DATA=<folder>."
+    )
+
+
+def _count_cropped(index: pa.Table, side: int) -> int:
+    """Number of images with the largest allowed aspect ratio: nearly all of them were cropped."""
+    longest = np.maximum(index["height"].to_numpy(), index["width"].to_numpy())
+    return int((longest == MAX_ASPECT_RATIO * side).sum())

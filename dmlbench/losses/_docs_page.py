@@ -1,0 +1,243 @@
+"""The headers of the losses' files, as `dmlbench list losses` and docs/losses.md show them."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dmlbench.losses import list_losses
+from dmlbench.utils.declarations import read_declarations, read_docstring
+from dmlbench.utils.modules import imported_modules
+
+CITATION = re.compile(
+    r"(?P<authors>[^;]+); (?P<venue>[^;]+?)(; arXiv (?P<arxiv>\d{4}\.\d{5}))?\. (?P<idea>.+)"
+)
+WRAPPED = re.compile(r"pytorch_metric_learning\.losses\.(\w+)")
+TYPES = {int: "whole number", float: "number", str: "text"}
+
+PAGE = """\
+<!-- Written from the headers of dmlbench/losses/*.py by: dmlbench list losses --markdown -->
+
+# Losses
+
+Each loss is one file, `dmlbench/losses/<name>.py`. Its header says where the defaults come from;
+its class explains the options. "Native" losses are written in this project. The others wrap a class
+of [pytorch-metric-learning](https://kevinmusgrave.github.io/pytorch-metric-learning/) (PML).
+To write a loss, see [Add a loss](adding_a_loss.md).
+
+The project is built around four of them:
+
+- **HTL**, and **SoftTriple**.
+- **HPL**: on Proxy Anchor, ProxyNCA++, normalised softmax or SoftTriple (`base`), at two levels or
+  more, with groups from k-means or from the data set's super-classes. Its details beyond the
+  abstract of the paper are our reading.
+- **RLL** in the forms of its papers (CVPR, TPAMI and RLL-Simpler), with what the authors' code does
+  as options, and with `blocks: 3` for RLL-(L,M,H).
+
+Proxy Anchor, ProxyNCA++, normalised softmax, Group Loss, the recall@k surrogate and smooth AP are
+native too. The others are what these are compared with.
+
+| name | paper | venue | code | what differs from the original |
+|---|---|---|---|---|
+{rows}
+
+## Options
+
+Options stand in the loss's entry of a study, beside `type`:
+
+```yaml
+losses:
+  softtriple_k1: {{type: softtriple, centers_per_class: 1}}
+```
+
+| loss | option | allowed | default |
+|---|---|---|---|
+{options}
+
+{divisors}
+
+## Any other loss
+
+A study can also name losses that have no file here:
+
+```yaml
+losses:
+  fast_ap: {{type: pml.FastAPLoss, num_bins: 20}}
+```
+
+`pml.Name` is any loss of the installed pytorch-metric-learning that learns from labels. Its options
+are those of its constructor; the number of classes and the dimension of the embedding are filled in
+where the constructor needs them. `lr_factor` (default 1.0) multiplies the learning rate of the
+loss's own parameters. The key of a run holds the name of the loss and all its options, with their
+defaults. It does not hold the version of the library: the result records that, as it records the
+version of every library.
+
+`type: my_package.my_module.MyLoss` is the import path of your own class, a subclass of
+`dmlbench.losses.base.Loss`. It is searched in the current folder and among the installed packages.
+Its options are keyword-only arguments with annotations (`float`, `int`, `bool`, `str`, `Literal`).
+The key of a run holds the code of its file and of all that it imports from its own package, from
+the current folder and from dmlbench. A change there trains the runs of this loss again, and no
+others.
+
+## Check a loss
+
+```bash
+dmlbench check my_loss.py              # a file with a loss in it
+dmlbench check my_package.my_module.MyLoss --option sharpness=2.0
+dmlbench check rll
+dmlbench check pml.CircleLoss
+```
+
+`dmlbench check` runs in seconds what every loss of the table above passes:
+
+- gradients against finite differences;
+- batches without positives or negatives, duplicate images, zero vectors;
+- bfloat16 and autocast; divergence;
+- the order of the batch and of the classes;
+- parameters and their groups, a resumed training;
+- waiting for the GPU; and whether the loss learns.
+
+A failed check says what was done and seen, why it matters in a training, and the usual cause:
+
+```text
+ok        divergence     embeddings that are NaN or infinite give no finite value
+FAILED    no_positives   a batch without two images of a class
+          Did: At any epoch, it was given 7 embeddings of 7 classes, one each, float32.
+          Saw: The value is nan.
+          Why: Random batches of many classes often hold no pair; one such batch is one step of NaN,
+               and the training is over.
+          Fix: A mean over no pairs is 0 / 0, the maximum of an empty row raises or is -inf. Divide
+               by count.clamp(min=1), mask with torch.where or masked_fill, and give such a part 0.
+```
+
+The exit code is 1 if a check failed. For a loss outside `dmlbench/losses/`, three things are only
+warnings: a header of another form, waiting for the GPU, and breaks of the compiled graph.
+
+A loss may do on purpose what a check faults, for example stop the gradient at one side of a pair.
+Its class declares that, and the check shows the reason:
+
+```python
+from typing import ClassVar
+
+from dmlbench.losses.base import Loss
+
+
+class MyLoss(Loss):
+    BY_DESIGN: ClassVar = {{"gradient": "only the query learns from a pair"}}
+```
+
+`order`, `numbering`, `length` and `refresh` can be declared in the same way. A declared gradient is
+still checked: the finite differences then hold fixed what the loss detaches.
+"""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a loss's file, part by part."""
+
+    name: str
+    title: str
+    authors: str
+    venue: str
+    arxiv: str | None
+    wraps: str | None
+    """The class of pytorch-metric-learning; None for a native loss."""
+    differs: str
+
+
+def header(name: str) -> Header:
+    """Read the header of the loss `name`.
+
+    Raises:
+        ValueError: the header has another form; the message says which form it should have.
+    """
+    module = f"dmlbench.losses.{name}"
+    return parse(name, module, read_docstring(module), imported_modules(module))
+
+
+def parse(name: str, module: str, text: str, imports: Iterable[str] = ()) -> Header:
+    """Parse the header `text` of `module`, which imports `imports`; raises as `header` does."""
+    title, *others = (" ".join(part.split()) for part in text.split("\n\n"))
+    cited = CITATION.match(others[0]) if others else None
+    if cited is None or not others[-1].startswith("Differs: "):
+        raise ValueError(
+            f"{module}: a header is a title, 'Authors; Venue; arXiv number. What it does.', and "
+            "last a paragraph 'Differs: ...'"
+        )
+    wrapped = [match[1] for item in imports if (match := WRAPPED.fullmatch(item))]
+    differs = others[-1].removeprefix("Differs: ")
+    return Header(
+        name=name,
+        title=title.removesuffix("."),
+        authors=cited["authors"],
+        venue=cited["venue"],
+        arxiv=cited["arxiv"],
+        wraps=wrapped[0] if wrapped else None,
+        differs=differs[0].upper() + differs[1:],
+    )
+
+
+def lines() -> list[str]:
+    """A line for each loss: its name and its title."""
+    width = max(map(len, list_losses()))
+    return [f"{name:{width}}  {header(name).title}" for name in list_losses()]
+
+
+def markdown() -> str:
+    """The page docs/losses.md."""
+    return PAGE.format(
+        rows="\n".join(_row(header(name)) for name in list_losses()),
+        options="\n".join(line for name in list_losses() for line in _options(name)),
+        divisors="\n".join(line for name in list_losses() for line in _divisors(name)),
+    )
+
+
+def _row(loss: Header) -> str:
+    paper = f"[{loss.title}](https://arxiv.org/abs/{loss.arxiv})" if loss.arxiv else loss.title
+    code = f"PML's {loss.wraps}" if loss.wraps else "native"
+    return _cells(f"`{loss.name}`", f"{paper} ({loss.authors})", loss.venue, code, loss.differs)
+
+
+def _options(name: str) -> Iterator[str]:
+    """A row of the table of options for each option of the loss `name`."""
+    declared = read_declarations(f"dmlbench.losses.{name}")
+    bounds = {"≥": declared.constants.get("LEAST", {}), ">": declared.constants.get("ABOVE", {})}
+    for option, (annotation, default) in declared.options.items():
+        limits = [f"{sign} {limit[option]}" for sign, limit in bounds.items() if option in limit]
+        *others, last = _allowed(annotation, limits)
+        allowed = " or ".join(filter(None, [", ".join(others), last]))
+        shown = f"{default:.4g}" if isinstance(default, float) else json.dumps(default).strip('"')
+        yield _cells(f"`{name}`", f"`{option}`", allowed, f"`{shown}`")
+
+
+def _allowed(annotation: Any, limits: list[str]) -> list[str]:
+    """The values that an option with this annotation may have, in words."""
+    if annotation is type(None):
+        return ["`null`"]
+    if annotation is bool:
+        return ["`true`", "`false`"]
+    if annotation in TYPES:
+        return [f"{TYPES[annotation]} {', '.join(limits)}".rstrip()]
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return [f"`{value}`" for value in arguments]
+    return [text for argument in arguments for text in _allowed(argument, limits)]
+
+
+def _divisors(name: str) -> Iterator[str]:
+    """A line for each size that options of the loss `name` have to divide."""
+    constants = read_declarations(f"dmlbench.losses.{name}").constants
+    sizes = {"BATCH_DIVISORS": "the recipe's `batch_size`", "DIM_DIVISORS": "the backbone's `dim`"}
+    for constant, size in sizes.items():
+        if options := constants.get(constant):
+            product = " × ".join(f"`{option}`" for option in options)
+            yield f"- `{name}`: {product} must divide {size}."
+
+
+def _cells(*cells: str) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

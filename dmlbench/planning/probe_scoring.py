@@ -1,0 +1,71 @@
+"""Measure how long this machine takes to score embeddings: random ones, by the real evaluation.
+
+It runs in a process of its own: `python -m dmlbench.planning.probe_scoring SPEC TIME`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from dmlbench.evaluation.evaluate import evaluate
+from dmlbench.study.run import GPU_SCORING_IMAGES
+from dmlbench.study.settings import Evaluation
+from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+
+IMAGES, IMAGES_PER_CLASS = 2000, 20
+
+
+def probe(spec: dict[str, Any], asked: float) -> dict[str, float]:
+    """Measure the scoring of random embeddings.
+
+    Args:
+        spec: dimension `dim`, number of `threads`, and whether to score on a `gpu`.
+        asked: the time (seconds since 1970) at which the caller started this process.
+
+    Returns:
+        Seconds from `asked` to the first arithmetic as `start`, seconds of the arithmetic as
+        `score`, and the number of embeddings as `images`.
+    """
+    count = GPU_SCORING_IMAGES if spec["gpu"] else IMAGES
+    random = np.random.default_rng(0)
+    ids = np.arange(count)
+    index = {"id": ids, "label": ids // IMAGES_PER_CLASS}
+    zero_shot = {"protocol": "zero_shot", "role": "both", "repetition": 0}
+    protocols = {"id": ids, **{name: np.full(count, value) for name, value in zero_shot.items()}}
+    # k-means takes fewer rounds if classes are apart, as those of a trained model are
+    centres = random.standard_normal((count // IMAGES_PER_CLASS, spec["dim"]), dtype=np.float32)
+    noise = random.standard_normal((count, spec["dim"]), dtype=np.float32)
+    settings = {**Evaluation(threads=spec["threads"]).model_dump(), "recall_at": [1, 10, 100]}
+    if spec["gpu"]:
+        _start_gpu()
+    device = "cuda" if spec["gpu"] else "cpu"
+    start, began = time.time() - asked, time.monotonic()
+    evaluate(centres[index["label"]] + noise, ids, index, protocols, settings, device=device)
+    return {"start": start, "score": time.monotonic() - began, "images": count}
+
+
+def _start_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit(f"{GPU_NOT_SEEN}: see its version, and the driver's")
+    torch.cuda.init()
+
+
+def main() -> None:
+    """Print the answer to the arguments as JSON."""
+    spec, asked = json.loads(sys.argv[1]), float(sys.argv[2])
+    with lease(visible_gpus() if spec["gpu"] else []) as gpu:
+        if gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
+        print(json.dumps(probe(spec, asked)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Measure how fast this machine trains and embeds: a few steps of the real training, on one batch
+of random images in memory.
+
+It runs in a process of its own: `python -m dmlbench.planning.probe_training SPEC TIME`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from dmlbench.training.process import keep_freed_memory, keep_kernels
+from dmlbench.training.run_state import Stopped
+from dmlbench.utils.files import data_folder
+from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from dmlbench.datasets.store.reader import Split, Store
+
+SECONDS = 3.0
+"""Measure for this long, and one step at least."""
+MAX_WARMUP_STEPS = 3
+"""Leave out this many first steps at most: they allocate memory and choose kernels."""
+CLASSES, STEPS_PER_EPOCH = 100, 64
+"""The size of the training set that the random images stand for."""
+LOSS = "normalized_softmax"
+"""It stands for all losses. What others add to a step is small, or is known once they have run."""
+
+
+class StepTimer:
+    """Times the steps of a training. `train` calls it before each step, as its argument `stop`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.times: list[float] = []
+        """The beginning of each step."""
+
+    def __call__(self) -> str | None:
+        synchronize(self.device)
+        self.times.append(time.monotonic())
+        warmup = self.warmup_steps
+        if warmup is not None and self.times[-1] - self.times[warmup] > SECONDS:
+            return "measured"
+        return None
+
+    @property
+    def warmup_steps(self) -> int | None:
+        """Number of first steps to leave out; None until the first step that counts has begun."""
+        for step, now in enumerate(self.times[1:-1], start=1):
+            if step == MAX_WARMUP_STEPS or now - self.times[0] > SECONDS:
+                return step
+        return None
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step: the median, as a step that also saves a checkpoint must not count."""
+        times = self.times[self.warmup_steps :]
+        return statistics.median(after - before for before, after in pairwise(times))
+
+
+class RandomImages:
+    """The part of a `Store` that `train` and `embed` use, with one batch of random images.
+
+    It stands for `count` images, which repeat those of the batch.
+    """
+
+    def __init__(self, channels: int, side: int, batch: int, count: int) -> None:
+        import numpy as np
+
+        self.channels, self.count = channels, count
+        shape = (batch, channels, side, side)
+        self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        self.sizes = np.full((count, 2), side)
+
+    def split(self, name: str, class_fraction: float) -> Split:
+        import numpy as np
+
+        from dmlbench.datasets.store.reader import Split
+
+        rows = np.arange(self.count)
+        return Split(rows, rows % CLASSES, [*map(str, range(CLASSES))], None)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        return self.pixels[row % len(self.pixels)]
+
+
+def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
+    """Measure a model.
+
+    Args:
+        spec: the settings that decide the speed, as `Throughput.training_spec` gives them.
+        asked: the time (seconds since 1970) at which the caller started this process.
+
+    Returns:
+        Images per second in training as `train` and when embedding as `embed`, seconds from `asked`
+        to the first step as `start`, and the number of `parameters` of the model.
+    """
+    if spec["recipe"].get("gpu_compile"):
+        keep_kernels(data_folder() / "compiled")
+    import numpy as np
+    import torch
+
+    from dmlbench.backbones.model import EmbeddingModel
+    from dmlbench.study.run import Run
+    from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
+    from dmlbench.training.train import EMBED_BATCH, embed, train
+
+    keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
+        raise SystemExit(f"{GPU_NOT_SEEN}: see its version, and the driver's")
+    model = Backbone(**spec["backbone"])
+    recipe = Recipe(**spec["recipe"], epochs=10**6, images_per_class=None)
+    run = Run(
+        dataset="random",
+        backbone="probed",
+        loss=LOSS,
+        seed=0,
+        data=Dataset(type="random"),
+        facts={"channels": spec["channels"]},
+        model=model,
+        loss_type=LOSS,
+        loss_options={},
+        recipe=recipe,
+        evaluation=Evaluation(),
+    )
+    largest = max(recipe.batch_size, EMBED_BATCH)
+    count = STEPS_PER_EPOCH * max(recipe.batch_size, CLASSES)
+    images = cast("Store", RandomImages(spec["channels"], model.side, largest, count))
+    timer, now = StepTimer(device), time.monotonic()
+    start = time.time() - asked
+    with tempfile.TemporaryDirectory() as state, contextlib.suppress(Stopped):
+        train(run, images, device, Path(state), timer)
+    start += timer.times[0] - now
+    rate = recipe.batch_size / timer.step_seconds
+
+    embedder = EmbeddingModel(model, recipe, spec["channels"]).to(device).eval()
+    rows = np.arange(min(EMBED_BATCH, max(8, round(rate * SECONDS))))
+    seconds = [
+        _seconds_of(lambda: embed(embedder, images, rows, device, run))
+        for _ in _repeat_for(SECONDS / 2)
+    ]
+    return {
+        "train": rate,
+        "embed": len(rows) / statistics.median(seconds[1:]),
+        "start": start,
+        "parameters": sum(p.numel() for p in embedder.parameters()),
+    }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has finished its work."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def _repeat_for(seconds: float) -> Iterator[None]:
+    """Yield twice, and then again until `seconds` are over."""
+    until = time.monotonic() + seconds
+    yield
+    yield
+    while time.monotonic() < until:
+        yield
+
+
+def _seconds_of(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Print the answer to the arguments as JSON."""
+    spec, asked = json.loads(sys.argv[1]), float(sys.argv[2])
+    with lease(visible_gpus()) as gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch is imported
+        print(json.dumps(probe(spec, asked)))
+
+
+if __name__ == "__main__":
+    main()

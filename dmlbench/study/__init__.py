@@ -1,0 +1,1 @@
+"""A study file becomes runs, with their keys and their files."""

@@ -1,0 +1,66 @@
+"""The options of losses, as pydantic models that check them. No loss is imported for that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from dmlbench.losses import list_losses
+from dmlbench.losses._catalogue import own_loss, pml_losses
+from dmlbench.utils.declarations import Declarations, parse_annotation, read_declarations
+from dmlbench.utils.errors import UnusableLoss
+from dmlbench.utils.text import did_you_mean
+
+
+@cache
+def options_model(kind: str) -> type[BaseModel]:
+    """A model of the options of the loss `kind`: `rll`, `pml.CircleLoss`, or an import path.
+
+    Raises:
+        UnusableLoss: there is no such loss.
+
+    >>> options_model("softtriple")(centers_per_class=5).gamma
+    0.1
+    """
+    return create_options_model(kind, _read_options(kind))
+
+
+def create_options_model(name: str, options: Mapping[str, Any]) -> type[BaseModel]:
+    """A model with the fields `options`, name -> (type, default). It refuses other fields."""
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return create_model(name, __config__=config, **options)
+
+
+def bounded_options(declared: Declarations) -> dict[str, Any]:
+    """Name -> (type, default) of each option in a loss's file, with its bounds.
+
+    The file's constant LEAST holds smallest values, and ABOVE values that must be exceeded.
+    """
+    least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
+    return {
+        option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+        for option, (type_, default) in declared.options.items()
+    }
+
+
+def _read_options(kind: str) -> dict[str, Any]:
+    """Name -> (type, default) of each option of the loss `kind`."""
+    package, dot, name = kind.partition(".")
+    if not dot:
+        if kind not in list_losses():
+            raise UnusableLoss
+        return bounded_options(read_declarations(f"dmlbench.losses.{kind}"))
+    if package == "pml":
+        losses = pml_losses()
+        if name not in losses:
+            raise UnusableLoss(did_you_mean(kind, (f"pml.{loss}" for loss in losses), 60))
+        described = losses[name]
+    else:
+        described = own_loss(kind)
+    return {
+        option: (parse_annotation(text), default[0] if default else ...)
+        for option, (text, *default) in described.items()
+    }

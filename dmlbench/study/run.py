@@ -1,0 +1,229 @@
+"""A run: a data set, a backbone, a loss and a seed, with the two keys of their results.
+
+A training is done again if its `train_key` changes, a scoring if its `eval_key` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dmlbench.backbones.catalogue import backbone_module, timm_weights
+from dmlbench.datasets import load
+from dmlbench.datasets.store.format import FORMAT
+from dmlbench.losses._catalogue import loss_module
+from dmlbench.study.row_names import control_kind, is_external, is_trained
+from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
+from dmlbench.utils.declarations import read_declarations
+from dmlbench.utils.files import read_json_if_whole
+from dmlbench.utils.fingerprint import code_digest
+
+METRICS = "dmlbench.evaluation.evaluate"
+"""The module that scores embeddings."""
+GPU_SCORING_IMAGES = 20_000
+"""From this number of test images on, a GPU computes the scores if there is one. For fewer images a
+CPU takes at most a few seconds longer than a GPU takes to start."""
+
+
+class ResolvedDataset(NamedTuple):
+    """A data set of a study, with its facts."""
+
+    dataset: str
+    """Its name in the study."""
+    data: Dataset
+    facts: Mapping[str, Any]
+    """What the file of its type declares; for the user's own data, what its CSV holds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A data set, a backbone, a loss and a seed, with everything that decides their results.
+
+    All seeds of a data set, a backbone and a loss are a cell of the grid.
+    """
+
+    dataset: str
+    backbone: str
+    loss: str
+    seed: int
+    data: Dataset
+    facts: Mapping[str, Any]
+    model: Backbone
+    loss_type: str
+    loss_options: Mapping[str, Any]
+    recipe: Recipe
+    evaluation: Evaluation
+    test_on: ResolvedDataset | None = None
+    """The data set that it is tested on; None if that is the one that it is trained on."""
+
+    @property
+    def path(self) -> str:
+        """`dataset/backbone/loss/seed0`: its name in the study, and its folder."""
+        return f"{self.dataset}/{self.backbone}/{self.loss}/seed{self.seed}"
+
+    @property
+    def control(self) -> str | None:
+        """`random`, `untrained` or `oracle`; None if this is no control."""
+        return control_kind(self.loss)
+
+    @property
+    def trains(self) -> bool:
+        """Whether this is a training: neither a control nor external embeddings."""
+        return is_trained(self.loss)
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether a model computes the embeddings. If not, a GPU has nothing to do."""
+        return self.control == "untrained" or self.trains
+
+    @property
+    def tree(self) -> str | None:
+        """The picture of the tree of classes that its loss learns; None if it learns none.
+
+        The seeds of a cell share one picture. It shows the first seed that has a tree.
+        """
+        if not self.trains:
+            return None
+        constants = read_declarations(loss_module(self.loss_type)).constants
+        picture = f"trees/{self.dataset}/{self.backbone}/{self.loss}"
+        return picture if constants.get("GIVES_TREE") else None
+
+    @property
+    def embeddings(self) -> Path | None:
+        """The file of external embeddings that this run scores; None for any other run."""
+        return Path(self.loss_options["file"]) if is_external(self.loss) else None
+
+    @property
+    def weights(self) -> str | None:
+        """Name of the staged weights that the model starts from, if any."""
+        is_staged = self.model.pretrained is True
+        return timm_weights()[self.model.type] if is_staged else None
+
+    @property
+    def store(self) -> str:
+        """Name of the folder of packed images.
+
+        A change of the facts, the checksums or the format gives another name. So a store is packed
+        once and never changes. For a data set with options, the name begins with that of its entry.
+        """
+        name = self.dataset if self.data.options else self.data.type
+        suffix = "" if self.data.store == "pixels" else f"-{self.data.store}"
+        digest = json_key(FORMAT, self.facts, self.data.checksums)[:8]
+        return f"{name}-{self.model.side}{suffix}-{digest}"
+
+    @property
+    def has_archives(self) -> bool:
+        """Whether `store` is packed from archives, which have to be fetched."""
+        return bool(load(self.data.type, self.data.options).SOURCES)
+
+    @cached_property
+    def tested(self) -> Run:
+        """This run, with the data set of its test in place of the one that it is trained on."""
+        if self.test_on is None:
+            return self
+        return replace(self, **self.test_on._asdict(), test_on=None)
+
+    @property
+    def stores(self) -> list[str]:
+        """Names of the stores that it reads."""
+        names = [self.store, self.tested.store] if self.trains else [self.tested.store]
+        return [*dict.fromkeys(names)]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that can change the training's numbers: no names, no paths."""
+        if self.embeddings:
+            digest = _file_digest(self.embeddings)
+            return {"dataset": _data_settings(self.tested), "embeddings": digest}
+        recipe = self.recipe.model_dump(mode="json")
+        if self.control:
+            # freeze_bn counts: folded into the convolutions, batch norm rounds differently
+            names = ("pooling", "freeze_bn", "gpu_precision", "cpu_threads")
+            recipe = {name: recipe[name] for name in names}
+        model = self.model.model_dump(mode="json", exclude={"recipe"})
+        if isinstance(self.model.pretrained, str):
+            model["pretrained"] = _file_digest(Path(self.model.pretrained))
+        elif self.weights:
+            model["pretrained"] = f"timm:{self.weights}"
+        return {
+            "dataset": _data_settings(self),
+            **({"test": _data_settings(self.tested)} if self.test_on else {}),
+            "backbone": model,
+            "loss": {"type": self.loss_type, **self.loss_options},
+            "recipe": recipe,
+            "seed": self.seed,
+        }
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that make the training's numbers, with what they import: the training core,
+        this loss and this backbone."""
+        if self.embeddings:
+            return ("dmlbench.training.external_embeddings",)
+        return (
+            "dmlbench.training.train",
+            "dmlbench.datasets.store.reader",
+            "dmlbench.training.controls" if self.control else loss_module(self.loss_type),
+            backbone_module(self.model.type),
+        )
+
+    @cached_property
+    def train_key(self) -> str:
+        """Digest of `settings` and of the code of `modules`. Nothing else retrains a run."""
+        return json_key(self.settings, code_digest(*self.modules))
+
+    @cached_property
+    def metric_settings(self) -> dict[str, Any]:
+        """The settings that can change the scores of given embeddings."""
+        settings = self.evaluation.model_dump(mode="json")
+        test = self.tested
+        entries = settings["recall_at"] or self.data.recall_at or test.data.recall_at
+        chosen = entries or test.facts["recall_at"]
+        return {**settings, "recall_at": [*chosen]}
+
+    @cached_property
+    def eval_key(self) -> str:
+        """Digest of `train_key`, `metric_settings` and the code of the metrics."""
+        return json_key(self.train_key, self.metric_settings, code_digest(METRICS))
+
+
+def _data_settings(run: Run) -> dict[str, Any]:
+    """The settings of the data set of `run` that can change a number."""
+    data: dict[str, Any] = {
+        "type": run.data.type,
+        "class_fraction": run.data.class_fraction,
+        "facts": dict(run.facts),
+    }
+    if run.data.store != "pixels":
+        data["store"] = run.data.store
+    return data
+
+
+@cache
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+
+
+def json_key(*parts: Any) -> str:
+    """16 hex digits over `parts` as one canonical JSON string."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def count_images(run: Run, store: Path) -> dict[str, int] | None:
+    """Split -> number of images of the run's data set; None if nobody has counted them.
+
+    The numbers come from the facts, from the packed `store`, or from ABOUT in the data set's file.
+    """
+    splits = run.facts.get("splits")
+    if splits is None:
+        manifest = read_json_if_whole(store / "manifest.json") or {}
+        declared = read_declarations(f"dmlbench.datasets.{run.data.type}").constants
+        splits = manifest.get("splits") or declared.get("ABOUT")
+    return splits and {split: count for split, (_, count) in splits.items()}

@@ -1,0 +1,355 @@
+"""The settings of a study file as pydantic models: types, defaults and meanings.
+
+They refuse unknown keys. The schema for editors (`dmlbench schema`) and the page docs/settings.md
+are written from them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dmlbench.utils.gpu_lease import MAX_RUNS_PER_GPU
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Checksum = Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]+$")]
+Rate = Annotated[float, Field(ge=0)]
+Control = Literal["random", "untrained", "oracle"]
+
+
+class Model(BaseModel):
+    """The base of all blocks of a study file."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Jitter(Model):
+    """How much the colours change, as in torchvision's ColorJitter. 0 changes nothing."""
+
+    brightness: Rate = 0.0
+    """0.4 multiplies the brightness of an image by a factor from 0.6 to 1.4."""
+    contrast: Rate = 0.0
+    """0.4 multiplies the difference of each pixel from the mean gray of its image by a factor from
+    0.6 to 1.4."""
+    saturation: Rate = 0.0
+    """0.4 multiplies the difference of each pixel from its own gray by a factor from 0.6 to 1.4."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """0.1 turns the hue by up to a tenth of the colour circle, in either direction."""
+
+
+class Augmentation(Model):
+    """The usual augmentation of the field: random resized crop, flip and colour jitter."""
+
+    crop_scale: tuple[Fraction, Fraction] = (0.16, 1.0)
+    """A crop covers a share of the image's area between these two."""
+    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    """The aspect ratio of a crop, width over height, lies between these two."""
+    flip: bool = True
+    """Mirror half of the images left to right. Switch it off for letters and digits."""
+    jitter: Jitter = Jitter()
+    """Change the colours of each image. The order of the four changes is random."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: [{low}, {high}] is not an interval above 0")
+        return self
+
+
+class Recipe(Model):
+    """How the study trains every loss. One recipe for all of them makes the comparison fair."""
+
+    epochs: Count = 40
+    """Pass over the training images this many times. The model after the last pass is evaluated."""
+    batch_size: Annotated[int, Field(ge=2)] = 112
+    """Train on this many images per step. An epoch has `images // batch_size` steps for every
+    loss."""
+    images_per_class: Count | None = 4
+    """Take this many images of each class in a batch, so a batch holds `batch_size /
+    images_per_class` classes. null shuffles the images instead."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw shrinks the weights by `lr` x `weight_decay`. adam and sgd add `weight_decay` x weight
+    to the gradient."""
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    """The learning rate of the backbone. The parameters of a loss learn at a multiple of it, which
+    is an option of the loss."""
+    head_lr_factor: Rate = 1.0
+    """The embedding head learns at this multiple of `lr`."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """The momentum of sgd. It is refused with adamw and adam, which have none."""
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
+    """Add this to the denominator, the root of the mean squared gradient (adamw and adam). It is
+    refused with sgd, which has none."""
+    weight_decay: Rate = 1e-4
+    """The weight decay of the backbone, the head and the parameters of the loss."""
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    """How the learning rate changes: constant keeps it, cosine lowers it to 0 at the end, and step
+    multiplies it by `step_factor` after each of `step_epochs`."""
+    step_epochs: tuple[Count, ...] = ()
+    """With schedule: step, multiply the learning rate after each of these epochs."""
+    step_factor: Rate = 0.1
+    """With schedule: step, multiply the learning rate by this factor."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """During this many first steps, only the head and the parameters of the loss learn."""
+    clip_value: Annotated[float, Field(gt=0)] | None = None
+    """Clip every entry of the gradient to this absolute value. null clips nothing."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Scale the gradient of all parameters together down to this norm, after `clip_value`. null
+    scales nothing."""
+    freeze_bn: bool | None = None
+    """Freeze the batch norm of the backbone: it uses its stored statistics, and its affine
+    parameters do not learn. null freezes it if the backbone is pretrained."""
+    pooling: str | None = None
+    """The `global_pool` of timm: avg, max, avgmax, and others. null keeps that of the backbone."""
+    augmentation: Augmentation = Augmentation()
+    """How training images are changed at random."""
+    gpu_precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """The precision of the backbone on a GPU. Losses are always computed in float32, and so is
+    everything on a CPU."""
+    gpu_compile: bool = False
+    """Train with the kernels of torch.compile on a GPU. Embeddings are computed without them. The
+    first run compiles the kernels, and later runs find them in the data folder. torch chooses some
+    of them by their speed, so a new compilation may give different bits; this is not measured
+    yet."""
+    cpu_threads: Count = 1
+    """Train with this many threads on a CPU. The number is part of the key: with another one, sums
+    are added in another order and give different bits."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.schedule == "step" and not self.step_epochs:
+            raise ValueError(
+                "schedule: step needs step_epochs, the epochs after which the learning rate changes"
+            )
+        if self.images_per_class and self.batch_size % self.images_per_class:
+            raise ValueError(
+                f"batch_size: {self.batch_size} is not a multiple of "
+                f"images_per_class: {self.images_per_class}"
+            )
+        # An ignored setting would still be in the key. Its default is allowed: the settings that a
+        # study was run with are read again, and hold all defaults
+        ignored = "eps" if self.optimizer == "sgd" else "momentum"
+        if (value := getattr(self, ignored)) != type(self).model_fields[ignored].default:
+            raise ValueError(
+                f"{ignored}: {value} is not used by optimizer: {self.optimizer}, which has none. "
+                f"Leave it out. If an override changes the optimizer, set it back there to "
+                f"{type(self).model_fields[ignored].default}"
+            )
+        return self
+
+
+class Backbone(Model):
+    """A model, the size of its images, and the embedding that its head computes."""
+
+    type: str
+    """The model: `bn_inception`, or any model of timm, with or without the tag of its weights."""
+    dim: Count = 512
+    """The dimension of the embedding."""
+    head: Literal["linear", "low_mid_high"] = "linear"
+    """linear is one layer on the pooled features. low_mid_high concatenates embeddings of `dim / 3`
+    from three depths, as in RLL-(L,M,H)."""
+    image_size: Annotated[int, Field(ge=8)] = 224
+    """The side in pixels of the square that the backbone sees: a random crop in training, the
+    centre in a test."""
+    resize: Count | None = None
+    """The short side in pixels of the packed images, from which the centre is cropped. null takes
+    `image_size`."""
+    pretrained: bool | str = False
+    """true starts from the weights that timm knows, which are fetched once (`dmlbench weights`). A
+    path starts from your own safetensors or .pth file. false starts from random weights."""
+    recipe: dict[str, Any] = {}
+    """Override these settings of the recipe for this backbone, for every loss alike."""
+
+    @property
+    def side(self) -> int:
+        return self.resize or self.image_size
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Backbone:
+        if self.side < self.image_size:
+            raise ValueError(f"resize: {self.side} is below image_size: {self.image_size}")
+        if self.head == "low_mid_high" and self.dim % 3:
+            raise ValueError(
+                f"dim: {self.dim} is not a multiple of 3, which head: low_mid_high needs "
+                f"(1536 = 3 x 512)"
+            )
+        return self
+
+
+class Dataset(Model):
+    """A data set, or a part of its classes."""
+
+    type: str
+    """The data set: a name that `dmlbench list datasets` shows, or `csv` for your own images."""
+    class_fraction: Fraction = 1.0
+    """Use only this share of the classes of each split. It is drawn with a fixed seed within each
+    super-class."""
+    test_on: Name | None = None
+    """Train on the training classes of this data set, and test on the test split of another one. It
+    is named by its entry or type. null tests on this one."""
+    checksums: dict[str, Checksum] = {}
+    """Expect these checksums of archives in place of the official ones: `{file name:
+    "md5:..."}`."""
+    store: Literal["pixels", "jpeg"] = "pixels"
+    """pixels packs decoded images. jpeg packs JPEG files of quality 95, which take a quarter of the
+    space and are decoded when they are read: use it for data that would fill the disk."""
+    recall_at: tuple[Count, ...] | None = None
+    """The K of Recall@K, if `evaluation` does not set them. null takes those of the type."""
+    recipe: dict[str, Any] = {}
+    """Override these settings of the recipe for this data set, for every loss alike."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of its type: the fields that a subclass adds to those of every data set."""
+        names = [name for name in type(self).model_fields if name not in Dataset.model_fields]
+        return {name: getattr(self, name) for name in names}
+
+
+class Embeddings(Model):
+    """Embeddings from another program, which are only scored here."""
+
+    dataset: Name
+    """The data set whose images were embedded. It must be in the plan."""
+    file: str
+    """The .npz file. It holds `embeddings` (n, D), and either `path` (of the images) or `id` (rows
+    of the store's index.parquet). All test images must be in it; other images are ignored."""
+
+
+class Evaluation(Model):
+    """How embeddings are scored."""
+
+    recall_at: tuple[Count, ...] | None = None
+    """The K of Recall@K. null takes those of the data set."""
+    kmeans_seed: Seed = 0
+    """The seed of k-means. NMI and AMI are computed from its clusters."""
+    kmeans_iterations: Count = 20
+    """Stop each start of k-means after this many iterations at the latest."""
+    kmeans_restarts: Count = 3
+    """Start k-means this many times. The start with the least inertia counts."""
+    threads: Count = 1
+    """Score with this many threads on a CPU. No score depends on the number."""
+
+
+class Exclude(Model):
+    """Leave out all combinations that have every name of the entry."""
+
+    dataset: Name | None = None
+    """Leave out this data set. null means every data set."""
+    backbone: Name | None = None
+    """Leave out this backbone. null means every backbone."""
+    loss: Name | None = None
+    """Leave out this loss. null means every loss, with the controls and the external embeddings."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Axis -> name, as {"dataset": "sop", "loss": "htl"}."""
+        return self.model_dump(exclude_none=True)
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Exclude:
+        if not self.names:
+            raise ValueError("exclude needs a dataset, a backbone or a loss")
+        return self
+
+
+class Plan(Model):
+    """What the study runs: every combination of the data sets, backbones, losses and seeds. A name
+    is an entry of the mapping of the same name, or a type with its defaults."""
+
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Run these data sets: entries of `datasets`, or types (`dmlbench list datasets`)."""
+    backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Run these backbones: entries of `backbones`, or types (`dmlbench list backbones`)."""
+    losses: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Run these losses: entries of `losses`, or types (`dmlbench list losses`)."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    """Run each combination with these seeds. A seed starts every loss from the same weights.
+    Intervals need two seeds or more."""
+    controls: tuple[Control, ...] = get_args(Control)
+    """Add these rows, which need no training: random vectors, the model before its first step
+    (untrained), and the labels themselves (oracle)."""
+    embeddings: tuple[Name, ...] = ()
+    """Add rows for these external embeddings: entries of `embeddings`."""
+    exclude: tuple[Exclude, ...] = ()
+    """Leave out these combinations: `[{dataset: sop, loss: htl}, {dataset: sop, backbone:
+    big}]`."""
+
+    def leaves_out(self, dataset: str, backbone: str, loss: str) -> bool:
+        """Whether `exclude` names this combination."""
+        cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
+        return any(rule.names.items() <= cell for rule in self.exclude)
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _list_of_mappings(cls, rules: Any) -> Any:
+        if not isinstance(rules, list | tuple) or not all(isinstance(rule, dict) for rule in rules):
+            raise ValueError(f"found {rules!r}, not a list as [{{dataset: ..., loss: ...}}]")
+        return rules
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Plan:
+        for field in type(self).model_fields:
+            values = getattr(self, field)
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"{field}: {value} is listed twice")
+        return self
+
+
+class Settings(Model):
+    """The keys at the top of a study file."""
+
+    study: Name
+    """The name of the study. Its results are in `results/<study>/`."""
+    track: Literal["fair", "paper"] = "fair"
+    """fair compares losses under one recipe. paper follows the recipe of a paper, and its table
+    shows the published numbers next to the results."""
+    plan: Plan
+    """What the study runs."""
+    recipe: Recipe = Recipe()
+    """How every loss is trained."""
+    losses: dict[Name, dict[str, Any]] = {}
+    """Losses by their names: `name: {type: ...}`, with options of the loss. A name that is a type
+    needs no entry."""
+    backbones: dict[Name, dict[str, Any]] = {}
+    """Backbones by their names: `name: {type: ...}`, with settings of the backbone."""
+    datasets: dict[Name, dict[str, Any]] = {}
+    """Data sets by their names: `name: {type: ...}`, with settings of the data set and options of
+    its type."""
+    embeddings: dict[Name, Embeddings] = {}
+    """External embeddings by their names."""
+    evaluation: Evaluation = Evaluation()
+    """How the embeddings of every run are scored."""
+    published: dict[Name, Name] = {}
+    """In the paper track, the published system of each loss whose name is not that of its system:
+    `{loss: system}`, with a system of dmlbench/study/published.csv."""
+    unconfirmed: dict[str, str] = {}
+    """Remarks on values that no source confirms, by their key paths in this file: `recipe.lr: from
+    memory of the paper`. The leaderboard lists them."""
+    deviations: dict[str, str] = {}
+    """Remarks on values in which the study knowingly departs from the paper, by their key paths in
+    this file. The leaderboard lists them."""
+    keep_model: bool = False
+    """Keep the trained weights of each run as model.safetensors, from the next training on."""
+    runs_per_gpu: Annotated[int, Field(ge=1, le=MAX_RUNS_PER_GPU, strict=True)] = 1
+    """Let this many jobs share a GPU. More than 1 may be faster if one job leaves most of a GPU
+    idle, as small models on small images do. The jobs share its memory too. This does nothing on
+    SLURM, which gives each job its own GPU."""
+    tracking: bool = True
+    """Write the results to MLflow after the leaderboard."""
+    track_embeddings: bool = False
+    """Copy the embeddings of each run to MLflow too. They take megabytes per run."""
+
+    @model_validator(mode="after")
+    def _no_default_experiment(self) -> Settings:
+        if self.tracking and self.study == "Default":
+            raise ValueError("study: MLflow has an experiment Default already: take another name")
+        return self

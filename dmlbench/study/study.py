@@ -1,0 +1,174 @@
+"""A study: a checked study file, and the grid of its runs.
+
+A study file defines in mappings (`losses`, `backbones`, `datasets`) and selects in lists
+(`plan`), because Snakemake merges mappings and replaces lists. Reading one imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dmlbench.study.error_messages import describe_errors
+from dmlbench.study.grid import grid
+from dmlbench.study.remarks import Remarks, find_wrong_remarks, read_remarks
+from dmlbench.study.result_files import RESULTS, SNAPSHOT, StudyFiles
+from dmlbench.study.run import Run, json_key
+from dmlbench.study.settings import Settings
+from dmlbench.utils.errors import StudyError
+from dmlbench.utils.fingerprint import code_digest
+from dmlbench.utils.text import did_you_mean
+
+TABLES = "dmlbench.leaderboard.build"
+"""The module that makes the leaderboard."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The settings of a study file, and its runs."""
+
+    settings: Settings
+    runs: dict[str, Run]
+    """Path, as `dataset/backbone/loss/seed0`, -> run, in the order of the plan."""
+
+    @property
+    def name(self) -> str:
+        return self.settings.study
+
+    @property
+    def folder(self) -> Path:
+        """results/<study>."""
+        return RESULTS / self.name
+
+    @property
+    def files(self) -> StudyFiles:
+        return StudyFiles(self.folder)
+
+    @cached_property
+    def stores(self) -> dict[str, Run]:
+        """Name of each store that the study reads -> a run whose data set it holds."""
+        return {reader.store: reader for run in self.runs.values() for reader in (run, run.tested)}
+
+    @cached_property
+    def trees(self) -> list[str]:
+        """Names of the pictures of class trees, one for each cell whose loss learns a tree."""
+        return [*dict.fromkeys(run.tree for run in self.runs.values() if run.tree)]
+
+    @cached_property
+    def leaderboard_key(self) -> str:
+        """Digest of all results and remarks on the leaderboard, and of the code that writes it."""
+        return json_key(
+            {path: (run.eval_key, run.tested.dataset) for path, run in self.runs.items()},
+            self.remarks,
+            self.remarks.published,
+            code_digest(TABLES),
+        )
+
+    @cached_property
+    def remarks(self) -> Remarks:
+        """What the study says about its settings."""
+        return read_remarks(self.settings)
+
+    def tracking_key(self, uri: str) -> str:
+        """Digest of all results that are written to MLflow at `uri`, and of the code that does."""
+        return json_key(
+            self.leaderboard_key,
+            uri,
+            self.settings.track_embeddings,
+            code_digest("dmlbench.tracking.sync"),
+        )
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Names, path and keys of each run, as the leaderboard reads them."""
+        return [
+            {
+                "dataset": run.dataset,
+                "tested_on": run.tested.dataset,
+                "backbone": run.backbone,
+                "loss": run.loss,
+                "seed": run.seed,
+                "path": path,
+                "tree": run.tree,
+                "train_key": run.train_key,
+                "eval_key": run.eval_key,
+            }
+            for path, run in self.runs.items()
+        ]
+
+    def run(self, path: str) -> Run:
+        """The run at `path`.
+
+        Raises:
+            StudyError: the plan has no such run.
+        """
+        try:
+            return self.runs[path]
+        except KeyError:
+            hint = did_you_mean(path, self.runs)
+            raise StudyError(self.name, [f"{path}: no such run in the plan. {hint}"]) from None
+
+
+def read_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Args:
+        path: a file in YAML, or in JSON as the workflow writes it. The name of a study that has
+            results, or its folder of results, means the settings that it was last run with.
+
+    Raises:
+        StudyError: with everything that is wrong in one message.
+    """
+    try:
+        settings = yaml.safe_load(_find_file(Path(path)).read_text("utf-8"))
+    except FileNotFoundError:
+        known = sorted(snapshot.parent.name for snapshot in RESULTS.glob(f"*/{SNAPSHOT}"))
+        hint = f" Studies with results here: {', '.join(known)}." if known else ""
+        raise StudyError(str(path), [f"there is no such file.{hint}"]) from None
+    except OSError as error:
+        raise StudyError(str(path), [f"it cannot be read: {error.strerror}."]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(str(path), [f"this is not YAML: {error}"]) from None
+    return check_study(settings, str(path))
+
+
+def _find_file(path: Path) -> Path:
+    if not path.is_file():
+        for folder in (path, RESULTS / path):
+            if (folder / SNAPSHOT).is_file():
+                return folder / SNAPSHOT
+    return path
+
+
+def check_study(settings: Any, file: str) -> Study:
+    """Check the settings of a study, and resolve its runs.
+
+    Args:
+        settings: the content of a study file.
+        file: its name, for messages.
+
+    Raises:
+        StudyError: with everything that is wrong in one message.
+
+    >>> plan = {"datasets": ["glyphs"], "losses": ["htl"], "seeds": [0], "controls": []}
+    >>> study = check_study({"study": "my", "plan": plan | {"backbones": ["test_resnet"]}}, "my")
+    >>> list(study.runs)
+    ['glyphs/test_resnet/htl/seed0']
+    """
+    if not isinstance(settings, dict):
+        raise StudyError(file, [f"it holds {type(settings).__name__}, and a study is a mapping."])
+    try:
+        checked = Settings.model_validate(settings)
+    except ValidationError as error:
+        raise StudyError(file, describe_errors(error, Settings)) from None
+    problems: list[str] = []
+    runs = {run.path: run for run in grid(checked, settings.get("recipe") or {}, problems)}
+    problems += find_wrong_remarks(settings, checked)
+    if problems:
+        raise StudyError(file, dict.fromkeys(problems))  # each once, in order
+    return Study(checked, runs)

@@ -1,0 +1,49 @@
+"""Numbers, lists and suggestions as text for people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+MAX_LINES = 20
+"""Lines of a list that are shown."""
+
+
+def count_of(number: int, noun: str) -> str:
+    """`1 run`, `3 runs`, `2 losses`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def format_duration(seconds: float) -> str:
+    """`12 s`, `3 min`, `2 h 05 min`, `3 d 4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def format_bytes(count: float) -> str:
+    """`12 bytes`, `1.07 GB`."""
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if count >= 1000:
+            count, unit = count / 1000, larger
+    return f"{count:,.2f}".rstrip("0").rstrip(".") + f" {unit}"
+
+
+def listed(title: str, lines: Sequence[str]) -> str:
+    """`title`, the first `lines`, one below the other, and how many more there are."""
+    more = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    return "\n    ".join([f"{title}:", *lines[:MAX_LINES], *more])
+
+
+def did_you_mean(name: str, allowed: Iterable[str], show: int = 30) -> str:
+    """A sentence that suggests the nearest of `allowed`, and lists all of them if they are few."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1)
+    guess = f"Did you mean '{near[0]}'? " if near else ""
+    return f"{guess}Allowed: {', '.join(names)}." if len(names) <= show else guess.rstrip()

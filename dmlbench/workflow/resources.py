@@ -1,0 +1,37 @@
+"""Cores and GPUs of the jobs of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dmlbench.study.run import GPU_SCORING_IMAGES, Run, count_images
+
+GPU_CORES = 9
+"""The most cores that a training on a GPU uses: one drives the GPU, the others prepare images."""
+
+
+def training_threads(run: Run, cores: int, gpu_runs: int) -> int:
+    """The cores that the training of `run` gets.
+
+    A training on a GPU gets an equal share of the cores, for the threads that prepare its images;
+    the cores of one scoring are kept free. A training on a CPU gets what its recipe says. No number
+    depends on this: arithmetic on the CPU uses `recipe.cpu_threads`.
+
+    Args:
+        cores: cores of this machine that jobs may use.
+        gpu_runs: trainings that run on GPUs at the same time; 0 if there is no GPU.
+    """
+    threads = run.recipe.cpu_threads
+    if not (gpu_runs and run.uses_model):
+        return threads
+    return max(threads, min(GPU_CORES, (cores - run.evaluation.threads) // gpu_runs))
+
+
+def scoring_gpus(run: Run, store: Path) -> int:
+    """The GPUs that the scoring of `run` gets: 1 if it has many test images, else 0.
+
+    Args:
+        store: folder of the packed test images. It does not have to exist yet.
+    """
+    count = (count_images(run.tested, store) or {}).get("test", 0)
+    return int(count * run.tested.data.class_fraction >= GPU_SCORING_IMAGES)

@@ -1,0 +1,217 @@
+"""`dmlbench status`: how far a study is.
+
+It reads only the files of the study, so it works while the study runs and afterwards, on this
+machine and on a cluster.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from dmlbench.study.result_files import RunFiles
+from dmlbench.study.run import Run
+from dmlbench.study.study import Study
+from dmlbench.training.run_state import UnfinishedTraining, inspect_training
+from dmlbench.utils.text import count_of, format_duration
+
+STATES = {
+    "done": "done",
+    "running": "running",
+    "unscored": "trained, not scored yet",
+    "waiting": "waiting",
+    "stopped": "stopped, can continue",
+    "silent": "without a sign of life",
+    "dead": "killed, can continue",
+    "stale": "waiting, with a result from other settings or code",
+    "failed": "failed",
+}
+FINISHED = frozenset({"done", "failed"})
+MAX_ROWS = 20
+"""Rows of a table; longer tables are cut."""
+PAUSE_FACTOR = 10
+"""A watcher waits at least this many times as long as reading the status took."""
+
+
+class RunStatus(NamedTuple):
+    """How far a run is."""
+
+    run: Run
+    state: str
+    """A key of STATES."""
+    reason: str = ""
+    """Why it failed."""
+    unfinished: UnfinishedTraining | None = None
+    """The training that was begun and has not finished."""
+    train_seconds: float = 0.0
+    """How long its finished training took."""
+
+
+def show_status(study: Study, interval: float | None) -> None:
+    """Print how far `study` is.
+
+    Args:
+        interval: print again every this many seconds, until all runs have finished; None: print
+            once. On a terminal, the new text replaces the last one.
+    """
+    redraw = interval is not None and sys.stdout.isatty()
+    while True:
+        start = time.monotonic()
+        statuses = read_statuses(study)
+        seconds = time.monotonic() - start
+        lines = format_statuses(study, statuses)
+        if redraw:
+            # cursor home; clear each line to its end, then all lines below: nothing flickers
+            size = shutil.get_terminal_size()
+            body = "".join(f"{line[: size.columns]}\033[K\n" for line in lines[: size.lines - 1])
+            print(f"\033[H{body}\033[J", end="", flush=True)
+        else:
+            print(*lines, sep="\n", flush=True)
+        if interval is None or all(status.state in FINISHED for status in statuses):
+            return
+        time.sleep(max(interval, PAUSE_FACTOR * seconds))
+        if not redraw:
+            print()
+
+
+def read_statuses(study: Study) -> list[RunStatus]:
+    """How far each run of `study` is, in the order of the plan."""
+    unfinished = {*study.files.unfinished()}
+    return [
+        _read_status(run, study.files.run(path), path in unfinished)
+        for path, run in study.runs.items()
+    ]
+
+
+def _read_status(run: Run, files: RunFiles, is_unfinished: bool) -> RunStatus:
+    unfinished = inspect_training(files.state, run.train_key) if is_unfinished else None
+    if unfinished and unfinished.state == "running":
+        return RunStatus(run, "running", unfinished=unfinished)
+    scored, trained = files.read_metrics(), files.read_run()
+    failure = {} if scored else files.read_failure()
+    if scored and scored["eval_key"] == run.eval_key:
+        if scored["status"] != "ok":
+            return RunStatus(run, "failed", _reason(scored))
+        return RunStatus(run, "done", train_seconds=_train_seconds(trained))
+    if trained and trained["train_key"] == run.train_key:
+        if trained["status"] != "ok":
+            return RunStatus(run, "failed", _reason(trained))
+        if failure.get("eval_key") == run.eval_key:
+            return RunStatus(run, "failed", _reason(failure))
+        return RunStatus(run, "unscored", train_seconds=_train_seconds(trained))
+    if unfinished:
+        return RunStatus(run, unfinished.state, unfinished=unfinished)
+    if failure.get("train_key") == run.train_key and not trained:
+        return RunStatus(run, "failed", _reason(failure))
+    return RunStatus(run, "stale" if trained else "waiting")
+
+
+def _reason(result: dict[str, Any]) -> str:
+    return f"{result['status']}: {result['error']['message']}"
+
+
+def _train_seconds(result: dict[str, Any] | None) -> float:
+    """How long a training took: `wall_seconds` is of its last attempt, `train_seconds` of all."""
+    provenance = result["provenance"] if result else {}
+    return max(provenance.get("wall_seconds") or 0.0, provenance.get("train_seconds") or 0.0)
+
+
+def format_statuses(study: Study, statuses: list[RunStatus]) -> list[str]:
+    """The lines that `dmlbench status` prints."""
+    counts = Counter(status.state for status in statuses)
+    parts = [f"{counts[state]} {text}" for state, text in STATES.items() if counts[state]]
+    lines = [f"{study.name}: {len(statuses)} runs: {', '.join(parts)}"]
+    by_state = {state: [s for s in statuses if s.state == state] for state in STATES}
+    lines += [line for line in (_time_left(statuses),) if line]
+    if by_state["running"]:
+        header = ("running", "step", "loss", "images/s", "left", "device", "host")
+        rows = [header, *map(_running_row, by_state["running"][:MAX_ROWS])]
+        lines += ["", *_table(rows), *_more(by_state["running"])]
+    if interrupted := by_state["stopped"] + by_state["silent"] + by_state["dead"]:
+        rows = [("not running", "", ""), *map(_interrupted_row, interrupted[:MAX_ROWS])]
+        lines += ["", *_table(rows), *_more(interrupted)]
+    if failed := by_state["failed"]:
+        rows = [("failed", "reason"), *((s.run.path, s.reason) for s in failed[:MAX_ROWS])]
+        lines += ["", *_table(rows), *_more(failed)]
+    if by_state["stale"]:
+        lines += ["", "To see what changed: dmlbench plan STUDY --diff"]
+    table = study.files.table
+    if table.is_file():
+        outdated = "" if counts.keys() <= FINISHED else " (outdated)"
+        lines += ["", f"The leaderboard{outdated}: {table}"]
+    return lines
+
+
+def _time_left(statuses: Iterable[RunStatus]) -> str:
+    """An estimate of the time left; empty if nothing is known, or nothing is left to train.
+
+    It adds what the running trainings say and, for each waiting one, the mean time of the finished
+    ones. It assumes that as many trainings run at once as now.
+    """
+    trainings = [status for status in statuses if status.run.trains]
+    running = [s.unfinished.progress for s in trainings if s.state == "running" and s.unfinished]
+    waiting = sum(s.state not in {"running", "unscored"} | FINISHED for s in trainings)
+    times = [s.train_seconds for s in trainings if s.train_seconds]
+    if not times:  # none has finished: use what the running ones will have taken
+        times = [p["steps"] / p["steps_per_second"] for p in running if p.get("steps_per_second")]
+    if not times or not (running or waiting):
+        return ""
+    mean = sum(times) / len(times)
+    left = waiting * mean + sum(_seconds_left(progress, mean) for progress in running)
+    if not running:
+        return f"about {format_duration(left)} of training left, one at a time; none is running"
+    return f"about {format_duration(left / len(running))} left, {len(running)} at a time"
+
+
+def _seconds_left(progress: dict[str, Any], mean: float) -> float:
+    """Seconds that a running training still needs; `mean` before its first step."""
+    if (left := progress.get("seconds_left")) is None:
+        return mean
+    return max(0.0, left - (time.time() - progress["time"]))
+
+
+def _running_row(status: RunStatus) -> tuple[str, ...]:
+    assert status.unfinished
+    progress = status.unfinished.progress
+    if not progress:
+        return (status.run.path, "starts", *[""] * 5)
+    left = progress["seconds_left"]
+    return (
+        status.run.path,
+        f"{progress['step']}/{progress['steps']}",
+        f"{progress['loss']:.4g}",
+        f"{progress['steps_per_second'] * status.run.recipe.batch_size:.0f}",
+        "" if left is None else format_duration(_seconds_left(progress, 0.0)),
+        progress["device"],
+        progress["host"],
+    )
+
+
+def _interrupted_row(status: RunStatus) -> tuple[str, ...]:
+    training = status.unfinished
+    assert training
+    host = training.progress.get("host", "another machine")
+    text = {
+        "stopped": f"stopped {training.place}",
+        "silent": f"no sign from {host} for {format_duration(training.quiet)}, {training.place}",
+        "dead": f"killed {training.place}",
+    }[training.state]
+    idle = f"{count_of(training.idle, 'earlier attempt')} made no progress"
+    return status.run.path, text, idle if training.idle else ""
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """The rows as lines, with their columns aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _more(statuses: list[RunStatus]) -> list[str]:
+    return [f"... and {len(statuses) - MAX_ROWS} more"] if len(statuses) > MAX_ROWS else []

@@ -1,0 +1,47 @@
+"""The lock of a study: only one process at a time works on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from datetime import datetime
+from typing import TextIO
+
+from dmlbench.study.study import Study
+from dmlbench.utils.errors import StudyError
+from dmlbench.utils.files import read_json_if_whole, write_json
+
+_locks: list[TextIO] = []
+"""The locked files. They stay open, and so locked, as long as this process lives."""
+
+
+def lock_study(study: Study) -> None:
+    """Lock `study` for this process, and write its settings to study.json, which the jobs read.
+
+    This is a kernel lock. Snakemake's own lock outlives a killed process, and then somebody has to
+    unlock it by hand.
+
+    Raises:
+        StudyError: another process works on this study, or its folder cannot be created.
+    """
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"this folder cannot be created ({error.strerror}): rename the study."
+        raise StudyError(str(study.folder), [message]) from None
+    lock = study.files.lock.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        message = f"{lock.read().strip()} works on it: wait for it, or stop it."
+        raise StudyError(str(study.folder), [message]) from None
+    lock.truncate(0)
+    now = datetime.now().isoformat(timespec="seconds")
+    lock.write(f"process {os.getpid()} on {platform.node()}, since {now},\n")
+    lock.flush()
+    _locks.append(lock)
+    snapshot, settings = study.files.snapshot, study.settings.model_dump(mode="json")
+    if read_json_if_whole(snapshot) != settings:
+        write_json(snapshot, settings)

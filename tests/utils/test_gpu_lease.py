@@ -1,0 +1,210 @@
+"""A lease gives a GPU to no more processes at a time than each of them allows, under whatever
+number it is seen."""
+
+import os
+import random
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from dmlbench.utils.gpu_lease import lease, restrict_gpus, visible_gpus
+
+SMI = """#!/bin/sh
+echo "0, GPU-aaa"
+echo "1, GPU-bbb"
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(SMI)
+    tool.chmod(0o755)
+    return {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ["GPU-aaa", "GPU-bbb"]),
+        ("1", ["GPU-bbb"]),
+        ("1,0", ["GPU-bbb", "GPU-aaa"]),
+        ("GPU-bbb", ["GPU-bbb"]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_gpus_are_named_by_uuid(two_gpus, monkeypatch, visible, expected):
+    monkeypatch.setenv("PATH", two_gpus["PATH"])
+    environment = two_gpus | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    assert visible_gpus(environment) == expected
+
+
+def test_a_machine_without_nvidia_has_none(tmp_path):
+    assert visible_gpus({"PATH": str(tmp_path)}) == []
+
+
+def test_a_driver_that_does_not_answer_has_none(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", two_gpus["PATH"])
+    (tmp_path / "nvidia-smi").write_text(f"{SMI}exit 9\n")
+    assert visible_gpus(two_gpus) == []
+
+
+def test_of_gpus_that_are_left_to_others_the_least_busy_are_kept(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("PATH", two_gpus["PATH"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with lease(["GPU-aaa"], 1):
+        restrict_gpus(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-bbb"
+
+
+class Enough(Exception):
+    """Whoever waits has waited long enough."""
+
+
+def give_up():
+    raise Enough
+
+
+def has_room(devices, runs, folder):
+    """The device that a run would get at once; None if it had to wait."""
+    try:
+        with lease(devices, runs, give_up, folder) as device:
+            return device
+    except Enough:
+        return None
+
+
+def test_without_gpus_there_is_nothing_to_wait_for(tmp_path):
+    with lease([], 1, give_up, tmp_path) as device:
+        assert device is None
+
+
+def test_no_device_ever_has_more_runs_than_each_of_them_allows(tmp_path):
+    lock, at_work, seen = threading.Lock(), {"a": [], "b": []}, []
+
+    def work(runs):
+        with lease(["a", "b"], runs, folder=tmp_path) as device:
+            with lock:
+                at_work[device].append(runs)
+                seen.append(list(at_work[device]))
+            time.sleep(random.uniform(0, 0.02))
+            with lock:
+                at_work[device].remove(runs)
+
+    allowed = [1, 2, 2, 3, 3, 3, 4, 16] * 4
+    random.shuffle(allowed)
+    threads = [threading.Thread(target=work, args=(runs,)) for runs in allowed]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(seen) == len(allowed)
+    assert [runs for runs in seen if len(runs) > min(runs)] == []
+
+
+@pytest.mark.parametrize(
+    ("there", "comes", "enters"),
+    [
+        ([], 1, True),
+        ([1], 1, False),
+        ([1], 4, False),
+        ([4], 1, False),
+        ([2], 2, True),
+        ([2, 2], 2, False),
+        ([2, 2], 4, False),
+        ([4, 2], 4, False),
+        ([4], 2, True),
+        ([4, 4, 4], 4, True),
+        ([4, 4], 2, False),
+        ([16] * 15, 16, True),
+        ([16] * 16, 16, False),
+    ],
+)
+def test_a_run_enters_where_all_allow_it(tmp_path, there, comes, enters):
+    with ExitStack() as held:
+        for runs in there:
+            held.enter_context(lease(["a"], runs, give_up, tmp_path))
+        assert (has_room(["a"], comes, tmp_path) == "a") == enters
+    assert has_room(["a"], 1, tmp_path) == "a"
+
+
+def test_an_empty_device_is_taken_before_one_that_is_shared(tmp_path):
+    for _ in range(5):
+        with ExitStack() as held:
+            first = lease(["a"], 3, give_up, tmp_path)
+            with first:
+                held.enter_context(lease(["a"], 3, give_up, tmp_path))
+            # one run is left at the device, on its second place
+            assert has_room(["a", "b"], 3, tmp_path) == "b"
+            held.enter_context(lease(["a"], 3, give_up, tmp_path))
+            held.enter_context(lease(["b"], 3, give_up, tmp_path))
+            assert has_room(["a", "b"], 3, tmp_path) == "b"
+
+
+def test_who_waits_is_not_passed_by_those_who_come_later(tmp_path):
+    """Else runs that share a device could keep one that wants it alone out for ever."""
+    waits, alone = threading.Event(), []
+
+    def note():
+        waits.set()
+
+    def want_it_alone():
+        with lease(["a"], 1, note, tmp_path) as device:
+            alone.append(device)
+
+    with lease(["a"], 2, give_up, tmp_path):
+        assert has_room(["a"], 2, tmp_path) == "a"
+        thread = threading.Thread(target=want_it_alone)
+        thread.start()
+        assert waits.wait(30)
+        assert has_room(["a"], 2, tmp_path) is None
+        assert not alone
+    thread.join(30)
+    assert alone == ["a"]
+    assert has_room(["a"], 2, tmp_path) == "a"
+
+
+def test_a_run_that_got_its_place_no_longer_blocks_other_runs(tmp_path):
+    with ExitStack() as held:
+        first = ExitStack()
+        first.enter_context(lease(["a"], 1, give_up, tmp_path))
+        held.enter_context(lease(["a"], 2, first.close, tmp_path))
+        assert has_room(["a"], 2, tmp_path) == "a"
+
+
+def test_a_killed_process_leaves_its_device(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from dmlbench.utils.gpu_lease import lease\n"
+        "with lease(['a'], int(sys.argv[2]), folder=Path(sys.argv[1])) as device:\n"
+        "    print(device, flush=True); time.sleep(60)"
+    )
+    for runs in ("1", "2"):
+        command = [sys.executable, "-c", code, str(tmp_path), runs]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "a\n"
+        assert has_room(["a"], 1, tmp_path) is None
+        process.kill()
+        process.wait()
+        assert has_room(["a"], 1, tmp_path) == "a"
+
+
+def test_users_of_a_machine_share_its_locks(tmp_path, monkeypatch):
+    """Another user must be able to read the files, and to make some."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        with lease(["a"]):
+            pass
+    finally:
+        os.umask(before)
+    (folder,) = tmp_path.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+    assert modes == {0o644}
