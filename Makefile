@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := envs/requirements.lock
 
-# Bytecode is what makes importing torch and timm take seconds and not a quarter of a minute.
+# Without bytecode, importing torch and timm takes a quarter of a minute and not a few seconds.
 unexport PYTHONDONTWRITEBYTECODE
 # The workflow finds its Python on PATH, as in an activated environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test test-slow lint format lock clean
+.PHONY: demo test test-slow coverage docs lint format lock clean
 
 demo: $(VENV)/installed
 	snakemake
@@ -22,10 +22,18 @@ test: $(VENV)/installed
 test-slow: $(VENV)/installed
 	python -m pytest -n 2 --dist loadfile -m slow
 
+# Which lines of the package the tests run. Lines that run in other processes are not counted.
+coverage: $(VENV)/installed
+	python -m pytest -n 2 -m "not slow" --cov=dmlbench --cov-report=term:skip-covered
+
+docs: $(VENV)/installed
+	mkdocs build --strict --quiet
+
 lint: $(VENV)/installed
 	ruff check .
 	ruff format --check .
 	mypy
+	git ls-files | xargs codespell
 	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	snakemake --lint
 
