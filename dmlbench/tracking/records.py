@@ -176,7 +176,7 @@ def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
     end = max(end for _, end in times)
     succeeded = sum(result.metrics["status"] == "ok" for result in seeds)
     params = _params(run, seeds[0])
-    del params["seed"]
+    params.pop("seed", None)  # external embeddings have none
     return Record(
         name=" · ".join([run.loss, run.backbone, run.dataset]),
         start=min(start for start, _ in times),

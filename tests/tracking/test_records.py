@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -33,6 +34,17 @@ def test_seeds_and_cells_name_the_test_data_set_if_it_is_another_one(results):
     runs = results.tracked()
     assert {runs[path].data.tags["dmlbench.tested_on"] for path in (RUN, CELL)} == {"part"}
     assert {row["tested_on"] for row in results.study.rows} == {"part"}
+
+
+def test_external_embeddings_are_a_cell_with_a_seed_too(results):
+    np.savez("outside.npz", embeddings=np.ones((2, 3)), id=np.arange(2))
+    results.settings["embeddings"] = {"outside": {"dataset": "letters", "file": "outside.npz"}}
+    results.settings["plan"]["embeddings"] = ["outside"]
+    results.read()
+    results.write_all()
+    results.track()
+    assert "letters/tiny/embeddings_outside/seed0" in results.tracked()
+    assert results.is_complete()
 
 
 def test_a_failed_run_is_marked_as_failed_with_its_error(results):
