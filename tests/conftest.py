@@ -128,6 +128,7 @@ def read_package(monkeypatch):
             fingerprint.makes_numbers,
             fingerprint._written,
             fingerprint.module_digest,
+            modules.imported_modules,
             modules.parse_module,
         ):
             cached.cache_clear()

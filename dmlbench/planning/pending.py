@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dmlbench.datasets.store.format import MANIFEST_FILE
 from dmlbench.planning.reasons import (
     AFTER_OTHERS,
     AFTER_TRAINING,
@@ -156,7 +157,7 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
     pending.stores = [
         name
         for name in study.stores
-        if name in needed and not (stores / name / "manifest.json").is_file()
+        if name in needed and not (stores / name / MANIFEST_FILE).is_file()
     ]
     pending.archives = [
         name

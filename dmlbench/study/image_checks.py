@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmlbench.datasets import load
+from dmlbench.datasets.store.format import MANIFEST_FILE
 from dmlbench.study.study import Study
 from dmlbench.utils.errors import DatasetError, StudyError
 from dmlbench.utils.files import read_json_if_whole
@@ -29,7 +30,7 @@ def check_images(study: Study, stores: Path) -> None:
         dataset = load(run.data.type, run.data.options)
         store = stores / run.store
         try:
-            manifest = read_json_if_whole(store / "manifest.json")
+            manifest = read_json_if_whole(store / MANIFEST_FILE)
             if manifest is None:
                 dataset.check()
             else:

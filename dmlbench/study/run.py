@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module, timm_weights
 from dmlbench.datasets import load
-from dmlbench.datasets.store.format import FORMAT
+from dmlbench.datasets.store.format import FORMAT, MANIFEST_FILE
 from dmlbench.losses._catalogue import loss_module
 from dmlbench.study.row_names import control_kind, is_external, is_trained
 from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
@@ -223,7 +223,7 @@ def count_images(run: Run, store: Path) -> dict[str, int] | None:
     """
     splits = run.facts.get("splits")
     if splits is None:
-        manifest = read_json_if_whole(store / "manifest.json") or {}
+        manifest = read_json_if_whole(store / MANIFEST_FILE) or {}
         declared = read_declarations(f"dmlbench.datasets.{run.data.type}").constants
         splits = manifest.get("splits") or declared.get("ABOUT")
     return splits and {split: count for split, (_, count) in splits.items()}

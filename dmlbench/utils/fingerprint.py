@@ -21,7 +21,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
@@ -94,14 +94,6 @@ def module_digest(module: str) -> str:
     return _written(module)[0]
 
 
-def canonical_form(tree: ast.Module, module: str) -> Form:
-    """What `tree`, the syntax tree of `module`, does, as nested lists.
-
-    A node is [type, [field, value], ...], with its fields by name and without empty ones.
-    """
-    return _Writer(module, tree).statements(tree.body, in_class=True)
-
-
 @cache
 def _written(module: str) -> tuple[str, frozenset[tuple[str, str, str]]]:
     """The digest of `module` alone; and the internal modules from which it imports names:
@@ -129,16 +121,24 @@ def makes_numbers(module: str) -> bool:
 
 
 class _Writer:
-    """Writes the syntax tree of one module as a form."""
+    """Writes the syntax tree of one module as a form.
+
+    A node is [type, [field, value], ...], with its fields by name and without empty ones.
+    """
 
     def __init__(self, module: str, tree: ast.Module) -> None:
         self.module = module
         self.package = enclosing_package(module)
+        self.tree = tree
         self.imports: set[tuple[str, str, str]] = set()
-        loaded = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)]
-        self.used = {
+
+    @cached_property
+    def used(self) -> set[str]:
+        """The names and attributes that the module reads."""
+        nodes = [node for node in ast.walk(self.tree) if isinstance(node, ast.Name | ast.Attribute)]
+        return {
             node.id if isinstance(node, ast.Name) else node.attr
-            for node in loaded
+            for node in nodes
             if isinstance(node.ctx, ast.Load)
         }
 

@@ -85,12 +85,13 @@ def enclosing_package(module: str) -> str:
     return module if module_file(module).stem == "__init__" else module.rpartition(".")[0]
 
 
-def imported_modules(module: str) -> list[str]:
+@cache
+def imported_modules(module: str) -> tuple[str, ...]:
     """Dotted names of everything that `module` imports when it runs, and of their packages.
 
     Imports inside functions count; imports under `if TYPE_CHECKING:` do not.
     """
-    return sorted(set(_imports(parse_module(module), enclosing_package(module))))
+    return tuple(sorted(set(_imports(parse_module(module), enclosing_package(module)))))
 
 
 def is_internal(module: str, imported: str) -> bool:
