@@ -33,10 +33,13 @@ HISTORY = ["epoch", "step", "loss", "lr", "images_per_second", "seconds"]
 """Columns that every history has. The others are what a loss reports about itself."""
 NOTES = """\
 Scores are in percent: the mean over seeds ± half the width of its 95 % interval
-(Student's t). One seed has no interval. If two intervals overlap, the table does not tell the two
-losses apart. "2 of 3" seeds means that the other runs failed; such a mean may flatter the loss. No
-test image belongs to a class seen in training. Each run is scored once, after its last epoch: no
-epoch, setting or seed was chosen on the test classes. R-Precision, MAP@R, MAP and MRR leave out
+(Student's t). One seed has no interval. The interval of a loss says how well its own mean is known
+if it were trained with other seeds. It does not say which losses differ: two losses whose intervals
+overlap may still differ significantly, which only a test of the two can show, and among many pairs
+some differ by chance. Other classes or other data may give another order. "2 of 3" seeds means that
+the other runs failed; such a mean may flatter the loss. No test image belongs to a class seen in
+training. Each run is scored once, after its last epoch: no epoch, setting or seed was chosen on the
+test classes. R-Precision, MAP@R, MAP and MRR leave out
 queries without another image of their class; Recall@K counts them as misses. "Recall@1 alphabet"
 scores the super-classes of that level: it is the share of queries whose nearest image has the same
 super-class, among the queries for which this is possible. MAP and MRR use the whole ranking of the
@@ -50,6 +53,11 @@ only scored here: no recipe applies to them.
 TRACKS = {
     "fair": "fair: one recipe for all losses",
     "paper": "paper: a recipe as published, to be compared with the published numbers",
+}
+TUNING = {
+    "fair": "none: each loss has its defaults or the options of the study file. This is no ranking "
+    "of losses: for that, each loss needs the same effort of tuning on held-out training classes",
+    "paper": "none here: the settings are those of the study file, as published or as remarked",
 }
 DEVIATIONS_TITLE = "Known to depart from the paper"
 UNCONFIRMED_TITLE = "Not confirmed by a source"
@@ -143,6 +151,7 @@ def compose(
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
         "Track": TRACKS[remarks.track],
+        "Tuning": TUNING[remarks.track],
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
         "Recipe": _format_settings(recipe),
         "Versions": ", ".join(f"{v.removeprefix(VERSION)} {_distinct(table[v])}" for v in versions),

@@ -1,8 +1,10 @@
 import pytest
+from scipy import stats
 
 from dmlbench.leaderboard.markdown import render
 from dmlbench.leaderboard.page import compose
 from dmlbench.leaderboard.table import read_results, tabulate
+from dmlbench.study.remarks import Remarks
 
 
 @pytest.fixture
@@ -51,6 +53,27 @@ def test_scores_are_percent_with_the_interval_of_the_seeds(results, page):
             }
         ]
     ]
+
+
+@pytest.mark.parametrize("track", ["fair", "paper"])
+def test_the_page_of_an_untuned_study_says_so(results, track):
+    results.add("htl", 0, {"map@r": 0.2})
+    read = read_results(results.runs, results.files)
+    text = render(compose("made", tabulate(read), read, Remarks(track)))
+    assert "\n- Tuning: none" in text
+
+
+def test_the_page_does_not_take_an_overlap_of_intervals_for_equal_losses(results, page):
+    scores = {"htl": (0.200, 0.204, 0.208), "rll": (0.210, 0.214, 0.218)}
+    for loss, values in scores.items():
+        for seed, value in enumerate(values):
+            results.add(loss, seed, {"map@r": value})
+    best, second = tables(page())[0][:2]
+    assert (best["MAP@R"], second["MAP@R"]) == ("21.40 ± 0.99", "20.40 ± 0.99")  # they overlap
+    assert stats.ttest_ind(*scores.values(), equal_var=False).pvalue < 0.05
+    notes = " ".join(page().partition("How to read this.")[2].split())
+    assert "overlap may still differ significantly" in notes
+    assert "does not tell the two losses apart" not in notes
 
 
 def test_one_seed_shows_no_interval(results, page):
