@@ -5,6 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := envs/requirements.lock
+CPU_LOCK := envs/requirements-cpu.lock
+
+# On Linux, PyPI's torch and faiss-gpu bring 6 GB of CUDA libraries along. A machine without an
+# NVIDIA GPU gets builds for CPUs; `make CPU=0 ...` and `make CPU=1 ...` decide it by hand.
+ifeq ($(shell uname -s),Linux)
+CPU ?= $(if $(shell command -v nvidia-smi),0,1)
+endif
+KIND := $(if $(filter 1,$(CPU)),cpu,gpu)
+INSTALLED := $(VENV)/installed-$(KIND)
+UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
+TORCH = $(shell sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' $(LOCK))
 
 # Without bytecode, importing torch and timm takes a quarter of a minute and not a few seconds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,23 +24,23 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: demo test test-slow coverage docs lint format lock clean
 
-demo: $(VENV)/installed
+demo: $(INSTALLED)
 	snakemake
 
-test: $(VENV)/installed
+test: $(INSTALLED)
 	python -m pytest -n 2 -m "not slow"
 
-test-slow: $(VENV)/installed
+test-slow: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m slow
 
 # Which lines of the package the tests run. Lines that run in other processes are not counted.
-coverage: $(VENV)/installed
+coverage: $(INSTALLED)
 	python -m pytest -n 2 -m "not slow" --cov=dmlbench --cov-report=term:skip-covered
 
-docs: $(VENV)/installed
+docs: $(INSTALLED)
 	mkdocs build --strict --quiet
 
-lint: $(VENV)/installed
+lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
@@ -37,27 +48,44 @@ lint: $(VENV)/installed
 	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	snakemake --lint
 
-format: $(VENV)/installed
+format: $(INSTALLED)
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow/Snakefile workflow/rules
 
 # The installer and its version are part of the lock: the same files on every machine.
-$(VENV)/installed: $(LOCK) pyproject.toml
+$(INSTALLED): $(LOCK) $(CPU_LOCK) pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("dmlbench needs Python >= 3.11, found " + sys.version.split()[0] \
 	  + "; name another one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@# an environment of the other kind is made anew
+	$(if $(wildcard $(VENV)/installed-*),$(if $(wildcard $(INSTALLED)),,rm -rf $(VENV)))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(sed -n 's/^# installer: uv==//p' $(LOCK))"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirements $(LOCK)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+ifeq ($(KIND),cpu)
+	$(UV_INSTALL) --no-deps --require-hashes --requirements $(CPU_LOCK)
+	@# PyTorch's own index has the builds for CPUs
+	@$(UV_INSTALL) --no-deps --torch-backend cpu $(TORCH) 2> /dev/null || { \
+	  echo "PyTorch's index was not reached. This installs PyPI's torch, which needs 3 GB more: CUDA."; \
+	  $(UV_INSTALL) --constraints $(LOCK) --excludes envs/cpu-excludes.txt $(TORCH); }
+else
+	$(UV_INSTALL) --require-hashes --requirements $(LOCK)
+endif
+	$(UV_INSTALL) --no-deps --editable .
 	$(BIN)/python -m compileall -q dmlbench
 	touch $@
 
+# The lock for CPUs has the same versions, without torch and all that only a GPU needs.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+  --generate-hashes --no-emit-index-url --no-header
 lock:
 	printf '# installer: uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" > $(LOCK).new
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
-	  --generate-hashes --no-emit-index-url --no-header >> $(LOCK).new
+	$(COMPILE) --upgrade >> $(LOCK).new
 	mv $(LOCK).new $(LOCK)
+	grep -oE '^(nvidia-|cuda-|triton|faiss-gpu)[a-z0-9-]*' $(LOCK) > $(LOCK).gpu
+	sed -nE 's/^(faiss-cpu==[^ ]+).*/\1/p' $(LOCK) > $(LOCK).faiss
+	$(COMPILE) --no-annotate --constraints $(LOCK) --excludes $(LOCK).gpu --overrides $(LOCK).faiss \
+	  --no-emit-package torch --no-emit-package torchvision > $(CPU_LOCK)
+	rm $(LOCK).gpu $(LOCK).faiss
 
 clean:
 	rm -rf $(VENV) results/demo

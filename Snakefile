@@ -1,8 +1,8 @@
 # A study from its file to its leaderboard.
 #
 #   snakemake                                      the demo study, or the rest of it
-#   snakemake --configfile config/omniglot.yaml    another study
-#   snakemake -n                                   what would run, and why
+#   snakemake --configfile config/omniglot.yaml    another study; or: dmlbench run, from any folder
+#   snakemake -n                                   what would run; why: dmlbench plan STUDY --diff
 #   snakemake data                                 only fetch and pack the images
 #   snakemake --report report.zip                  tables, plots and provenance of a finished study
 #   snakemake track                                write to MLflow, even with `tracking: false`

@@ -1,3 +1,3 @@
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 
 main()

@@ -4,11 +4,15 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "envs/requirements.lock").read_text()
-LOCKED = dict(re.findall(r"^([a-z0-9_.-]+)==([^ ;\\]+)", LOCK, re.MULTILINE))
+CPU_LOCK = (ROOT / "envs/requirements-cpu.lock").read_text()
+PIN = re.compile(r"^([a-z0-9_.-]+)==([^ ;\\]+)", re.MULTILINE)
+LOCKED = dict(PIN.findall(LOCK))
+ONLY_GPUS = re.compile("nvidia-|cuda-|triton|faiss-gpu")
 
 
 def project():
@@ -19,11 +23,30 @@ def dependencies():
     return {re.match(r"[\w-]+", line).group() for line in project()["dependencies"]}
 
 
-def test_the_lock_has_every_dependency_with_hashes_and_names_no_registry():
+def test_the_lock_has_every_dependency():
     assert dependencies() <= LOCKED.keys()
-    entries = re.split(r"^(?=[a-z0-9_.-]+==)", LOCK, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("lock", [LOCK, CPU_LOCK], ids=["all", "cpu"])
+def test_a_lock_has_hashes_and_names_no_registry(lock):
+    entries = re.split(r"^(?=[a-z0-9_.-]+==)", lock, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)
-    assert "://" not in LOCK
+    assert "://" not in lock
+
+
+def test_the_lock_for_cpus_has_the_same_versions_without_what_only_gpus_need():
+    left_out = {name for name in LOCKED if ONLY_GPUS.match(name)} | {"torch", "torchvision"}
+    assert len(left_out) > 20
+    pinned = dict(PIN.findall(CPU_LOCK))
+    assert pinned == {name: LOCKED[name] for name in LOCKED if name not in left_out}
+    assert re.search(r"^faiss-cpu==[^;]+? \\$", CPU_LOCK, re.MULTILINE)  # on every platform
+
+
+def test_what_a_cpu_leaves_out_of_torch_is_among_its_dependencies():
+    lines = (ROOT / "envs/cpu-excludes.txt").read_text().splitlines()
+    names = {line for line in lines if not line.startswith("#")}
+    assert names == {"triton", "cuda-bindings"}
+    assert names <= LOCKED.keys()
 
 
 def test_each_conda_environment_has_the_versions_of_the_lock_and_one_build_of_faiss():
@@ -36,5 +59,5 @@ def test_each_conda_environment_has_the_versions_of_the_lock_and_one_build_of_fa
 
 def test_the_plugin_for_clusters_is_an_extra_and_not_in_the_lock():
     extras = project()["optional-dependencies"]
-    assert extras.keys() == {"ui", "slurm", "dev"}
+    assert extras.keys() == {"ui", "lite0", "slurm", "dev"}
     assert not [name for name in LOCKED if "slurm" in name]

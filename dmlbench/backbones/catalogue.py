@@ -70,6 +70,21 @@ def timm_weights() -> dict[str, str]:
     return weights
 
 
+def lines() -> list[str]:
+    """A line for each model: its name, and the weights that `pretrained: true` takes.
+
+    A name with the tag of its weights stands alone.
+
+    Raises:
+        BrokenInstallation: timm does not import.
+    """
+    weights = timm_weights()
+    return [
+        name if weights.get(name, name) == name else f"{name}  pretrained: {weights[name]}"
+        for name in sorted(timm_models())
+    ]
+
+
 def broken_timm(error: Exception) -> BrokenInstallation:
     """An error that says how to repair a timm that fails to import with `error`."""
     installed = versions("torch", "torchvision", "timm")

@@ -148,6 +148,11 @@ class Header:
     """The class of pytorch-metric-learning; None for a native loss."""
     differs: str
 
+    @property
+    def code(self) -> str:
+        """Whose code computes the loss."""
+        return f"PML's {self.wraps}" if self.wraps else "native"
+
 
 def header(name: str) -> Header:
     """Read the header of the loss `name`.
@@ -182,9 +187,13 @@ def parse(name: str, module: str, text: str, imports: Iterable[str] = ()) -> Hea
 
 
 def lines() -> list[str]:
-    """A line for each loss: its name and its title."""
-    width = max(map(len, list_losses()))
-    return [f"{name:{width}}  {header(name).title}" for name in list_losses()]
+    """For each loss a line with its name, its code and its title; below, a line for each option."""
+    headers = [header(name) for name in list_losses()]
+    width = max(len(loss.name) for loss in headers)
+    return [
+        "\n".join([f"{loss.name:{width}}  {loss.code}: {loss.title}", *_option_lines(loss.name)])
+        for loss in headers
+    ]
 
 
 def markdown() -> str:
@@ -198,12 +207,27 @@ def markdown() -> str:
 
 def _row(loss: Header) -> str:
     paper = f"[{loss.title}](https://arxiv.org/abs/{loss.arxiv})" if loss.arxiv else loss.title
-    code = f"PML's {loss.wraps}" if loss.wraps else "native"
-    return _cells(f"`{loss.name}`", f"{paper} ({loss.authors})", loss.venue, code, loss.differs)
+    authors = f"{paper} ({loss.authors})"
+    return _cells(f"`{loss.name}`", authors, loss.venue, loss.code, loss.differs)
 
 
 def _options(name: str) -> Iterator[str]:
     """A row of the table of options for each option of the loss `name`."""
+    for option, allowed, default in _described_options(name):
+        yield _cells(f"`{name}`", f"`{option}`", allowed, f"`{default}`")
+
+
+def _option_lines(name: str) -> Iterator[str]:
+    """The options of the loss `name` as indented lines of text: `margin = 0.2   number ≥ 0`."""
+    options = [*_described_options(name)]
+    width = max((len(option) + len(default) for option, _, default in options), default=0)
+    for option, allowed, default in options:
+        space = " " * (width - len(option) - len(default))
+        yield f"    {option} = {default}{space}   {allowed.replace('`', '')}"
+
+
+def _described_options(name: str) -> Iterator[tuple[str, str, str]]:
+    """Each option of the loss `name`, its allowed values, and its default as a study has it."""
     declared = read_declarations(f"dmlbench.losses.{name}")
     bounds = {"≥": declared.constants.get("LEAST", {}), ">": declared.constants.get("ABOVE", {})}
     for option, (annotation, default) in declared.options.items():
@@ -211,7 +235,7 @@ def _options(name: str) -> Iterator[str]:
         *others, last = _allowed(annotation, limits)
         allowed = " or ".join(filter(None, [", ".join(others), last]))
         shown = f"{default:.4g}" if isinstance(default, float) else json.dumps(default).strip('"')
-        yield _cells(f"`{name}`", f"`{option}`", allowed, f"`{shown}`")
+        yield option, allowed, shown
 
 
 def _allowed(annotation: Any, limits: list[str]) -> list[str]:

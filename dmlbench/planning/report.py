@@ -20,6 +20,8 @@ from dmlbench.utils.text import count_of, format_bytes, format_duration
 AXES = ("dataset", "backbone", "loss", "seed")
 MAX_NAMES = 4
 """Names of an axis that are written out."""
+MAX_RUNS = 40
+"""Runs that a terminal shows: the summary above them stays in sight."""
 
 
 class Devices(NamedTuple):
@@ -36,7 +38,9 @@ class Devices(NamedTuple):
 def show_plan(
     study: Study, stores: Path, gpus: int | None = None, budget: float | None = None
 ) -> None:
-    """Print each run with its key, and on stderr what is to be done and what that costs.
+    """Print what is to be done and what that costs, and below each run with its key.
+
+    The runs alone are on stdout, for other programs. A terminal gets the first of them.
 
     Args:
         stores: the folder of the packed images.
@@ -49,9 +53,12 @@ def show_plan(
     """
     pending = find_pending(study, stores)
     lines = _cost_lines(study, pending, stores, gpus, budget)
-    for path, run in study.runs.items():
-        print(f"{path}  {run.train_key}")
-    print(_summary(study, pending), *lines, sep="\n", file=sys.stderr)
+    print(_summary(study, pending), *lines, sep="\n", file=sys.stderr, flush=True)
+    runs = [f"{path}  {run.train_key}" for path, run in study.runs.items()]
+    shown = MAX_RUNS if sys.stdout.isatty() else len(runs)
+    print(*runs[:shown], sep="\n")
+    if more := runs[shown:]:
+        print(f"... and {len(more)} more: dmlbench plan STUDY | cat")
 
 
 def show_diff(study: Study, stores: Path) -> None:

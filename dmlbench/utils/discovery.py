@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,48 @@ def ask(name: str, facts: Any, module: str, *arguments: str) -> Any:
         BrokenInstallation: the process failed; the text is its last line. It is asked again the
             next time.
     """
-    command = [sys.executable, "-m", module, *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise BrokenInstallation((run.stderr.strip().splitlines() or ["no message"])[-1])
-    answer = json.loads(run.stdout.splitlines()[-1])
+    answer = _run(module, arguments)
+    remember(name, facts, answer)
+    return answer
+
+
+def find_problems(
+    name: str, module: str, questions: Sequence[Any], facts: Sequence[Any]
+) -> list[str]:
+    """The problem of each of `questions`; empty if it has none.
+
+    `python -m module` reads questions from its input as a JSON list, and prints the list of their
+    problems in its last line. It gets only those that are not known to have no problem.
+
+    Args:
+        facts: everything that the answer to each question depends on.
+
+    Raises:
+        BrokenInstallation: the process failed; the text is its last line.
+    """
+    asked = [number for number, known in enumerate(facts) if remembered(name, known) is None]
+    problems = [""] * len(questions)
+    if asked:
+        answers = _run(module, (), json.dumps([questions[number] for number in asked]))
+        for number, problem in zip(asked, answers, strict=True):
+            problems[number] = problem
+            if not problem:  # a problem may go away by something that is not among the facts
+                remember(name, facts[number], "")
+    return problems
+
+
+def remember(name: str, facts: Any, answer: Any) -> None:
+    """Keep `answer` for `remembered`."""
     with contextlib.suppress(OSError):  # without a cache it is slower, and no worse
         write_json(_cache_file(name, facts), answer)
-    return answer
+
+
+def _run(module: str, arguments: Sequence[str], text: str = "") -> Any:
+    command = [sys.executable, "-m", module, *arguments]
+    run = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise BrokenInstallation((run.stderr.strip().splitlines() or ["no message"])[-1])
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def cache_folder() -> Path:

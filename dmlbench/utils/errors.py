@@ -9,6 +9,9 @@ from typing import Any
 TRACEBACK_LINES = 12
 """Last lines of a traceback that a failed result keeps."""
 
+MAX_PROBLEMS = 30
+"""Problems of a study that a message shows."""
+
 
 class UserError(Exception):
     """Something that the user can fix. The text says what was found and what to do.
@@ -18,11 +21,33 @@ class UserError(Exception):
 
 
 class StudyError(UserError):
-    """The study cannot be run as it is written."""
+    """The study cannot be run as it is written. The text has a line for each of its `problems`."""
 
     def __init__(self, file: str, problems: Iterable[str]) -> None:
-        lines = [f"{file}: the study cannot be run:", *(f"  {problem}" for problem in problems)]
-        super().__init__("\n".join(lines))
+        lines = [f"  {problem}" for problem in problems]
+        more = len(lines) - MAX_PROBLEMS
+        if more > 0:
+            lines[MAX_PROBLEMS:] = [f"  ... and {more} more"]
+        super().__init__("\n".join([f"{file}: the study cannot be run:", *lines]))
+
+
+class UnreadableYaml(UserError):
+    """YAML of the user that cannot be read, or that YAML reads as something else.
+
+    `problems` holds a line for each thing that is wrong.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = [*problems]
+        super().__init__("\n".join(self.problems))
+
+
+class InvalidArgument(UserError, ValueError):
+    """An argument of a function of the library is not what it must be."""
+
+
+class WrongEnvironment(UserError):
+    """A variable of the environment has a value that it cannot have."""
 
 
 class DatasetError(UserError):
@@ -35,6 +60,10 @@ class MissingResult(UserError):
 
 class MissingWeights(UserError):
     """Pretrained weights are not here and cannot be fetched."""
+
+
+class TrackingError(UserError):
+    """Results cannot be written to MLflow."""
 
 
 class BrokenInstallation(UserError):

@@ -9,12 +9,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dmlbench.utils.errors import MissingResult
+from dmlbench.utils.errors import MissingResult, WrongEnvironment
 
 
 def data_folder() -> Path:
-    """The folder of archives, packed stores and weights: DMLBENCH_DATA, or ./data."""
-    return Path(os.environ.get("DMLBENCH_DATA", "data"))
+    """The folder of archives, packed stores and weights: DMLBENCH_DATA, or ./data.
+
+    Raises:
+        WrongEnvironment: DMLBENCH_DATA is a file.
+    """
+    folder = Path(os.environ.get("DMLBENCH_DATA") or "data")
+    if folder.is_file():
+        problem = "it is a file, and the data is in a folder."
+        raise WrongEnvironment(f"DMLBENCH_DATA={folder}: {problem} Name a folder, or unset it.")
+    return folder
+
+
+def file_state(path: Path) -> list[int]:
+    """Numbers that change if the file `path` is written or replaced.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 @contextlib.contextmanager
@@ -47,7 +65,10 @@ def read_json(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no JSON.
     """
-    return json.loads(path.read_text("utf-8"))
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError("its lists are nested too deeply") from None
 
 
 def read_result(path: Path) -> Any:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+MAX_REASON = 300
+"""Characters of a library's error that are shown: some quote the file."""
 MAX_LINES = 20
 """Lines of a list that are shown."""
 
 
 def count_of(number: int, noun: str) -> str:
-    """`1 run`, `3 runs`, `2 losses`."""
+    """`1 run`, `3 runs`, `2 losses`, `1,000 images`."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def format_duration(seconds: float) -> str:
@@ -39,6 +41,16 @@ def listed(title: str, lines: Sequence[str]) -> str:
     """`title`, the first `lines`, one below the other, and how many more there are."""
     more = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     return "\n    ".join([f"{title}:", *lines[:MAX_LINES], *more])
+
+
+def error_reason(error: BaseException) -> str:
+    """The text of an error of a library in one short line; its type if it has no text.
+
+    >>> error_reason(ValueError("first\\n second")), error_reason(EOFError())
+    ('first second', 'EOFError')
+    """
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
 
 
 def did_you_mean(name: str, allowed: Iterable[str], show: int = 30) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.losses import _docs_page, list_losses
 from dmlbench.losses._docs_page import header
 from dmlbench.utils.modules import PACKAGE
@@ -33,10 +33,32 @@ def test_the_page_of_the_docs_is_up_to_date(list_command):
     )
 
 
-def test_the_list_shows_names_and_titles(list_command):
-    rows = [line.split(maxsplit=1) for line in list_command().splitlines()]
+def test_the_list_shows_names_code_titles_and_options(list_command):
+    text = list_command()
+    rows = [line.split(maxsplit=1) for line in text.splitlines() if not line.startswith(" ")]
     assert [name for name, _ in rows] == list_losses()
-    assert ["rll", "Ranked List Loss for Deep Metric Learning"] in rows
+    assert ["rll", "native: Ranked List Loss for Deep Metric Learning"] in rows
+    assert (
+        "\ncosface             PML's CosFaceLoss: CosFace: Large Margin Cosine Loss for Deep Face "
+        "Recognition\n"
+        "    margin = 0.35           number ≥ 0\n"
+        "    scale = 64              number > 0\n"
+        "    proxies_lr_factor = 1   number ≥ 0\n"
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("proxy", ["proxy_anchor", "proxynca_pp"]),
+        ("h*l", ["hpl", "htl"]),
+        ("rll", ["rll"]),
+        ("?nr", ["snr"]),
+    ],
+)
+def test_a_word_chooses_losses_by_a_part_or_a_pattern_of_their_name(list_command, word, names):
+    lines = list_command(word).splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == names
 
 
 @pytest.mark.parametrize("name", list_losses())

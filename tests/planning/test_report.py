@@ -1,5 +1,6 @@
 """The text of `dmlbench plan`: the runs, and a screen of reasons however many runs there are."""
 
+import io
 import json
 import subprocess
 import sys
@@ -32,6 +33,31 @@ def test_the_plan_lists_each_run_with_its_key_and_counts_the_jobs(finished, stor
     assert output.err == "tiny: 3 runs, 1 packed store; to do: nothing\n"
 
 
+def test_the_summary_comes_first_and_a_terminal_gets_few_runs(
+    tiny, stores, tmp_path, capfd, monkeypatch
+):
+    tiny["plan"]["seeds"] = [*range(100)]
+    study = check_study(tiny, "tiny")
+    order = []
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            order.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    show_plan(study, stores)
+    lines = "".join(order).splitlines()
+    assert lines[0].startswith("tiny: 201 runs, 1 packed store; to do: pack_store 1, train 201, ")
+    runs = [line for line in lines if "/seed" in line]
+    assert runs == [f"{path}  {run.train_key}" for path, run in [*study.runs.items()][:40]]
+    assert lines[-1] == "... and 161 more: dmlbench plan STUDY | cat"
+
+
 def test_reading_only_the_first_lines_gives_no_traceback(tiny, tmp_path):
     tiny["plan"]["seeds"] = [*range(2000)]
     (tmp_path / "many.json").write_text(json.dumps(tiny))
@@ -39,7 +65,8 @@ def test_reading_only_the_first_lines_gives_no_traceback(tiny, tmp_path):
     process = subprocess.Popen(plan, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline().startswith("letters/tiny/control_random/seed0  ")
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(60)) == ("", 0)
+    said, code = process.stderr.read(), process.wait(60)
+    assert (len(said.splitlines()), code) == (3, 0), said  # the summary, and no traceback
 
 
 def test_a_new_study_names_all_its_jobs(tiny, diff):

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.planning import report, throughput
 from dmlbench.planning.throughput import Device, ModelSpeed, Throughput
 
@@ -40,7 +40,7 @@ def plan(tiny, tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_the_cost_comes_after_the_runs(plan, tiny):
+def test_the_cost_comes_with_the_summary(plan, tiny):
     code, out, err = plan()
     assert code == 0
     assert len(out.splitlines()) == 3

@@ -7,15 +7,20 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dmlbench.study.image_checks import check_images
-from dmlbench.study.study import check_study
+from dmlbench.study.preflight import check_before_jobs
+from dmlbench.study.study import check_study, read_settings
 from dmlbench.tracking.sync import tracking_uri
 from dmlbench.utils.errors import UserError
+from dmlbench.utils.files import data_folder
 from dmlbench.utils.gpu_lease import restrict_gpus, visible_gpus
+from dmlbench.workflow.launch import conda_environment
+from dmlbench.workflow.output import shorten_output
+from dmlbench.workflow.overrides import check_overrides
 from dmlbench.workflow.resources import GPU_CORES, scoring_gpus, training_threads
 from dmlbench.workflow.study_lock import lock_study
 from dmlbench.workflow.verdict import success_message
@@ -31,6 +36,9 @@ if not workflow.deployment_settings.deployment_method:
             filter(None, [str(first), os.environ.get(name)])
         )
 
+if workflow.is_main_process:
+    shorten_output(logger)
+
 # If no study is given, run the demo. A `configfile:` without this condition would be merged into
 # every study.
 if not workflow.configfiles and "study" not in config:
@@ -39,14 +47,22 @@ if not workflow.configfiles and "study" not in config:
 
 
 try:
-    STUDY = check_study(config, ", ".join(map(str, workflow.configfiles)) or "--config")
+    # In the files and the arguments as they are written, two equal keys are still two
+    for path in workflow.configfiles:
+        read_settings(path)
+    if workflow.is_main_process:
+        check_overrides(sys.argv[1:])
+    overrides = ["--config"] if workflow.config_settings.config else []
+    STUDY = check_study(
+        config, ", ".join([*map(str, workflow.configfiles), *overrides])
+    )
+    DATA = data_folder()
+    # For `--sdm conda`; relative to the folder of the rules
+    ENVIRONMENT = f"../../envs/{conda_environment()}"
 except UserError as error:
     raise WorkflowError(str(error))
 
-DATA = os.environ.get("DMLBENCH_DATA", "data")
 STORES = f"{DATA}/stores"
-# For `--sdm conda`; relative to the folder of the rules
-ENVIRONMENT = f"../../envs/{os.environ.get('DMLBENCH_CONDA', 'cpu')}.yaml"
 RUN_PATH = "{dataset}/{backbone}/{loss}/seed{seed}"
 RUN = STUDY.files.run(RUN_PATH)
 
@@ -64,7 +80,7 @@ def open_study():
     """Lock the study, and check that its images are there, before the first job."""
     try:
         lock_study(STUDY)
-        check_images(STUDY, Path(STORES))
+        check_before_jobs(STUDY, Path(STORES))
     except UserError as error:
         raise WorkflowError(str(error))
     gpus = local_gpus()

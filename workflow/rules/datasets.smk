@@ -9,16 +9,19 @@ rule fetch_archives:
     output:
         f"{STORES}/{{store}}/archives.json",
     log:
-        f"{STUDY.files.logs}/data/{{store}}.archives.log",
+        STUDY.files.fetching_log("{store}"),
     retries: 0
     conda:
         ENVIRONMENT
+    resources:
+        options=store_options,  # no param: no reason to fetch anew
     params:
         source=archive_source,
     message:
         "Fetch the archives of {wildcards.store}, if they are not there; see {log}"
     shell:
-        "exec python -m dmlbench data fetch {params.source:q} > {output:q} 2> {log:q}"
+        "exec python -m dmlbench --job data fetch {params.source:q} --options {resources.options:q}"
+        " > {output:q} 2> {log:q}"
 
 
 rule pack_store:
@@ -28,7 +31,7 @@ rule pack_store:
         # not removed before the job: another study may have made it since, and read it
         manifest=update(f"{STORES}/{{store}}/manifest.json"),
     log:
-        f"{STUDY.files.logs}/data/{{store}}.log",
+        STUDY.files.packing_log("{store}"),
     benchmark:
         f"{STUDY.files.logs}/data/{{store}}.benchmark.tsv"
     retries: 0
@@ -44,5 +47,5 @@ rule pack_store:
     message:
         "Pack the images of {wildcards.store}"
     shell:
-        "DMLBENCH_CORES={threads} exec python -m dmlbench data pack {params.source:q}"
+        "DMLBENCH_CORES={threads} exec python -m dmlbench --job data pack {params.source:q}"
         ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'

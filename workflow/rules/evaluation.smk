@@ -27,6 +27,6 @@ rule evaluate:
     message:
         "Score {wildcards.loss} on {wildcards.dataset}, {wildcards.backbone}, seed {wildcards.seed}"
     shell:
-        "exec python -m dmlbench evaluate {params.study:q}"
+        "exec python -m dmlbench --job evaluate {params.study:q}"
         " {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.loss:q}/seed{wildcards.seed}"
         " --key {params.key} > {log:q} 2>&1"

@@ -49,7 +49,7 @@ rule build_leaderboard:
         ],
         expand(f"{LEADERBOARD}/plots/{{plot}}.svg", plot=[*PLOTS, *STUDY.trees]),
     log:
-        f"{STUDY.files.logs}/leaderboard.log",
+        STUDY.files.leaderboard_log,
     benchmark:
         f"{STUDY.files.logs}/leaderboard.benchmark.tsv"
     retries: 0
@@ -61,7 +61,7 @@ rule build_leaderboard:
     message:
         "Write the table and the plots"
     shell:
-        "exec python -m dmlbench leaderboard {params.study:q} > {log:q} 2>&1"
+        "exec python -m dmlbench --job leaderboard {params.study:q} > {log:q} 2>&1"
 
 
 # This comes last. If runs failed, it removes their results and fails: the leaderboard keeps its

@@ -15,7 +15,7 @@ rule track:
     output:
         STUDY.files.tracked,
     log:
-        f"{STUDY.files.logs}/tracking.log",
+        STUDY.files.tracking_log,
     benchmark:
         f"{STUDY.files.logs}/tracking.benchmark.tsv"
     retries: 0
@@ -27,5 +27,5 @@ rule track:
     message:
         "Write the results to MLflow"
     shell:
-        "exec python -m dmlbench track {params.study:q} --key {params.key}"
+        "exec python -m dmlbench --job track {params.study:q} --key {params.key}"
         " > {output:q} 2> {log:q}"

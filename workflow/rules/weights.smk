@@ -7,7 +7,7 @@ rule fetch_weights:
         # not removed before the job: another study may have fetched it since, and read it
         update(f"{DATA}/weights/{{weights}}.safetensors"),
     log:
-        f"{STUDY.files.logs}/weights/{{weights}}.log",
+        STUDY.files.weights_log("{weights}"),
     benchmark:
         f"{STUDY.files.logs}/weights/{{weights}}.benchmark.tsv"
     retries: 0
@@ -16,4 +16,4 @@ rule fetch_weights:
     message:
         "Fetch the weights {wildcards.weights}"
     shell:
-        "exec python -m dmlbench weights {wildcards.weights:q} > {log:q} 2>&1"
+        "exec python -m dmlbench --job weights {wildcards.weights:q} > {log:q} 2>&1"

@@ -1,0 +1,1 @@
+"""The command line: commands for people, and the commands that the workflow's rules call."""

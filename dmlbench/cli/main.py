@@ -1,0 +1,88 @@
+"""The parser of the command line, and its way out.
+
+Each command imports what it needs itself: `dmlbench --help` is fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dmlbench
+from dmlbench.cli import data, jobs, listings, losses, studies
+from dmlbench.cli.arguments import AddCommand
+from dmlbench.utils.errors import UserError
+from dmlbench.workflow.job_log import log_ending
+
+OF_THE_MACHINE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+    | {errno.EISDIR, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE}
+)
+"""Errors of the system that no change of the code mends."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process: 0, or 1 and one message, or the command's own code."""
+    here = str(Path.cwd())
+    if here not in sys.path:  # as with `python -m dmlbench`: losses of the user are found
+        sys.path.append(here)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with log_ending() if options.job else contextlib.nullcontext():
+            sys.exit(options.do(options))
+    except BrokenPipeError:  # `dmlbench plan my.yaml | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("dmlbench: stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)  # as programs do that a signal ends
+    except UserError as error:
+        sys.exit(f"dmlbench: {error}")
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE or not error.filename:
+            raise
+        sys.exit(f"dmlbench: {error.filename}: {error.strerror}")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; `passed_on` is what `dmlbench run` has after `--`."""
+    own, passed_on = list(arguments), []
+    if "run" in own[:1] and "--" in own:
+        end = own.index("--")
+        own, passed_on = own[:end], own[end + 1 :]
+    return build_parser().parse_args(own, argparse.Namespace(passed_on=passed_on))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `do`, the function that runs it."""
+    parser = argparse.ArgumentParser(prog="dmlbench", description=dmlbench.__doc__)
+    parser.add_argument("--version", action="version", version=dmlbench.__version__)
+    parser.add_argument(
+        "--job", action="store_true", help="end the output with a line that says how it ended"
+    )
+    add_command = _adder(parser)
+    studies.add_commands(add_command)
+    listings.add_commands(add_command)
+    losses.add_commands(add_command)
+    data.add_commands(_adder(add_command("data", None, "show, fetch, pack and verify data sets")))
+    jobs.add_commands(add_command)
+    return parser
+
+
+def _adder(parser: argparse.ArgumentParser) -> AddCommand:
+    """The function that adds a command below `parser`."""
+    commands: Any = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, do: object, text: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(do=do)
+        return command
+
+    return add

@@ -1,0 +1,90 @@
+"""The last lines of a job's log: they tell `dmlbench status` how the job ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmlbench.utils.errors import UserError
+
+PREFIX = "dmlbench: "
+"""Begins the message of a command that failed, as on a terminal."""
+DONE = f"{PREFIX}done"
+"""The last line of a job that succeeded."""
+TAIL_BYTES = 64_000
+"""How much of the end of a log is read."""
+
+
+@contextlib.contextmanager
+def log_ending() -> Iterator[None]:
+    """Let the log of a job end with DONE, or with PREFIX and why the job failed.
+
+    A job that is killed writes neither.
+
+    Raises:
+        SystemExit: the job failed; its message is written.
+    """
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    except UserError as error:
+        _write(f"{PREFIX}{error}")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _write(f"{PREFIX}stopped")
+        raise SystemExit(1) from None
+    except Exception as error:
+        traceback.print_exc()
+        _write(f"{PREFIX}{type(error).__name__}: {error}")
+        raise SystemExit(1) from None
+    _write(DONE)
+
+
+def _write(text: str) -> None:
+    """Write `text` to stderr, after all that was written to stdout: both may be one log."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
+def read_failure(log: Path) -> str | None:
+    """Why the job of `log` failed: its message, maybe of several lines. None if it did not say.
+
+    >>> import tempfile
+    >>> log = Path(tempfile.mkdtemp(), "tracking.log")
+    >>> log.write_text("reads the results\\ndmlbench: no server answers\\n") and read_failure(log)
+    'no server answers'
+    """
+    lines = _last_lines(log)
+    starts = [number for number, line in enumerate(lines) if line.startswith(PREFIX)]
+    if not starts or lines[-1] == DONE:
+        return None
+    message = "\n".join(lines[starts[-1] :])
+    return message.removeprefix(PREFIX)
+
+
+def has_succeeded(log: Path) -> bool:
+    """Whether the job of `log` said that it succeeded."""
+    return _last_lines(log)[-1:] == [DONE]
+
+
+def last_words(log: Path) -> str:
+    """The last line of `log`; empty if it has none."""
+    return "".join(_last_lines(log)[-1:])
+
+
+def _last_lines(log: Path) -> list[str]:
+    """The last lines of `log`, without those at its end that are blank."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return text.rstrip().splitlines()

@@ -1,0 +1,104 @@
+"""The wheel, installed into an empty environment, runs a study far from the source tree."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+UV = Path(sys.executable).parent / "uv"
+LOCK = ROOT / "envs/requirements.lock"
+SHIPPED = ("Snakefile", "workflow", "profiles", "config", "envs")
+SMALL = {
+    "study": "small",
+    "plan": {
+        "datasets": ["letters"],
+        "backbones": ["test_resnet"],
+        "losses": ["triplet"],
+        "seeds": [0],
+        "controls": ["random"],
+    },
+    "datasets": {"letters": {"type": "glyphs", "class_fraction": 0.05}},
+    "backbones": {"test_resnet": {"dim": 16, "image_size": 32}},
+    "recipe": {"epochs": 1, "batch_size": 12, "augmentation": {"flip": False}},
+}
+
+
+def run(*command, **options):
+    """The output of a command that must succeed."""
+    done = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
+
+
+def install(wheel, environment, folder):
+    """Install `wheel` and what it depends on, in the versions of the environment of the tests.
+
+    What that one does not have, as the CUDA libraries on a machine without a GPU, is left out.
+    """
+    installed = run(UV, "pip", "freeze", "--python", sys.executable)
+    versions = re.findall(r"^([\w.-]+)==(\S+)$", installed, re.MULTILINE)
+    names = {name.lower() for name, _ in versions}
+    missing = {*re.findall(r"^([a-z0-9_.-]+)==", LOCK.read_text(), re.MULTILINE)} - names
+    lists = {
+        "constraints": [f"{name}=={version}" for name, version in versions],
+        "excludes": sorted(missing),
+        "overrides": ["faiss-cpu"] if "faiss-gpu" in missing else [],
+    }
+    command = [UV, "pip", "install", "--python", environment, wheel]
+    for option, lines in lists.items():
+        (folder / option).write_text("\n".join(lines))
+        command += [f"--{option}", folder / option]
+    command += ["--torch-backend", "cpu"] if "+cpu" in installed else []
+    done = subprocess.run([*map(str, command)], stderr=subprocess.PIPE, text=True)
+    if done.returncode and "Failed to fetch" in done.stderr:
+        pytest.skip(f"no package index, and not in uv's cache: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_runs_a_study_in_any_folder(tmp_path):
+    if not UV.exists():
+        pytest.skip(f"{UV} is missing: `make test-slow` installs it")
+    run(UV, "build", "--quiet", "--no-build-isolation", "--out-dir", tmp_path / "dist", ROOT)
+    (wheel,) = tmp_path.glob("dist/*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    shipped = {name.removeprefix("dmlbench/shipped/") for name in names if "/shipped/" in name}
+    assert shipped == {
+        str(path.relative_to(ROOT))
+        for part in SHIPPED
+        for path in [ROOT / part, *(ROOT / part).rglob("*")]
+        if path.is_file() and path.suffix in ("", ".smk", ".yaml", ".rst", ".json")
+    }
+
+    run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "environment")
+    install(wheel, tmp_path / "environment", tmp_path)
+    folder = tmp_path / "far away"
+    folder.mkdir()
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    program = tmp_path / "environment/bin/dmlbench"
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DMLBENCH_", "PYTHON", "VIRTUAL_ENV"))
+    }
+
+    def dmlbench(*arguments):
+        return run(program, *arguments, cwd=folder, env=variables)
+
+    dmlbench("run", "small.yaml", "--cores", "2")
+    table = (folder / "results/small/leaderboard/leaderboard.csv").read_text().splitlines()
+    assert {line.split(",")[4] for line in table[1:]} == {"triplet", "control_random"}
+    assert (folder / "results/small/verdict.txt").is_file()
+    assert "Nothing to be done" in dmlbench("run", "small.yaml")
+    assert "small: 2 runs" in dmlbench("status", "small")
+    planned = dmlbench("run", "--demo", "--dry-run")
+    assert re.search(r"^train +27$", planned, re.MULTILINE)
