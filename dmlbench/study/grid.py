@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError, create_model
 
 from dmlbench.backbones.catalogue import timm_models, timm_weights
+from dmlbench.backbones.weights import package_weights
 from dmlbench.datasets import list_datasets, load
 from dmlbench.losses import list_losses
-from dmlbench.study.error_messages import describe_errors
+from dmlbench.study.error_messages import describe_errors, show, show_text
 from dmlbench.study.loss_options import options_model
+from dmlbench.study.numbers import with_number_types
 from dmlbench.study.row_names import CONTROL, EMBEDDINGS, is_trained
 from dmlbench.study.run import ResolvedDataset, Run
 from dmlbench.study.settings import Backbone, Dataset, Embeddings, Plan, Recipe, Settings
 from dmlbench.utils.declarations import read_declarations
-from dmlbench.utils.errors import DatasetError, UnusableLoss
+from dmlbench.utils.errors import DatasetError, MissingWeights, UnusableLoss
 from dmlbench.utils.text import count_of, did_you_mean
 
 
@@ -156,8 +158,11 @@ def _resolve_loss(
 ) -> ResolvedLoss | None:
     """The type of the loss `name`, and its options with their defaults."""
     entry = dict(entries.get(name, {}))
-    kind = str(entry.pop("type", name))
+    kind = entry.pop("type", name)
     path = f"losses.{name}"
+    if not isinstance(kind, str):
+        problems.append(f"{path}.type: found {show(kind)}. Allowed: the name of a loss.")
+        return None
     for prefix, rows in ((CONTROL, "controls"), (EMBEDDINGS, "external embeddings")):
         if name.startswith(prefix):
             problems.append(f"{path}: names that begin with {prefix} are reserved for {rows}.")
@@ -166,7 +171,7 @@ def _resolve_loss(
         return ResolvedLoss(kind, model.model_validate(entry).model_dump(mode="json"))
     except UnusableLoss as error:
         hint = str(error) or did_you_mean(kind, {*list_losses(), *entries} - {name})
-        problems.append(f"{path}: no loss '{kind}'. {hint}")
+        problems.append(f"{path}: no loss {show(kind)}. {hint}")
         return None
     except ValidationError as error:
         problems += describe_errors(error, model, path)
@@ -185,15 +190,20 @@ def _resolve_backbone(
     models = timm_models()
     if backbone.type not in models:
         hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
-        problems.append(f"{path}: timm has no model '{backbone.type}'. {hint}")
+        problems.append(f"{path}: timm has no model {show(backbone.type)}. {hint}")
         return None
     return backbone
 
 
 def _check_weights(name: str, backbone: Backbone) -> Iterator[str]:
     weights, path = backbone.pretrained, f"backbones.{name}.pretrained"
-    if isinstance(weights, str) and not Path(weights).is_file():
-        yield f"{path}: there is no file {weights}. `true` takes timm's own weights."
+    if weights == "package":
+        try:
+            package_weights(backbone.type)
+        except MissingWeights as error:
+            yield f"{path}: {error}."
+    elif isinstance(weights, str) and (problem := _file_problem(weights)):
+        yield f"{path}: {problem} `true` takes timm's own weights."
     if weights is True and backbone.type not in timm_weights():
         yield f"{path}: timm has no weights for {backbone.type}."
 
@@ -207,13 +217,16 @@ def _resolve_dataset(
     """
     path = f"datasets.{name}"
     entry = {"type": name, **entries.get(name, {})}
-    kind, known = str(entry["type"]), list_datasets()
+    kind, known = entry["type"], list_datasets()
+    if not isinstance(kind, str):
+        problems.append(f"{path}.type: found {show(kind)}. Allowed: the name of a data set.")
+        return None
     if kind not in known:
         hint = did_you_mean(kind, {*known, *entries} - {name})
-        problems.append(f"{path}: no data set '{kind}'. {hint}")
+        problems.append(f"{path}: no data set {show(kind)}. {hint}")
         return None
     declared = read_declarations(f"dmlbench.datasets.{kind}")
-    options: dict[str, Any] = declared.options
+    options = with_number_types(declared.options)
     model = create_model(kind, __base__=Dataset, **options) if options else Dataset
     try:
         data = model.model_validate(entry)
@@ -226,6 +239,10 @@ def _resolve_dataset(
         return ResolvedDataset(name, data, load(kind, data.options).FACTS)
     except DatasetError as error:
         problems.append(f"{path}: {error}")
+        return None
+    except OSError as error:
+        file = show_text(str(error.filename))
+        problems.append(f"{path}: {file} cannot be read: {error.strerror}.")
         return None
 
 
@@ -263,11 +280,19 @@ def _check_embeddings(name: str, settings: Settings, problems: list[str]) -> Emb
     elif entry.dataset not in settings.plan.datasets:
         hint = did_you_mean(entry.dataset, settings.plan.datasets)
         problems.append(f"{path}.dataset: '{entry.dataset}' is not in plan.datasets. {hint}")
-    elif not Path(entry.file).is_file():
-        problems.append(f"{path}.file: there is no file {entry.file}.")
+    elif problem := _file_problem(entry.file):
+        problems.append(f"{path}.file: {problem}")
     else:
         return entry
     return None
+
+
+def _file_problem(path: str) -> str | None:
+    """Why the file at `path` cannot be read; None if it seems that it can."""
+    try:
+        return None if Path(path).is_file() else f"there is no file {show_text(path)}."
+    except OSError as error:
+        return f"{show_text(path)} cannot be read: {error.strerror}."
 
 
 def _merge_recipe(

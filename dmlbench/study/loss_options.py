@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from dmlbench.losses import list_losses
 from dmlbench.losses._catalogue import own_loss, pml_losses
+from dmlbench.study.numbers import with_number_types
 from dmlbench.utils.declarations import Declarations, parse_annotation, read_declarations
 from dmlbench.utils.errors import UnusableLoss
 from dmlbench.utils.text import did_you_mean
@@ -31,7 +32,7 @@ def options_model(kind: str) -> type[BaseModel]:
 def create_options_model(name: str, options: Mapping[str, Any]) -> type[BaseModel]:
     """A model with the fields `options`, name -> (type, default). It refuses other fields."""
     config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return create_model(name, __config__=config, **options)
+    return create_model(name, __config__=config, **with_number_types(options))
 
 
 def bounded_options(declared: Declarations) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def bounded_options(declared: Declarations) -> dict[str, Any]:
     """
     least, above = (declared.constants.get(name, {}) for name in ("LEAST", "ABOVE"))
     return {
-        option: (type_, Field(default, ge=least.get(option), gt=above.get(option)))
+        option: (Annotated[type_, Field(ge=least.get(option), gt=above.get(option))], default)
         for option, (type_, default) in declared.options.items()
     }
 

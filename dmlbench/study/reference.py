@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
 
-from dmlbench.study.settings import (
-    Augmentation,
-    Backbone,
-    Dataset,
-    Embeddings,
-    Evaluation,
-    Exclude,
-    Jitter,
-    Model,
-    Plan,
-    Recipe,
-    Settings,
-)
+from dmlbench.study.allowed_values import allowed_values
+from dmlbench.study.sections import SECTIONS
 
-SECTIONS: dict[str, tuple[str, type[Model]]] = {
-    "A study file": ("", Settings),
-    "plan": ("plan", Plan),
-    "plan.exclude": ("plan.exclude", Exclude),
-    "recipe": ("recipe", Recipe),
-    "recipe.augmentation": ("recipe.augmentation", Augmentation),
-    "recipe.augmentation.jitter": ("recipe.augmentation.jitter", Jitter),
-    "backbones": ("backbones.<name>", Backbone),
-    "datasets": ("datasets.<name>", Dataset),
-    "embeddings": ("embeddings.<name>", Embeddings),
-    "evaluation": ("evaluation", Evaluation),
-}
-"""Title of a section of the page -> the place of its settings in a study file, and their model."""
-NUMBERS = {"integer": "whole number", "number": "number"}
-BOUNDS = {
-    "minimum": "≥ {}",
-    "exclusiveMinimum": "> {}",
-    "maximum": "≤ {}",
-    "exclusiveMaximum": "< {}",
-}
 REQUIRED, ENTRY_NAME = "required", "the name of the entry"
 NO_DEFAULT = (REQUIRED, ENTRY_NAME)
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 PAGE = """\
 <!-- Written from dmlbench/study/settings.py by: dmlbench list settings --markdown -->
@@ -133,7 +101,7 @@ def _settings(title: str) -> Iterator[Setting]:
         else:
             default = _default(field["default"])
         meaning = _one_line(field["description"])
-        yield Setting(path, _joined(_types(field)), default, meaning, _section_of(path))
+        yield Setting(path, allowed_values(field), default, meaning, _section_of(path))
 
 
 def _section_of(path: str) -> str | None:
@@ -142,38 +110,6 @@ def _section_of(path: str) -> str | None:
         if place.removesuffix(".<name>") == path:
             return title
     return None
-
-
-def _types(schema: Mapping[str, Any]) -> list[str]:
-    """What a JSON schema allows, as `whole number ≥ 1`, or `` `adam` `` and `` `sgd` ``."""
-    if "anyOf" in schema:
-        return [text for option in schema["anyOf"] for text in _types(option)]
-    if "enum" in schema:
-        return [f"`{value}`" for value in schema["enum"]]
-    kind = schema.get("type", "object")
-    if kind in NUMBERS:
-        bounds = [text.format(schema[key]) for key, text in BOUNDS.items() if key in schema]
-        return [f"{NUMBERS[kind]} {', '.join(bounds)}".rstrip()]
-    if kind == "string":
-        return ["name" if schema.get("pattern") == NAME else "text"]
-    if kind == "boolean":
-        return ["`true`", "`false`"]
-    if kind == "null":
-        return ["`null`"]
-    if kind == "array" and "prefixItems" in schema:
-        return [f"list of two: {_joined(_types(schema['prefixItems'][0]))}"]
-    if kind == "array":
-        least = "non-empty list" if schema.get("minItems") else "list"
-        return [f"{least} of: {_joined(_types(schema['items']))}"]
-    if {"patternProperties", "additionalProperties"} & schema.keys():
-        return ["mapping of names" if "patternProperties" in schema else "mapping"]
-    return ["mapping"]
-
-
-def _joined(options: list[str]) -> str:
-    """`a, b or c`; `list of: a; or b`."""
-    separator = "; or " if any("list" in option for option in options) else " or "
-    return separator.join(filter(None, [", ".join(options[:-1]), options[-1]]))
 
 
 def _default(value: Any) -> str:

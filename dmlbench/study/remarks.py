@@ -71,10 +71,10 @@ def find_wrong_remarks(file: Mapping[str, Any], settings: Settings) -> Iterator[
     for field in ("unconfirmed", "deviations"):
         for path, remark in getattr(settings, field).items():
             if not remark.strip():
-                yield f"{field}.{path}: it is empty. Write a few words, or remove it."
+                yield f"{field}: the remark on {path!r} is empty. Write a few words, or remove it."
             if path not in paths:
                 hint = did_you_mean(path, paths)
-                yield f"{field}: {path} is not set in this study. {hint}".rstrip()
+                yield f"{field}: {path!r} is not set in this study. {hint}".rstrip()
     if not settings.published:
         return
     if settings.track == "fair":

@@ -6,18 +6,24 @@ are written from them.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dmlbench.study.numbers import AS_NUMBER
 from dmlbench.utils.gpu_lease import MAX_RUNS_PER_GPU
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+MAX_SHOWN = 80
+"""Characters of a text that a message shows."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+Fraction = Annotated[float, Field(gt=0, le=1), AS_NUMBER]
+Count = Annotated[int, Field(ge=1), AS_NUMBER]
+Seed = Annotated[int, Field(ge=0, lt=2**31), AS_NUMBER]
 Checksum = Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]+$")]
-Rate = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0), AS_NUMBER]
+Ratio = Annotated[float, Field(gt=0), AS_NUMBER]
 Control = Literal["random", "untrained", "oracle"]
 
 
@@ -27,6 +33,16 @@ class Model(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        """Names and paths stand in messages, on the page and in the names of files."""
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and CONTROL_CHARACTER.search(text):
+                shown = repr(text if len(text) < MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+                raise ValueError(f"found {shown}, with a line break or a control character")
+        return value
 
 
 class Jitter(Model):
@@ -39,7 +55,7 @@ class Jitter(Model):
     0.6 to 1.4."""
     saturation: Rate = 0.0
     """0.4 multiplies the difference of each pixel from its own gray by a factor from 0.6 to 1.4."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5), AS_NUMBER] = 0.0
     """0.1 turns the hue by up to a tenth of the colour circle, in either direction."""
 
 
@@ -48,7 +64,7 @@ class Augmentation(Model):
 
     crop_scale: tuple[Fraction, Fraction] = (0.16, 1.0)
     """A crop covers a share of the image's area between these two."""
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    crop_ratio: tuple[Ratio, Ratio] = (0.75, 1.3333)
     """The aspect ratio of a crop, width over height, lies between these two."""
     flip: bool = True
     """Mirror half of the images left to right. Switch it off for letters and digits."""
@@ -69,7 +85,7 @@ class Recipe(Model):
 
     epochs: Count = 40
     """Pass over the training images this many times. The model after the last pass is evaluated."""
-    batch_size: Annotated[int, Field(ge=2)] = 112
+    batch_size: Annotated[int, Field(ge=2), AS_NUMBER] = 112
     """Train on this many images per step. An epoch has `images // batch_size` steps for every
     loss."""
     images_per_class: Count | None = 4
@@ -78,14 +94,14 @@ class Recipe(Model):
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """adamw shrinks the weights by `lr` x `weight_decay`. adam and sgd add `weight_decay` x weight
     to the gradient."""
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-4
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False), AS_NUMBER] = 1e-4
     """The learning rate of the backbone. The parameters of a loss learn at a multiple of it, which
     is an option of the loss."""
     head_lr_factor: Rate = 1.0
     """The embedding head learns at this multiple of `lr`."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), AS_NUMBER] = 0.9
     """The momentum of sgd. It is refused with adamw and adam, which have none."""
-    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False), AS_NUMBER] = 1e-8
     """Add this to the denominator, the root of the mean squared gradient (adamw and adam). It is
     refused with sgd, which has none."""
     weight_decay: Rate = 1e-4
@@ -97,11 +113,11 @@ class Recipe(Model):
     """With schedule: step, multiply the learning rate after each of these epochs."""
     step_factor: Rate = 0.1
     """With schedule: step, multiply the learning rate by this factor."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0), AS_NUMBER] = 0
     """During this many first steps, only the head and the parameters of the loss learn."""
-    clip_value: Annotated[float, Field(gt=0)] | None = None
+    clip_value: Annotated[float, Field(gt=0), AS_NUMBER] | None = None
     """Clip every entry of the gradient to this absolute value. null clips nothing."""
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Annotated[float, Field(gt=0), AS_NUMBER] | None = None
     """Scale the gradient of all parameters together down to this norm, after `clip_value`. null
     scales nothing."""
     freeze_bn: bool | None = None
@@ -156,7 +172,7 @@ class Backbone(Model):
     head: Literal["linear", "low_mid_high"] = "linear"
     """linear is one layer on the pooled features. low_mid_high concatenates embeddings of `dim / 3`
     from three depths, as in RLL-(L,M,H)."""
-    image_size: Annotated[int, Field(ge=8)] = 224
+    image_size: Annotated[int, Field(ge=8), AS_NUMBER] = 224
     """The side in pixels of the square that the backbone sees: a random crop in training, the
     centre in a test."""
     resize: Count | None = None
@@ -164,7 +180,9 @@ class Backbone(Model):
     `image_size`."""
     pretrained: bool | str = False
     """true starts from the weights that timm knows, which are fetched once (`dmlbench weights`). A
-    path starts from your own safetensors or .pth file. false starts from random weights."""
+    path starts from your own safetensors or .pth file, with the classifier or without. `package`
+    starts `tf_efficientnet_lite0` from the weights of an installed package (`dmlbench[lite0]`).
+    false starts from random weights."""
     recipe: dict[str, Any] = {}
     """Override these settings of the recipe for this backbone, for every loss alike."""
 
@@ -188,7 +206,8 @@ class Dataset(Model):
     """A data set, or a part of its classes."""
 
     type: str
-    """The data set: a name that `dmlbench list datasets` shows, or `csv` for your own images."""
+    """The data set: a name that `dmlbench list datasets` shows. `folder`, `csv` and `parquet` read
+    your own images."""
     class_fraction: Fraction = 1.0
     """Use only this share of the classes of each split. It is drawn with a fixed seed within each
     super-class."""
@@ -287,13 +306,6 @@ class Plan(Model):
         cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
         return any(rule.names.items() <= cell for rule in self.exclude)
 
-    @field_validator("exclude", mode="before")
-    @classmethod
-    def _list_of_mappings(cls, rules: Any) -> Any:
-        if not isinstance(rules, list | tuple) or not all(isinstance(rule, dict) for rule in rules):
-            raise ValueError(f"found {rules!r}, not a list as [{{dataset: ..., loss: ...}}]")
-        return rules
-
     @model_validator(mode="after")
     def _no_duplicates(self) -> Plan:
         for field in type(self).model_fields:
@@ -339,7 +351,7 @@ class Settings(Model):
     this file. The leaderboard lists them."""
     keep_model: bool = False
     """Keep the trained weights of each run as model.safetensors, from the next training on."""
-    runs_per_gpu: Annotated[int, Field(ge=1, le=MAX_RUNS_PER_GPU, strict=True)] = 1
+    runs_per_gpu: Annotated[int, Field(ge=1, le=MAX_RUNS_PER_GPU), AS_NUMBER] = 1
     """Let this many jobs share a GPU. More than 1 may be faster if one job leaves most of a GPU
     idle, as small models on small images do. The jobs share its memory too. This does nothing on
     SLURM, which gives each job its own GPU."""

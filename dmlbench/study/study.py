@@ -11,18 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from dmlbench.study.error_messages import describe_errors
+from dmlbench.study.error_messages import describe_errors, show
 from dmlbench.study.grid import grid
 from dmlbench.study.remarks import Remarks, find_wrong_remarks, read_remarks
 from dmlbench.study.result_files import RESULTS, SNAPSHOT, StudyFiles
 from dmlbench.study.run import Run, json_key
 from dmlbench.study.settings import Settings
-from dmlbench.utils.errors import StudyError
+from dmlbench.utils.errors import StudyError, UnreadableYaml
 from dmlbench.utils.fingerprint import code_digest
 from dmlbench.utils.text import did_you_mean
+from dmlbench.utils.yaml_text import check_data, read_yaml
 
 TABLES = "dmlbench.leaderboard.build"
 """The module that makes the leaderboard."""
@@ -124,20 +124,32 @@ def read_study(path: str | Path) -> Study:
     Raises:
         StudyError: with everything that is wrong in one message.
     """
+    return check_study(read_settings(path), str(path))
+
+
+def read_settings(path: str | Path) -> Any:
+    """The content of a study file, as it is written.
+
+    Raises:
+        StudyError: there is no such file, or it is not YAML.
+    """
     try:
-        settings = yaml.safe_load(_find_file(Path(path)).read_text("utf-8"))
+        return read_yaml(find_file(Path(path)).read_text("utf-8"))
     except FileNotFoundError:
         known = sorted(snapshot.parent.name for snapshot in RESULTS.glob(f"*/{SNAPSHOT}"))
         hint = f" Studies with results here: {', '.join(known)}." if known else ""
         raise StudyError(str(path), [f"there is no such file.{hint}"]) from None
     except OSError as error:
         raise StudyError(str(path), [f"it cannot be read: {error.strerror}."]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(str(path), [f"this is not YAML: {error}"]) from None
-    return check_study(settings, str(path))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problem = f"line {line}: byte {error.object[error.start]:#04x} is not UTF-8."
+        raise StudyError(str(path), [f"{problem} Save the file as UTF-8."]) from None
+    except UnreadableYaml as error:
+        raise StudyError(str(path), error.problems) from None
 
 
-def _find_file(path: Path) -> Path:
+def find_file(path: Path) -> Path:
     if not path.is_file():
         for folder in (path, RESULTS / path):
             if (folder / SNAPSHOT).is_file():
@@ -161,9 +173,14 @@ def check_study(settings: Any, file: str) -> Study:
     ['glyphs/test_resnet/htl/seed0']
     """
     if not isinstance(settings, dict):
-        raise StudyError(file, [f"it holds {type(settings).__name__}, and a study is a mapping."])
+        content = "is empty" if settings is None else f"holds {show(settings)}"
+        problem = f"it {content}, and a study is a mapping: lines as `study: my_name`."
+        raise StudyError(file, [f"{problem} See docs/studies.md."])
     try:
+        check_data(settings)
         checked = Settings.model_validate(settings)
+    except UnreadableYaml as error:
+        raise StudyError(file, error.problems) from None
     except ValidationError as error:
         raise StudyError(file, describe_errors(error, Settings)) from None
     problems: list[str] = []

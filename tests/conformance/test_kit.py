@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.conformance import kit
 from dmlbench.conformance.subject import find_loss
 from dmlbench.losses import list_losses
@@ -17,7 +17,7 @@ def test_options_are_given_to_the_loss_and_checked_as_in_a_study(write_loss):
     assert write_loss(options={"weight": 2}).create().weight == 2.0
     with pytest.raises(UnusableLoss, match=r"wieght: unknown key. Did you mean 'weight'\?"):
         write_loss(options={"wieght": 2})
-    with pytest.raises(UnusableLoss, match=r"weight: found -1\. Input should be greater"):
+    with pytest.raises(UnusableLoss, match=r"weight: found -1\. Allowed: a number of at least 0"):
         write_loss(options={"weight": -1})
     with pytest.raises(UnusableLoss) as caught:
         find_loss("pml.RankedListLoss", {})
@@ -105,3 +105,9 @@ def test_an_unknown_loss_or_a_malformed_option_is_answered_in_one_line(run_check
     assert run_check("rll", "--option", "margin")[0] == (
         "dmlbench: --option margin: it has the form key=value."
     )
+
+
+def test_the_checks_of_a_loss_that_has_to_be_prepared_do_not_warn(recwarn):
+    for _ in kit.run_checks(find_loss("hpl", {})):
+        pass
+    assert [str(entry.message) for entry in recwarn if "used without" in str(entry.message)] == []

@@ -145,7 +145,7 @@ def test_a_loss_that_does_not_fit_the_recipe_may_be_excluded(four_cells):
             {"datasets": "letters"},
             r"0\.datasets: unknown key\. Did you mean 'dataset'\? Allowed: backbone, dataset, loss",
         ),
-        ("rll", r"plan\.exclude: found \['rll'\], not a list as \[{dataset: \.\.\., loss: "),
+        ("rll", r"plan\.exclude\.0: found 'rll', not a mapping\. Allowed: backbone, dataset, loss"),
         ({}, r"plan\.exclude\.0: exclude needs a dataset, a backbone or a loss"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.study.reference import SECTIONS, lines
 from dmlbench.study.settings import Dataset, Recipe
 

@@ -107,13 +107,13 @@ def test_a_remark_may_be_about_any_key_that_the_file_sets(path):
 def test_a_remark_about_a_key_that_the_file_does_not_set_is_refused(field, path, hint):
     with pytest.raises(StudyError) as refused:
         check(**{field: {path: "ours"}})
-    assert f"{field}: {path} is not set in this study. {hint}".rstrip() in str(refused.value)
+    assert f"{field}: '{path}' is not set in this study. {hint}".rstrip() in str(refused.value)
 
 
 @pytest.mark.parametrize("field", ["unconfirmed", "deviations"])
 @pytest.mark.parametrize("remark", ["", "  "])
 def test_an_empty_remark_is_refused(field, remark):
-    with pytest.raises(StudyError, match=rf"{field}\.recipe\.lr: it is empty"):
+    with pytest.raises(StudyError, match=rf"{field}: the remark on 'recipe.lr' is empty"):
         check(**{field: {"recipe.lr": remark}})
 
 

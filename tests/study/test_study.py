@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.losses import list_losses
 from dmlbench.study.study import check_study, read_study
 from dmlbench.utils.errors import StudyError
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = {path.name: path for path in sorted((ROOT / "config").glob("*.yaml"))}
-NEEDS_FILES = {"finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"]}
+NEEDS_FILES = {
+    "finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"],
+    "finetune_cub50.yaml": ["datasets.cub50: file", "backbones.mobilenet.pretrained"],
+}
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED.keys() - NEEDS_FILES))

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dmlbench.study.study import check_study, read_study
-from dmlbench.utils.errors import StudyError
+from dmlbench.utils.errors import MAX_PROBLEMS, StudyError
 
 WRONG = {
     "unknown key": (
@@ -21,15 +21,23 @@ WRONG = {
         {"flips": True},
         r"recipe\.augmentation\.flips: unknown key\. Did you mean 'flip'\?",
     ),
-    "wrong type": ("recipe.epochs", "many", r"recipe\.epochs: found 'many'\. .*integer"),
+    "wrong type": (
+        "recipe.epochs",
+        "many",
+        r"recipe\.epochs: found 'many'\. Allowed: a whole number",
+    ),
     "no mapping": (
         "recipe.augmentation.jitter",
         0.4,
         r"augmentation\.jitter: found 0\.4, not a mapping\. Allowed: brightness, contrast, hue",
     ),
-    "not finite": ("recipe.augmentation.jitter", {"hue": float("nan")}, r"jitter\.hue: .*finite"),
-    "no count": ("runs_per_gpu", True, r"runs_per_gpu: found True\. .*integer"),
-    "out of range": ("recipe.lr", -1, r"recipe\.lr: found -1\. .*greater than 0"),
+    "not finite": (
+        "recipe.augmentation.jitter",
+        {"hue": float("nan")},
+        r"jitter\.hue: found nan\. Allowed: a number of at least 0",
+    ),
+    "no count": ("runs_per_gpu", True, r"runs_per_gpu: found true\. .*a whole number of"),
+    "out of range": ("recipe.lr", -1, r"recipe\.lr: found -1\. .*a number above 0\."),
     "missing": ("plan", {"losses": ["htl"]}, r"plan\.seeds: is missing"),
     "loss": ("plan.losses", ["softripple"], r"losses\.softripple: .*Did you mean 'softtriple'\?"),
     "option": ("losses.st1.gama", 1, r"losses\.st1\.gama: unknown key\. Did you mean 'gamma'\?"),
@@ -70,10 +78,32 @@ WRONG = {
         r"losses\.st2: no loss 'st2'\. Did you mean 'st1'\?",
     ),
     "not selected": ("losses.later", {"type": "htll"}, r"losses\.later: no loss 'htll'"),
-    "too few": ("losses.st1.centers_per_class", 0, r"centers_per_class: found 0\. .*equal to 1"),
+    "too few": (
+        "losses.st1.centers_per_class",
+        0,
+        r"centers_per_class: found 0\. .*number of at least 1\.",
+    ),
     "no number": ("losses.st1.gamma", float("nan"), r"losses\.st1\.gamma: found nan"),
-    "zero": ("losses.st1.gamma", 0, r"losses\.st1\.gamma: found 0\. .*greater than 0"),
-    "seed": ("plan.seeds", [2**70], r"plan\.seeds\.0: found 1180591620717411303424"),
+    "type of a loss": ("losses.st1.type", None, r"st1\.type: found null\. .*the name of a loss"),
+    "type of a data set": (
+        "datasets.letters.type",
+        False,
+        r"letters\.type: found false\. Allowed: the name of a data set",
+    ),
+    "line break": ("backbones.tiny.pretrained", "a\nb", r"pretrained: found 'a\\nb', with a line"),
+    "control character": ("recipe.pooling", "avg\x00", r"pooling: found 'avg\\x00', with a line"),
+    "path": (
+        "backbones.tiny.pretrained",
+        "x" * 256,
+        r"pretrained: x+ cannot be read: File name too",
+    ),
+    "long name": (
+        "study",
+        "x" * 101,
+        r"study: found 'x+\.\.\.\. Allowed: .* at most 100 characters",
+    ),
+    "zero": ("losses.st1.gamma", 0, r"losses\.st1\.gamma: found 0\. .*a number above 0\."),
+    "seed": ("plan.seeds", [2**70], r"plan\.seeds\.0: found a whole number of more than 15 digits"),
     "tag": ("backbones.tiny.type", "resnet18.nonsense", r"timm has no model 'resnet18\.nonsense'"),
     "steps": ("recipe.schedule", "step", r"recipe: schedule: step needs step_epochs"),
     "checksum": (
@@ -114,12 +144,25 @@ def test_a_wrong_study_is_refused_with_file_key_and_fix(case, changed):
 
 
 WRONG_OWN_DATA = {
-    "no file": ("datasets.a.file", None, r"datasets\.a\.file: found None"),
+    "no file": ("datasets.a.file", None, r"datasets\.a\.file: found null\. Allowed: text"),
     "file is missing": ("datasets.a", {"type": "csv"}, r"datasets\.a: file: is missing"),
     "no such file": ("datasets.a.file", "no.csv", r"datasets\.a: file: cannot read no\.csv"),
     "option": ("datasets.a.chanels", 1, r"datasets\.a\.chanels: .*Did you mean 'channels'"),
     "common key": ("datasets.a.recipee", {}, r"datasets\.a\.recipee: .*Did you mean 'recipe'"),
     "channels": ("datasets.a.channels", 2, r"datasets\.a\.channels: found 2\..* 1 or 3"),
+    "boolean channels": ("datasets.a.channels", True, r"a\.channels: found true\..* 1 or 3"),
+    "octal seed": ("datasets.a.split_seed", "010", r"a\.split_seed: found '010'\. .*whole number"),
+    "path": (
+        "datasets.a",
+        {"type": "folder", "folder": "x" * 256},
+        r"datasets\.a: x+ cannot be read: File name too long",
+    ),
+    "line break": ("datasets.a.levels", ["a\nb"], r"levels: found 'a\\nb', with a line break"),
+    "path of the embeddings": (
+        "embeddings.own.file",
+        "x" * 256,
+        r"own\.file: x+ cannot be read: File name too long",
+    ),
     "levels": ("datasets.a.levels", "top", r"datasets\.a\.levels: found 'top'"),
     "option of a type without options": (
         "datasets.letters.file",
@@ -215,12 +258,42 @@ def test_the_default_experiment_of_mlflow_is_refused_unless_tracking_is_off(lett
     assert check_study(letters | {"study": "Default", "tracking": False}, "my.yaml").runs
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])
-def test_a_file_that_is_not_a_study_is_refused_with_its_name(tmp_path, text):
+NO_STUDY = {
+    "empty": (b"", "it is empty, and a study is a mapping: lines as `study: my_name`."),
+    "only comments": (b"# study: a\n", "it is empty, and a study is a mapping"),
+    "a list": (b"- study: a", "it holds [{'study': 'a'}], and a study is a mapping"),
+    "a word": (b"study", "it holds 'study', and a study is a mapping"),
+    "no YAML": (b"study: a\nplan: [", "this is not YAML: line 2: "),
+    "a tab": (b"plan:\n\tlosses: []", "this is not YAML: line 2: "),
+    "a zero byte": (b"study: \x00", "this is not YAML: line 1 holds the character U+0000. Remove"),
+    "no UTF-8": (b"study: a\n# \xe4", "line 2: byte 0xe4 is not UTF-8. Save the file as UTF-8."),
+    "UTF-16": ("study: a".encode("utf-16"), "line 1: byte 0xff is not UTF-8."),
+    "a key twice": (b"plan: {}\nplan: {}", "the key `plan` is on line 1 and on line 2. Remove one"),
+    "an alias inside itself": (b"plan: &a [*a]", "an alias (`*name`) stands inside the value"),
+}
+
+
+@pytest.mark.parametrize("case", NO_STUDY)
+def test_a_file_that_is_not_a_study_is_refused_with_its_name(tmp_path, case):
+    content, problem = NO_STUDY[case]
     path = tmp_path / "broken.yaml"
-    path.write_text(text)
-    with pytest.raises(StudyError, match=r"broken\.yaml"):
+    path.write_bytes(content)
+    with pytest.raises(StudyError) as refused:
         read_study(path)
+    assert str(refused.value).startswith(f"{path}: the study cannot be run:\n  {problem}")
+
+
+def test_a_remark_may_have_several_lines(letters):
+    letters["unconfirmed"] = {"recipe.epochs": "from memory\nof the paper"}
+    assert check_study(letters, "my.yaml").runs
+
+
+def test_a_message_shows_the_first_problems_and_counts_the_others(changed):
+    with pytest.raises(StudyError) as refused:
+        check_study(changed("plan.losses", [f"loss{n}" for n in range(100)]), "my.yaml")
+    _, *lines = str(refused.value).splitlines()
+    assert len(lines) == MAX_PROBLEMS + 1
+    assert lines[-1] == f"  ... and {100 - MAX_PROBLEMS} more"
 
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
