@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -18,13 +19,15 @@ from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import open_zip
 from dmlbench.datasets.decoding import DecodedChunk, Source, decode, from_file, from_zip
+from dmlbench.datasets.folder import list_files
 from dmlbench.datasets.metadata import is_zip
+from dmlbench.datasets.names import normalize_path
 from dmlbench.datasets.store.images import unpack_image
 from dmlbench.training.batches import central_boxes, crops, floats
 from dmlbench.training.train import EMBED_BATCH, autocast, set_up
 from dmlbench.utils.errors import DatasetError, MissingResult
 from dmlbench.utils.files import read_result, replacing
-from dmlbench.utils.text import listed
+from dmlbench.utils.text import count_of, listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,24 +35,8 @@ if TYPE_CHECKING:
     from dmlbench.study.run import Run
     from dmlbench.study.study import Study
 
-SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-)
-"""Suffixes of the files that are taken from a folder or a zip."""
+NEED_OTHER_PROGRAMS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow recognizes, and decodes only with the help of other programs."""
 
 
 def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
@@ -58,10 +45,11 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
     Decoding, transform and size of batches are the same.
 
     Args:
-        places: images, and folders and zips of images.
+        places: images, and folders and zips of images. What is in them and is no image is left out;
+            a line on the standard output counts it.
         output: the .npz file to write. It holds `embeddings`, float32 (n, dim); `path` (n,),
             relative to the folder or zip, or as given if a place is an image; and the `train_key`
-            of the model.
+            of the model. `embeddings:` of a study takes it, from whichever folder it was made.
 
     Raises:
         MissingResult: the run has no model, or one of other settings or code.
@@ -69,10 +57,10 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
             Nothing is written then.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _load_model(study, run).to(device)
+    model = load_model(study, run).to(device)
     set_up(run.recipe, device)
     images = find_images(places)
-    names = [name for place_names in images.values() for name in place_names]
+    names = [name for files in images.values() for name in files]
     channels, form = run.facts["channels"], run.data.store
     chunks = decode(_sources(images), run.model.side, channels, form)
     with (
@@ -91,7 +79,7 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
                 np.lib.format.write_array(file, values, allow_pickle=False)
 
 
-def _load_model(study: Study, run: Run) -> EmbeddingModel:
+def load_model(study: Study, run: Run) -> EmbeddingModel:
     """The trained model of `run`, in eval mode."""
     files = study.files.run(run.path)
     folder = files.folder
@@ -118,53 +106,88 @@ def _load_model(study: Study, run: Run) -> EmbeddingModel:
     return model.eval()
 
 
-def find_images(places: Sequence[Path]) -> dict[Path, list[str]]:
-    """Names of the images in each of `places`, sorted.
+def find_images(places: Sequence[Path]) -> dict[Path, dict[str, str]]:
+    """{normalised name: file or member of the zip} of the images in each of `places`, sorted.
 
     Raises:
         DatasetError: a place does not exist or has no images, or a name is in two places.
     """
-    images = {place: _image_names(place) for place in places}
-    counts = Counter(name for names in images.values() for name in names)
+    images = {place: _find_in(place) for place in places}
+    counts = Counter(name for files in images.values() for name in files)
     if duplicates := [name for name, count in counts.items() if count > 1]:
-        title = f"{len(duplicates)} images are in more than one place; give the folder above them"
+        verb = "is" if len(duplicates) == 1 else "are"
+        title = (
+            f"{count_of(len(duplicates), 'image')} {verb} in more than one place; give the folder "
+            f"above them"
+        )
         raise DatasetError(listed(title, duplicates))
     return images
 
 
-def _image_names(place: Path) -> list[str]:
-    if place.is_dir():
-        names = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()]
-    elif is_zip(place):
-        with open_zip(place) as (_, members):
-            names = [*members]
-    elif place.is_file():
-        return [str(place)]
-    else:
+def _find_in(place: Path) -> dict[str, str]:
+    if not place.exists():
         raise DatasetError(f"{place}: there is no such image, folder or zip.")
-    images = [name for name in names if _is_image(Path(name))]
-    if not images:
-        raise DatasetError(f"{place}: no images are in it ({' '.join(sorted(SUFFIXES))}).")
-    return sorted(images)
-
-
-def _is_image(name: Path) -> bool:
-    """Whether the suffix is that of an image. Hidden files and macOS's extra files do not count."""
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden
-
-
-def _sources(images: Mapping[Path, list[str]]) -> Iterator[tuple[Row, Source]]:
-    for place, names in images.items():
-        if is_zip(place):
-            with open_zip(place) as (archive, members):
-                for name in names:
-                    yield _row(name, place), from_zip(archive, members[name])
+    if not place.is_dir() and not is_zip(place):
+        return {normalize_path(str(place)): str(place)}
+    files = [file for file in list_files(place) if not file.endswith("/")]
+    suffixes = image_suffixes()
+    images: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    twice = []
+    for file in sorted(files):
+        name = normalize_path(file)
+        if kind := _no_image(place, file, suffixes):
+            left_out[kind] += 1
+        elif name in images:
+            twice.append(name)
         else:
-            is_folder = place.is_dir()
-            for name in names:
-                file = place / name if is_folder else place
-                yield _row(name, place if is_folder else None), partial(from_file, str(file))
+            images[name] = file
+    if twice:
+        raise DatasetError(listed(f"{place}: files whose names differ only in spelling", twice))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
+    summary = f"{count_of(left_out.total(), 'file')} left out: {kinds}"
+    if not images:
+        raise DatasetError(f"{place}: no images are in it{'; ' + summary if left_out else ''}.")
+    if left_out:
+        print(f"{place}: {summary}", flush=True)
+    return dict(sorted(images.items()))
+
+
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of the image files that the installed Pillow reads, in lower case.
+
+    >>> sorted({".jfif", ".jpe", ".avif", ".txt", ".pdf"} & image_suffixes())
+    ['.avif', '.jfif', '.jpe']
+    """
+    suffixes = Image.registered_extensions()
+    readable = {"MPO", *Image.OPEN} - NEED_OTHER_PROGRAMS  # the reader of JPEG reads MPO
+    return frozenset(suffix for suffix, format in suffixes.items() if format in readable)
+
+
+def _no_image(place: Path, file: str, suffixes: Collection[str]) -> str:
+    """What a file in `place` is, if it is no image: for the line about the files left out."""
+    path = Path(file)
+    if any(part.startswith((".", "__MACOSX")) for part in path.parts):
+        return "hidden"
+    if path.suffix.lower() not in suffixes:
+        return path.suffix.lower() or "without a suffix"
+    if place.is_dir() and not (place / path).is_file():
+        return "links to nothing" if (place / path).is_symlink() else "that are no files"
+    return ""
+
+
+def _sources(images: Mapping[Path, Mapping[str, str]]) -> Iterator[tuple[Row, Source]]:
+    for place, files in images.items():
+        if place.is_dir():
+            for name, file in files.items():
+                yield _row(name, place), partial(from_file, str(place / file))
+        elif is_zip(place):
+            with open_zip(place) as (archive, members):
+                for name, file in files.items():
+                    yield _row(name, place), from_zip(archive, members[file])
+        else:
+            for name in files:
+                yield _row(name, None), partial(from_file, str(place))
 
 
 def _row(name: str, place: Path | None) -> Row:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmlbench import cli, embed
+from dmlbench import embed
+from dmlbench.cli.main import main
 from dmlbench.datasets.store.pack import pack
 from dmlbench.datasets.store.reader import Store
 from dmlbench.study.study import read_study
@@ -127,12 +128,22 @@ def test_a_model_with_heads_at_three_depths_is_kept_and_loaded(
     assert not np.allclose(trained, untrained)
 
 
-@pytest.mark.parametrize("place", ["my", "my.zip"])
-def test_the_embeddings_of_a_folder_or_zip_can_be_external_embeddings(
-    embed_places, folder, study, tmp_path, place
+@pytest.mark.parametrize(
+    ("pattern", "images"),
+    [
+        ("my", CLASSES * IMAGES),
+        ("my.zip", CLASSES * IMAGES),
+        ("my/test", CLASSES // 2 * IMAGES),
+        ("my/*/*.png", CLASSES * IMAGES),
+    ],
+)
+def test_the_embeddings_can_be_external_embeddings_whichever_folder_they_are_made_from(
+    embed_places, folder, study, tmp_path, pattern, images
 ):
     shutil.make_archive("my", "zip", "my")
-    assert len(embed_places(place)["path"]) == CLASSES * IMAGES
+    places = sorted((tmp_path / "copy").glob(pattern)) if "*" in pattern else [pattern]
+    embedded = embed_places(*places)
+    assert len(embedded["path"]) == images
     store = Store(tmp_path / "copy/data/stores" / study.runs[RUN].store)
     rows = store.split("test").rows
     np.testing.assert_allclose(
@@ -156,16 +167,54 @@ def test_batches_are_filled_across_the_chunks_of_the_decoder(embed_places, folde
     np.testing.assert_allclose(test_images, run_embeddings(folder), 1e-4)
 
 
-def test_images_are_named_by_their_path_in_the_folder_or_as_they_are_given(study, tmp_path):
+def test_images_are_named_by_their_path_in_the_folder_or_as_they_are_given(study, tmp_path, capsys):
     files = ("my/a.PNG", "my/deep/b.jpeg", "my/.hidden.png", "my/__MACOSX/c.png", "my/d.txt")
     for name in files:
         (tmp_path / "copy" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "copy" / name).touch()
+    (tmp_path / "copy/my/deep").rename(tmp_path / "elsewhere")
+    (tmp_path / "copy/my/deep").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     folder, image = tmp_path / "copy/my", tmp_path / "copy/my/d.txt"
     names = embed.find_images([folder, image])
-    assert names[folder][:2] == ["a.PNG", "deep/b.jpeg"]
+    assert [*names[folder].items()][:2] == [("a.PNG", "a.PNG"), ("deep/b.jpeg", "deep/b.jpeg")]
     assert len(names[folder]) == 2 + CLASSES * IMAGES
-    assert names[image] == [str(image)]  # a file given by itself needs no suffix of an image
+    # a file given by itself needs no suffix of an image
+    assert names[image] == {str(image): str(image)}
+    assert capsys.readouterr().out == f"{folder}: 3 files left out: 1 hidden, 1 .txt, 1 .csv\n"
+
+
+SUFFIXES = [
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".mpo",
+    ".pbm",
+    ".png",
+]
+SUFFIXES += [".pgm", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
+OTHER_SUFFIXES = [".csv", ".eps", ".h5", ".heic", ".json", ".mp4", ".mpg", ".npz", ".pdf", ".svg"]
+
+
+def test_every_image_that_pillow_decodes_is_taken_and_nothing_else(tmp_path, capsys):
+    for suffix in SUFFIXES + OTHER_SUFFIXES:
+        (tmp_path / f"a{suffix}").touch()
+        (tmp_path / f"B{suffix.upper()}").touch()
+    (names,) = embed.find_images([tmp_path]).values()
+    assert {*names} == {f"a{s}" for s in SUFFIXES} | {f"B{s.upper()}" for s in SUFFIXES}
+    assert "20 files left out: 2 .csv, 2 .eps," in capsys.readouterr().out
+
+
+def test_two_spellings_of_one_name_are_refused(tmp_path):
+    for name in ("a/b.png", "a\\b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DatasetError, match=r"names differ only in spelling:\n    a/b\.png"):
+        embed.find_images([tmp_path])
 
 
 def test_the_same_name_in_two_places_is_refused(study, tmp_path):
@@ -176,8 +225,17 @@ def test_the_same_name_in_two_places_is_refused(study, tmp_path):
 
 def test_empty_and_missing_places_are_refused(study, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty: no images are in it"):
+    with pytest.raises(DatasetError, match=r"empty: no images are in it\.$"):
         embed.find_images([tmp_path / "empty"])
+    for name in ("a.txt", "b.mp4", "c", ".d.png"):
+        (tmp_path / "empty" / name).touch()
+    (tmp_path / "empty/e.png").symlink_to("nowhere")
+    with pytest.raises(DatasetError) as caught:
+        embed.find_images([tmp_path / "empty"])
+    assert str(caught.value) == (
+        f"{tmp_path}/empty: no images are in it; 5 files left out: "
+        f"1 hidden, 1 .txt, 1 .mp4, 1 without a suffix, 1 links to nothing."
+    )
     with pytest.raises(DatasetError, match=r"nowhere: there is no such image, folder or zip"):
         embed.find_images([tmp_path / "nowhere"])
 
@@ -191,7 +249,7 @@ def test_all_damaged_images_are_named_and_nothing_is_written(study, tmp_path, ca
     (tmp_path / "copy/b.zip").write_bytes(torn)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(SystemExit) as ended:
-        cli.main(["embed", "study.json", RUN, "my", "b.zip", "--output", "out.npz"])
+        main(["embed", "study.json", RUN, "my", "b.zip", "--output", "out.npz"])
     for name in ("my: test/1_0.png", "my: train/6_4.png", "b.zip: in/zip.png"):
         assert f"{name}: cannot decode this image" in str(ended.value)
     assert not (tmp_path / "copy/out.npz").exists()

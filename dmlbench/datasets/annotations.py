@@ -1,4 +1,4 @@
-"""Annotations in archives: text tables, and the images that they list."""
+"""Annotations in archives: text tables and their rows, and the counts of a split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import read_member
 from dmlbench.utils.errors import DatasetError
-from dmlbench.utils.text import listed
+from dmlbench.utils.text import count_of, listed
 
 
 def read_table(
@@ -44,7 +44,8 @@ def read_table(
             continue
         if columns not in (None, len(fields)):
             raise DatasetError(
-                f"{place} {number}: it has {len(fields)} fields, expected {columns}: {text[:80]!r}"
+                f"{place} {number}: it has {count_of(len(fields), 'field')}, expected {columns}: "
+                f"{text[:80]!r}"
             )
         yield f"{place} {number}", fields
     if number == skip:
@@ -92,7 +93,11 @@ def by_member(rows: Iterable[tuple[str, Row]]) -> dict[str, Row]:
 
 
 def check_splits(
-    name: str, rows: Iterable[Row], expected: Mapping[str, Sequence[int]], where: object
+    name: str,
+    rows: Iterable[Row],
+    expected: Mapping[str, Sequence[int]],
+    where: object,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Check the counts of each split in the annotations, before hours of reading images.
 
@@ -101,6 +106,7 @@ def check_splits(
         rows: all of its rows.
         expected: [classes, images] of each split.
         where: the file of the annotations.
+        remarks: for the message, what may have caused a difference.
 
     Raises:
         DatasetError: counts differ; the text says which.
@@ -114,40 +120,24 @@ def check_splits(
     for split, (expected_classes, expected_images) in expected.items():
         counts[f"{split}: classes"] = len(classes[split]), expected_classes
         counts[f"{split}: images"] = images[split], expected_images
-    check_counts(name, counts, where)
+    check_counts(name, counts, where, remarks)
 
 
-def check_counts(name: str, counts: Mapping[str, tuple[int, int]], where: object) -> None:
+def check_counts(
+    name: str,
+    counts: Mapping[str, tuple[int, int]],
+    where: object,
+    remarks: Sequence[str] = (),
+) -> None:
     """Check that both numbers of each of `counts`, (actual, expected), are equal.
 
     Raises:
-        DatasetError: counts differ; the text says which.
+        DatasetError: counts differ; the text says which, and ends with `remarks`.
     """
     if differences := [
         f"{noun}: found {actual:,}, expected {expected:,}"
         for noun, (actual, expected) in counts.items()
         if actual != expected
     ]:
-        raise DatasetError(listed(f"{name}: {where} does not hold the official split", differences))
-
-
-def listed_images(
-    archive: Path, members: Iterable[tuple[str, bytes]], rows: Mapping[str, Row]
-) -> Iterator[tuple[Row, bytes]]:
-    """Yield row and content of each member that has a row, in the order of the archive.
-
-    Args:
-        archive: for messages.
-        members: name and content of each file in the archive.
-        rows: by member, as `by_member` returns them.
-
-    Raises:
-        DatasetError: at the end, if members are missing; the text names the lines that list them.
-    """
-    missing = dict(rows)
-    for member, content in members:
-        if row := missing.pop(member, None):
-            yield row, content
-    if missing:
-        lines = [f"{row.origin}: no {member}" for member, row in missing.items()]
-        raise DatasetError(listed(f"{archive}: {len(lines)} listed images are not in it", lines))
+        title = f"{name}: {where} does not hold the official split"
+        raise DatasetError(listed(title, [*differences, *remarks]))

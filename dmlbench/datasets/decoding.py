@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import READ_ERRORS
 from dmlbench.datasets.store.images import image_digest
 from dmlbench.utils.cores import usable_cores
 from dmlbench.utils.errors import DatasetError
-from dmlbench.utils.text import listed
+from dmlbench.utils.text import error_reason, listed
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded image file, or a picklable function from the side in pixels to an image."""
@@ -50,6 +50,13 @@ CHUNK_BYTES = 2 << 20
 MAX_FAILURES = 20
 """After this many damaged images the search for more ends."""
 OUT_OF_MEMORY = (MemoryError, BrokenProcessPool)
+NO_IMAGES = {
+    b"version https://git-lfs": "it is a pointer of Git LFS and not the file: run `git lfs pull`",
+    b"<svg": "it is an SVG drawing, which has no pixels",
+    b"<": "it is a page of HTML or XML, as a failed download leaves it",
+    b"%PDF": "it is a PDF",
+}
+"""What else is found under the names of images, by its first bytes."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,9 +110,8 @@ def decode(
         workers: number of processes; None: one for each usable core.
 
     Raises:
-        DatasetError: images cannot be decoded. The text names them, or the first 20; after the
-            first of them nothing more is yielded. If this machine is the cause and not the images,
-            the error's `__cause__` is an OSError with an errno, or one of OUT_OF_MEMORY.
+        DatasetError: at the end, if images cannot be decoded; the text names them. The search ends
+            at the 20th of them. Or at once, if this machine is the cause and not an image.
     """
     failures: list[str] = []
     workers = workers or usable_cores()
@@ -113,10 +119,9 @@ def decode(
         try:
             for chunk in chunks:
                 failures += chunk.failures
+                yield chunk
                 if len(failures) >= MAX_FAILURES:
                     break
-                if not failures:
-                    yield chunk
         except OUT_OF_MEMORY as error:
             raise DatasetError(
                 "a decoding process ran out of memory, or was killed, probably because memory was "
@@ -130,7 +135,7 @@ def decode(
 
 def from_file(path: str, side: int) -> Image.Image:
     """The image in the file `path`; `partial(from_file, path)` is a Source."""
-    return Image.open(io.BytesIO(Path(path).read_bytes()))
+    return _open(Path(path).read_bytes())
 
 
 def from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Source:
@@ -211,7 +216,7 @@ def _decode_chunk(
             if isinstance(error, MemoryError) or getattr(error, "errno", None):
                 raise  # this machine is at fault, not the image
             where = f"{row.origin}: {row.path}" if row.origin else row.path
-            failures.append(f"{where}: cannot decode this image: {error!r}")
+            failures.append(f"{where}: cannot decode this image: {error_reason(error)}")
         else:
             digest = image_digest(content)
             packed.append(PackedImage(row, image.height, image.width, len(content), digest))
@@ -226,7 +231,7 @@ def load_scaled(source: Source, side: int, channels: int) -> Image.Image:
         ValueError: it has more than 8 bits per pixel.
         OSError: Pillow cannot read it.
     """
-    image = source(side) if callable(source) else Image.open(io.BytesIO(source))
+    image = source(side) if callable(source) else _open(source)
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"more than 8 bits a pixel (mode {image.mode}), which would be cut off")
     image = _turn_upright(image).convert(MODES[channels])
@@ -241,7 +246,29 @@ def load_scaled(source: Source, side: int, channels: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR, box)
 
 
+def _open(content: bytes) -> Image.Image:
+    """The image in the file `content`, not decoded yet."""
+    try:
+        return Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        # Pillow's own text names a BytesIO and its address
+        raise UnidentifiedImageError(_describe_no_image(content)) from None
+
+
+def _describe_no_image(content: bytes) -> str:
+    """What a file without an image is, as far as its first bytes tell."""
+    if not content:
+        return "the file is empty"
+    for start, description in NO_IMAGES.items():
+        if content.lstrip().startswith(start):
+            return description
+    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"):
+        return "it is a HEIC file, which Pillow does not read; convert it to JPEG or PNG"
+    return "Pillow does not know this kind of file, or its beginning is damaged"
+
+
 def _turn_upright(image: Image.Image) -> Image.Image:
+    image.load()  # Pillow turns a TIFF when it loads it, and deletes its orientation then
     orientation = None
     with contextlib.suppress(Exception):  # damaged EXIF data do not damage the image
         orientation = image.getexif().get(0x0112)

@@ -23,13 +23,16 @@ from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.spec import Archive
-from dmlbench.datasets.decoding import Source
 from dmlbench.utils.errors import DatasetError
+
+if TYPE_CHECKING:
+    from dmlbench.datasets.decoding import Source
 
 FACTS = {"version": 1, "channels": 1, "levels": ["script"], "recall_at": [1, 2, 4, 8]}
 ABOUT = {"train": [267, 7502], "test": [270, 7628]}  # by the fonts of matplotlib 3.11

@@ -14,27 +14,33 @@ Any other column must be listed under `ignore`: otherwise a misspelt "split" wou
 
 from __future__ import annotations
 
-import csv
-import io
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import open_zip, read_member
+from dmlbench.datasets.csv_text import SHOWN, Problem, Table, read_csv_text, shown
+from dmlbench.datasets.names import normalize_label, normalize_path
 from dmlbench.utils.errors import DatasetError
-from dmlbench.utils.text import listed
+from dmlbench.utils.text import count_of, listed
 
 SPLITS = ("train", "test")
 ROLES = ("query", "gallery", "both", "")
-Problem = tuple[int, str]
-"""Line number, and the problem in that line."""
+OUTSIDE = re.compile(r"/|\.\./|\.\.$|[A-Za-z]:/")
+"""The beginning of a normalised path that leads out of the images' folder."""
+SHOWN_NAMES = 8
+"""Most columns that a message lists."""
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""The beginning of a normalised address: `https:/`, `file:/`."""
 
 
 def read_rows(
-    file: Path, levels: Sequence[str], ignore: Sequence[str], split_seed: int
+    file: Path, levels: Sequence[str], ignore: Sequence[str], split_seed: int, place: Path
 ) -> list[Row]:
     """The rows of a CSV, sorted by path.
 
@@ -43,27 +49,38 @@ def read_rows(
         levels: columns of super-classes, the nearest to the class first.
         ignore: columns without meaning here.
         split_seed: seed of the split, if the CSV has no column `split`.
+        place: folder or zip of the images; absolute paths may lead into the folder.
 
     Raises:
         DatasetError: lines are wrong; the text names them.
     """
-    columns, lines = _read_columns(file, levels, ignore)
-    problems = [*_wrong_values(columns, lines, levels), *_wrong_classes(columns, lines, levels)]
+    levels, ignore = [*map(normalize_label, levels)], [*map(normalize_label, ignore)]
+    known = ("path", "label", "split", "role", *levels, *ignore)
+    table = read_csv_text(file, _read_content(file), known)
+    columns = _columns(table, levels, ignore, place)
+    problems = [
+        *table.problems,
+        *((table.header_line, text) for text in _wrong_header(table.header, levels, ignore)),
+        *_uneven_rows(table),
+        *_wrong_values(columns, table.lines, levels, place),
+        *_wrong_classes(columns, table, levels),
+    ]
     if problems:
         texts = [f"line {line}: {text}" for line, text in sorted(problems)]
-        raise DatasetError(listed(f"{file}: {len(texts)} of its rows are wrong", texts))
+        raise DatasetError(listed(f"{file}: {count_of(len(texts), 'problem')}", texts))
     labels = columns["label"]
     supers = [*zip(*(columns[name] for name in levels), strict=True)] or [()] * len(labels)
-    splits = columns.get("split") or _draw_split(labels, supers, split_seed)
+    splits = columns.get("split") or draw_split(labels, supers, split_seed)
     roles = [role or "both" for role in columns.get("role") or [""] * len(labels)]
     _check_complete(file, splits, roles)
-    origins = [f"{file}, line {line}" for line in lines]
+    origins = [f"{file}, line {line}" for line in table.lines]
     cells = zip(columns["path"], labels, supers, splits, roles, origins, strict=True)
     return sorted(Row(*row) for row in cells)
 
 
 def is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip"
+    """Whether `path` is a zip by its name; a folder may have any name."""
+    return path.suffix.lower() == ".zip" and not path.is_dir()
 
 
 def csv_in_zip(path: Path) -> str:
@@ -73,70 +90,80 @@ def csv_in_zip(path: Path) -> str:
         DatasetError: the zip holds no CSV, or several.
     """
     with open_zip(path) as (_, members):
-        names = [name for name in members if name.lower().endswith(".csv")]
+        names = [name for name in members if name.lower().endswith((".csv", ".tsv"))]
     if len(names) != 1:
         raise DatasetError(
-            f"{path}: it holds {', '.join(names) or 'no CSV'}, and not one CSV. "
+            f"{path}: it holds {', '.join(names[:5]) or 'no CSV'}, and not one CSV. "
             f"Put the CSV next to it as `file`, and name the zip under `images`."
         )
     return names[0]
 
 
-def _read_text(file: Path) -> str:
-    content = read_member(file, csv_in_zip(file)) if is_zip(file) else file.read_bytes()
+def _read_content(file: Path) -> bytes:
+    """The content of a CSV, or of the one CSV in a zip."""
+    if file.is_dir():
+        tables = sorted(path.name for path in file.glob("*.csv"))
+        fix = f"name the CSV in it: {', '.join(tables[:5])}" if tables else "name a CSV"
+        raise DatasetError(f"file: {file} is a folder: {fix}. `type: folder` needs no CSV.")
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DatasetError(f"{file}: line {line}: this is not UTF-8: {error.reason}.") from None
+        if is_zip(file):
+            return read_member(file, csv_in_zip(file))
+        if file.exists() and not file.is_file():
+            raise DatasetError(f"file: {file} is no file but a device or a pipe.")
+        return file.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"file: cannot read {file}: {error.strerror}.") from None
 
 
-def _read_columns(
-    file: Path, levels: Sequence[str], ignore: Sequence[str]
-) -> tuple[dict[str, list[str]], list[int]]:
-    """The columns by name, without the ignored ones, and the line number of each row."""
-    reader = csv.reader(io.StringIO(_read_text(file), newline=""), strict=True)
-    try:
-        numbered = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise DatasetError(f"{file}: line {reader.line_num}: {error}.") from None
-    if len(numbered) < 2:
-        raise DatasetError(f"{file}: it has no rows below a line of column names.")
-    (_, header), *rows = numbered
-    header = [name.strip() for name in header]
-    if problems := _wrong_header(header, levels, ignore):
-        raise DatasetError(listed(f"{file}: its columns are {', '.join(header)}", problems))
-    lines = [line for line, _ in rows]
-    if uneven := [(line, len(row)) for line, row in rows if len(row) != len(header)]:
-        texts = [f"line {line}: {n} values for {len(header)} columns" for line, n in uneven]
-        raise DatasetError(listed(f"{file}: {len(texts)} of its rows are wrong", texts))
-    cells = zip(*(row for _, row in rows), strict=True)
+def _columns(
+    table: Table, levels: Sequence[str], ignore: Sequence[str], place: Path
+) -> dict[str, list[str]]:
+    """The columns by name, without the ignored ones, each value in its one form."""
+    cells = zip(*table.rows, strict=True) if table.rows else [()] * len(table.header)
     columns = {
-        name: [*map(str.strip, column)]
-        for name, column in zip(header, cells, strict=True)
+        name: [*column]
+        for name, column in zip(table.header, cells, strict=True)
         if name not in ignore
     }
-    # ./a.png is a.png
-    columns["path"] = [path and str(PurePosixPath(path)) for path in columns["path"]]
-    return columns, lines
+    for name in {"label", *levels} & {*columns}:
+        columns[name] = [*map(normalize_label, columns[name])]
+    if "path" in columns:
+        # an absolute path may name the folder with its links or without them
+        folders = {str(place.resolve()), os.path.abspath(place)}  # noqa: PTH100
+        roots = tuple(f"{normalize_path(folder)}/" for folder in folders)
+        columns["path"] = [_inside(normalize_path(path), roots) for path in columns["path"]]
+    return columns
+
+
+def _inside(path: str, roots: Iterable[str]) -> str:
+    """`path` relative to the one of `roots` that it begins with."""
+    for root in roots if path.startswith("/") else ():
+        if path.startswith(root):
+            return path.removeprefix(root)
+    return path
 
 
 def _wrong_header(header: Sequence[str], levels: Sequence[str], ignore: Sequence[str]) -> list[str]:
     known = ["path", "label", "split", "role", *levels, *ignore]
     problems = []
     for name, count in Counter(header).items():
+        if not name:
+            problems.append(f"column {header.index(name) + 1} has no name")
+            continue
         if count > 1:
-            problems.append(f"column '{name}' is there twice")
+            problems.append(f"column '{shown(name)}' is there twice")
         if name not in known:
-            near = get_close_matches(name, known, n=1)
+            near = (
+                get_close_matches(name[:SHOWN], known, n=1) if len(problems) < SHOWN_NAMES else []
+            )
             guess = f" Did you mean '{near[0]}'?" if near else ""
             problems.append(
-                f"column '{name}' is unknown.{guess} Name super-classes under `levels` of the "
-                f"study's entry, and columns that do not matter under `ignore`"
+                f"column '{shown(name)}' is unknown.{guess} Name super-classes under `levels` of "
+                f"the study's entry, and columns that do not matter under `ignore`"
             )
     for name in ("path", "label", *levels):
         if name not in header:
-            problems.append(f"column '{name}' is missing")
+            problems.append(f"column '{name}' is missing; the columns are {_listing(header)}")
         if name in ignore:
             problems.append(f"column '{name}' cannot be ignored")
     if "role" in header and "split" not in header:
@@ -144,41 +171,53 @@ def _wrong_header(header: Sequence[str], levels: Sequence[str], ignore: Sequence
     return problems
 
 
+def _uneven_rows(table: Table) -> Iterator[Problem]:
+    for line, cells in table.uneven:
+        hint = " (put a value with a separator in it in quotes)" * (len(cells) > len(table.header))
+        values = count_of(len(cells), "value")
+        yield line, f"{values} for {count_of(len(table.header), 'column')}{hint}"
+
+
 def _wrong_values(
-    columns: dict[str, list[str]], lines: Sequence[int], levels: Sequence[str]
+    columns: dict[str, list[str]], lines: Sequence[int], levels: Sequence[str], place: Path
 ) -> Iterator[Problem]:
     """Problems of one cell, or of the column of paths."""
     for name in ("path", "label", *levels):
-        if "" in columns[name]:
-            for line, value in zip(lines, columns[name], strict=True):
+        if "" in (column := columns.get(name, [])):
+            for line, value in zip(lines, column, strict=True):
                 if not value:
                     yield line, f"{name} is empty"
     for name, allowed in (("split", SPLITS), ("role", ROLES)):
-        if not set(columns.get(name, ())) <= {*allowed}:
-            for line, value in zip(lines, columns[name], strict=True):
+        if not set(column := columns.get(name, [])) <= {*allowed}:
+            for line, value in zip(lines, column, strict=True):
                 if value not in allowed:
                     known = " or ".join(filter(None, allowed))
-                    yield line, f"{name} is '{value}', and not {known}"
-    if "role" in columns:
+                    yield line, f"{name} is '{shown(value)}', and not {known}"
+    if "role" in columns and "split" in columns:
         for line, split, role in zip(lines, columns["split"], columns["role"], strict=True):
             if role and split == "train":
-                yield line, f"role is '{role}' in the split train; only test images have roles"
-    paths = columns["path"]
-    for line, path in zip(lines, paths, strict=True):
-        if path.startswith("/") or (".." in path and ".." in PurePosixPath(path).parts):
-            yield line, f"path {path} leads out of the images' folder"
+                yield (
+                    line,
+                    f"role is '{shown(role)}' in the split train; only test images have roles",
+                )
+    paths = columns.get("path", [])
+    for line, path in zip(lines, paths, strict=bool(paths)):
+        if OUTSIDE.match(path):
+            yield line, f"path {shown(path)} leads out of the images' folder {place}"
+        elif ADDRESS.match(path):
+            yield line, f"path {shown(path)} is an address; images are read from the disk"
     if len(set(paths)) < len(paths):
         first_lines: dict[str, int] = {}
         for line, path in zip(lines, paths, strict=True):
             if path and first_lines.setdefault(path, line) != line:
-                yield line, f"path {path} is on line {first_lines[path]} already"
+                yield line, f"path {shown(path)} is on line {first_lines[path]} already"
 
 
 def _wrong_classes(
-    columns: dict[str, list[str]], lines: Sequence[int], levels: Sequence[str]
+    columns: dict[str, list[str]], table: Table, levels: Sequence[str]
 ) -> Iterator[Problem]:
     """Classes with two splits or two super-classes (the first such line), or with one image."""
-    labels = columns["label"]
+    labels = columns.get("label", [])
     counts = Counter(labels)
     for name in ("split", *levels):
         column = columns.get(name, [])
@@ -186,22 +225,30 @@ def _wrong_classes(
             continue
         first: dict[str, tuple[str, int]] = {}
         reported = set()
-        for line, label, value in zip(lines, labels, column, strict=True):
+        for line, label, value in zip(table.lines, labels, column, strict=True):
             first_value, first_line = first.setdefault(label, (value, line))
             if value != first_value and label not in reported:
                 reported.add(label)
                 yield (
                     line,
-                    f"{name} of class '{label}' is '{value}', and '{first_value}' on line "
-                    f"{first_line}",
+                    f"{name} of class '{shown(label)}' is '{shown(value)}', and "
+                    f"'{shown(first_value)}' on line {first_line}",
                 )
-    if 1 in counts.values():
-        for line, label in zip(lines, labels, strict=True):
-            if label and counts[label] == 1:
-                yield line, f"class '{label}' has only this image; a class needs two"
+    if 1 in counts.values() and not table.problems:  # an unread line may hold another image
+        # a line of too few or too many values counts too: its own problem is named
+        elsewhere = {normalize_label(cell) for _, cells in table.uneven for cell in cells}
+        for line, label in zip(table.lines, labels, strict=True):
+            if label and counts[label] == 1 and label not in elsewhere:
+                yield line, f"class '{shown(label)}' has only this image; a class needs two"
 
 
-def _draw_split(labels: Sequence[str], supers: Sequence[tuple[str, ...]], seed: int) -> list[str]:
+def _listing(names: Sequence[str]) -> str:
+    """The first names of columns."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(shown(name) for name in names[:SHOWN_NAMES]) + more
+
+
+def draw_split(labels: Sequence[str], supers: Sequence[tuple[str, ...]], seed: int) -> list[str]:
     """The split of each image: half of the classes of each nearest super-class train.
 
     If a super-class has an odd number of classes, one more or one less trains, in turn. Digests

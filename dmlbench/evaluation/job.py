@@ -19,6 +19,7 @@ from dmlbench.utils.errors import MissingResult, failure_result
 from dmlbench.utils.files import read_result, write_json
 from dmlbench.utils.fingerprint import code_digests
 from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+from dmlbench.utils.text import error_reason
 
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 """What torch and CUDA say if the memory of the GPU is too small."""
@@ -53,8 +54,12 @@ def evaluate_job(study: Study, run: Run, stores: Path) -> None:
 
 def _score(file: Path, run: Run, stores: Path, runs_per_gpu: int) -> dict[str, Any]:
     """The metrics, and the device that computed them: a GPU if there is one and it is faster."""
-    with np.load(file) as content:
-        embeddings, ids, key = content["embeddings"], content["id"], str(content["train_key"])
+    try:
+        with np.load(file) as content:
+            embeddings, ids, key = content["embeddings"], content["id"], str(content["train_key"])
+    except Exception as error:  # parsers raise nearly anything for a damaged file
+        fix = "Remove it, and call `snakemake` again"
+        raise ValueError(f"{file}: this file is damaged: {error_reason(error)}. {fix}.") from error
     if key != run.train_key:
         raise ValueError(f"{file.name} has key {key}, and run.json has {run.train_key}")
     store = Store(stores / run.tested.store)

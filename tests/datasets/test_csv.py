@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dmlbench.datasets import csv as csv_module
-from dmlbench.datasets import load
+from dmlbench.datasets import load, own_images
 from dmlbench.datasets.csv import Csv
 from dmlbench.datasets.store.pack import pack
 from dmlbench.datasets.store.reader import Store
@@ -236,11 +236,11 @@ def test_the_facts_are_cached_until_the_file_is_touched(tmp_path, cache_folder, 
     file = write_csv(tmp_path, images=False)
     first = Csv(**options(file)).FACTS
     assert not list(
-        cache_folder.glob("csv-*")
+        cache_folder.glob("rows-*")
     )  # too fresh: it may change again within the same tick of the clock
-    monkeypatch.setattr(csv_module, "FRESH", -1)
+    monkeypatch.setattr(own_images, "FRESH", -1)
     assert first == Csv(**options(file)).FACTS
-    assert len(list(cache_folder.glob("csv-*"))) == 1
+    assert len(list(cache_folder.glob("rows-*"))) == 1
     monkeypatch.setattr(csv_module, "read_rows", None)  # a call would fail
     assert first == Csv(**options(file)).FACTS
     assert first | {"revision": 2} == Csv(**options(file, revision=2)).FACTS
@@ -251,7 +251,7 @@ def test_the_facts_are_cached_until_the_file_is_touched(tmp_path, cache_folder, 
 
 
 def test_an_unwritable_cache_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_module, "FRESH", -1)
+    monkeypatch.setattr(own_images, "FRESH", -1)
     monkeypatch.setenv("DMLBENCH_CACHE", "/dev/null/cache")
     assert discovery.cache_folder() == Path("/dev/null/cache")
     assert Csv(**options(write_csv(tmp_path, images=False))).FACTS["splits"]["train"] == [2, 6]

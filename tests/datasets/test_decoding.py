@@ -3,6 +3,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dmlbench.datasets.decoding import (
     CHUNK_IMAGES,
     MAX_ASPECT_RATIO,
     decode,
+    from_file,
     load_scaled,
 )
 from dmlbench.utils.errors import DatasetError
@@ -191,6 +193,35 @@ def test_a_damaged_image_is_named_with_the_line_that_lists_it():
     damaged = Row("a.png", "class", (), "train", origin="my.csv, line 7")
     with pytest.raises(DatasetError, match=r"my\.csv, line 7: a\.png: cannot decode"):
         list(decode([(damaged, fail), (row(1), partial(paint, 0))], 2, 1, "pixels", 1))
+
+
+NO_IMAGES = {
+    b"": "the file is empty",
+    b"version https://git-lfs.github.com/spec/v1\n": "it is a pointer of Git LFS",
+    b"\n<!DOCTYPE html>": "it is a page of HTML or XML",
+    b"<svg xmlns=": "it is an SVG drawing",
+    b"%PDF-1.4": "it is a PDF",
+    b"\0\0\0\x18ftypheic\0\0\0\0mif1heic": "it is a HEIC file",
+    b"\x89PNG\r\n\x1a\n": "Pillow does not know this kind of file, or its beginning is damaged",
+    b"\0" * 99: "Pillow does not know this kind of file, or its beginning is damaged",
+}
+
+
+def test_a_file_that_is_no_image_is_refused_with_what_it_is(tmp_path: Path):
+    images = []
+    for number, content in enumerate(NO_IMAGES):
+        (tmp_path / str(number)).write_bytes(content)
+        images += [
+            (row(number), content),
+            (row(number), partial(from_file, f"{tmp_path}/{number}")),
+        ]
+    with pytest.raises(DatasetError) as caught:
+        list(decode(images, 2, 1, "pixels", 1))
+    lines = str(caught.value).splitlines()[1:]
+    for number, description in enumerate(NO_IMAGES.values()):
+        start = f"    image {number}: cannot decode this image: {description}"
+        assert [line[: len(start)] for line in lines[2 * number : 2 * number + 2]] == [start] * 2
+    assert "BytesIO" not in str(caught.value)
 
 
 def test_large_files_make_small_chunks():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlbench.datasets.csv import Csv
-from dmlbench.datasets.metadata import _draw_split, read_rows
+from dmlbench.datasets.metadata import draw_split, read_rows
 from dmlbench.utils.errors import DatasetError
 
 from .made_csv import HEADER, example_rows, options, write_csv
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("cache_folder")
 def test_without_a_split_half_of_the_classes_of_each_super_class_train(classes, seed):
     labels = [label for label in classes for _ in range(2)]
     supers = [(classes[label], "top") for label in labels]
-    split = dict(zip(labels, drawn := _draw_split(labels, supers, seed), strict=True))
+    split = dict(zip(labels, drawn := draw_split(labels, supers, seed), strict=True))
     assert [split[label] for label in labels] == drawn
     for group in {"all", *classes.values()}:
         drawn_splits = [split[label] for label in classes if group in ("all", classes[label])]
@@ -32,11 +32,12 @@ def test_the_drawn_split_depends_only_on_its_seed(tmp_path):
     rows = [row.rpartition(",")[0] for row in example_rows()]
     file = write_csv(tmp_path, rows, "path,label,coarse", images=False)
     splits = {
-        seed: tuple(row.split for row in read_rows(file, ["coarse"], [], seed)) for seed in range(9)
+        seed: tuple(row.split for row in read_rows(file, ["coarse"], [], seed, tmp_path))
+        for seed in range(9)
     }
-    assert splits[0] == tuple(row.split for row in read_rows(file, ["coarse"], [], 0))
+    assert splits[0] == tuple(row.split for row in read_rows(file, ["coarse"], [], 0, tmp_path))
     assert len(set(splits.values())) > 1
-    drawn = {row.class_name: row.split for row in read_rows(file, ["coarse"], [], 0)}
+    drawn = {row.class_name: row.split for row in read_rows(file, ["coarse"], [], 0, tmp_path)}
     # written down: if the draw changes, runs train again and score other classes
     assert drawn == {"Fuji": "test", "Gala": "train", "Anjou": "train", "Conference": "test"}
 
@@ -66,7 +67,10 @@ WRONG = {
         "line 5: path ../Fuji_0.png leads out of the images' folder",
     ),
     "short row": ({4: "Apple/Fuji_0.png,Fuji"}, "line 5: 2 values for 4 columns"),
-    "open quote": ({12: '"Pear/Conference_2.png,Conference'}, "line 13: unexpected end of data"),
+    "open quote": (
+        {12: '"Pear/Conference_2.png,Conference'},
+        'line 13: a quote (") is opened here and never closed',
+    ),
 }
 
 
@@ -88,7 +92,7 @@ def test_all_wrong_rows_are_named_in_order_up_to_a_limit(tmp_path):
     with pytest.raises(DatasetError) as error:
         _ = Csv(**options(write_csv(tmp_path, rows, images=False))).FACTS
     first, *lines, last = str(error.value).splitlines()
-    assert "30 of its rows are wrong" in first
+    assert first.endswith("my.csv: 30 problems:")
     assert [line.strip() for line in lines] == [
         f"line {k + 2}: label is empty" for k in range(1, 40, 2)
     ]
@@ -101,7 +105,9 @@ HEADERS = {
     "path,label,top,split": "column 'coarse' is missing",
     "path,label,coarse,role": "column 'role' needs a column 'split'",
     "path,label,coarse,coarse": "column 'coarse' is there twice",
-    "path;label;coarse;split": "column 'path' is missing",
+    "image;label;coarse;split": "column 'path' is missing; the columns are image, label, coarse",
+    "path,label,coarse,": "4 values for 3 columns",
+    "path,,coarse,split": "column 2 has no name",
 }
 
 

@@ -88,6 +88,17 @@ def test_unusable_embeddings_give_an_error_and_no_score(
     assert message in result["error"]["message"]
 
 
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\3\4 cut off"])
+def test_a_damaged_file_of_embeddings_is_named(study, data_folder, test_split, content):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    (folder / "embeddings.npz").write_bytes(content)
+    result = score(study, run, folder, data_folder)
+    assert (result["status"], result["metrics"]) == ("error", [])
+    message = result["error"]["message"]
+    assert message.startswith(f"ValueError: {folder}/embeddings.npz: this file is damaged: ")
+    assert message.endswith(". Remove it, and call `snakemake` again.")
+
+
 def test_embeddings_of_another_key_are_refused(study, data_folder, test_split):
     run, folder = write_training(study, test_split, perfect(test_split), train_key="other")
     result = score(study, run, folder, data_folder)

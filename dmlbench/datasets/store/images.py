@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.text import error_reason
+
 
 class Images:
     """The images of one file.
@@ -38,14 +41,16 @@ class Images:
             lengths: (N,) bytes of each image; None if each has the bytes of its pixels.
 
         Raises:
-            ValueError: the file does not end with the last image.
+            ValueError: the images are not the file, one after another.
         """
         self.form, self.channels, self.sizes = form, channels, sizes
-        self._offsets = offsets
+        self._path, self._offsets = path, offsets
         self._ends = offsets + (sizes.prod(1) * channels if lengths is None else lengths)
         # a plain array, because indexing a memmap is slower
         self._content = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        if max(self._ends) != len(self._content):
+        order = np.argsort(offsets)
+        borders = np.append(offsets[order], len(self._content))
+        if borders[0] or (borders[1:] != self._ends[order]).any() or (sizes < 1).any():
             raise ValueError("its files do not belong together")
 
     def __len__(self) -> int:
@@ -53,7 +58,13 @@ class Images:
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         content = self._content[self._offsets[row] : self._ends[row]]
-        return unpack_image(content, self.form, (self.channels, *self.sizes[row].tolist()))
+        try:
+            return unpack_image(content, self.form, (self.channels, *self.sizes[row].tolist()))
+        except (ValueError, OSError) as error:
+            raise DatasetError(
+                f"{self._path.parent}: it is damaged: image {row}: {error_reason(error)}. Delete "
+                f"the folder and pack again."
+            ) from error
 
 
 def unpack_image(
@@ -65,13 +76,22 @@ def unpack_image(
         content: (bytes,) of one image, as `decoding.pack_image` made them.
         form: "pixels" or "jpeg".
         shape: (channels, height, width).
+
+    Raises:
+        ValueError: it is no JPEG file, or has another shape.
+        OSError: it cannot be decoded.
     """
     if form == "pixels":
         return content.reshape(shape)
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    pixels = np.asarray(Image.open(io.BytesIO(content.tobytes())))
-    return pixels.reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
+    try:
+        image = Image.open(io.BytesIO(content.tobytes()))
+    except UnidentifiedImageError:
+        raise ValueError("it is no JPEG file") from None
+    if (len(image.getbands()), *reversed(image.size)) != shape:
+        raise ValueError(f"it has the size {image.size}")
+    return np.asarray(image).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
 
 def image_digest(content: bytes) -> str:

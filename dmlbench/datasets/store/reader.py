@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dmlbench.datasets.store.checks import check_index, check_manifest
 from dmlbench.datasets.store.format import (
-    FORMAT,
     IMAGES_FILE,
     INDEX_FILE,
     MANIFEST_FILE,
@@ -25,8 +25,19 @@ from dmlbench.datasets.store.format import (
 )
 from dmlbench.datasets.store.images import Images
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.text import error_reason
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    pa.ArrowException,
+)
 """What reading a damaged store raises; it depends on where the damage is."""
 
 
@@ -48,18 +59,38 @@ class Columns(Mapping[str, NDArray[Any]]):
     """The columns of a Parquet file by name. A column is read when it is first used.
 
     Integers and booleans are arrays of their type, everything else is an array of objects.
+
+    Raises:
+        DatasetError: the file is damaged; when it is opened, or when a column is first used.
     """
 
     def __init__(self, path: Path) -> None:
-        # open from now on, so it stays the same table whatever happens in the folder
-        self._file = pq.ParquetFile(path)  # pq.read_table would import pyarrow.dataset
+        self._path = path
         self._columns: dict[str, NDArray[Any]] = {}
+        try:
+            # open from now on, so it stays the same table whatever happens in the folder;
+            # pq.read_table would import pyarrow.dataset
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
+        except UNREADABLE as error:
+            raise _damaged(path, error) from error
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The Arrow type of each column."""
+        schema = self._file.schema_arrow
+        return dict(zip(schema.names, map(str, schema.types), strict=True))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._columns:
             if name not in self._file.schema_arrow.names:
                 raise KeyError(name)
-            self._columns[name] = _to_numpy(self._file.read([name])[name])
+            try:
+                column = self._file.read([name])[name]
+                if column.null_count or len(column) != self._file.metadata.num_rows:
+                    raise ValueError(f"{name} lacks values")
+                self._columns[name] = _to_numpy(column)
+            except UNREADABLE as error:
+                raise _damaged(self._path, error) from error
         return self._columns[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -67,6 +98,11 @@ class Columns(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._file.schema_arrow.names)
+
+
+def _damaged(path: Path, error: Exception) -> DatasetError:
+    fix = "Delete the folder and pack again."
+    return DatasetError(f"{path.parent}: it is damaged: {path.name}: {error_reason(error)}. {fix}")
 
 
 def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
@@ -130,13 +166,13 @@ class Store(Images):
         self.path = Path(path)
         try:
             self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST_FILE).read_bytes())
-            if self.manifest["format"] != FORMAT:
-                raise ValueError(f"its format is {self.manifest['format']}, not {FORMAT}")
+            check_manifest(self.manifest)
             for name, size in self.manifest["files"].items():
                 if (actual := (self.path / name).stat().st_size) != size:
                     raise ValueError(f"{name} has {actual:,} bytes and not {size:,}")
             self.index = Columns(self.path / INDEX_FILE)
             """The columns of index.parquet, in the order of the ids."""
+            check_index(self.index.types, self.manifest["store"])
             sizes = np.stack([self.index["height"], self.index["width"]], axis=1).astype(np.int64)
             if self.manifest["images"] != len(sizes):
                 raise ValueError("its files do not belong together")
@@ -150,7 +186,7 @@ class Store(Images):
             )
         except UNREADABLE as error:
             raise DatasetError(
-                f"{self.path}: no complete store of a data set: {error}. "
+                f"{self.path}: no complete store of a data set: {error_reason(error)}. "
                 f"Delete the folder and pack again."
             ) from error
 

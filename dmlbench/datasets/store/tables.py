@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from dmlbench.datasets import Row
 from dmlbench.datasets.decoding import PackedImage
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.text import count_of
 
 BATCH_ROWS = 10_000
 """Rows that are Python objects at the same time."""
@@ -101,8 +102,8 @@ def count_splits(
     classes = Counter(split for _, split in places.values())
     counts = {split: [classes[split], images[split]] for split in sorted(classes)}
     wrong = [
-        f"  {split}: found {classes[split]} classes and {images[split]} images, "
-        f"expected {expected[0]} and {expected[1]}"
+        f"  {split}: found {count_of(classes[split], 'class')} and "
+        f"{count_of(images[split], 'image')}, expected {expected[0]:,} and {expected[1]:,}"
         for split, expected in declared.items()
         if [classes[split], images[split]] != list(expected)
     ]
