@@ -19,7 +19,8 @@ Every file of this folder that has a constant FACTS is a data set. Its module mu
   any order, so that one pass over an archive is enough. An image's id is the place of its path
   among all sorted paths. A source is the bytes of an encoded image file, or a picklable function
   from the side in pixels to a PIL image. Other processes decode the sources, so yielding them must
-  be cheap.
+  be cheap. Before the first image it compares what it expects with the names in the archives, see
+  `members.Members`: what is missing is said before hours of decoding.
 
 It may also declare
 
@@ -35,9 +36,10 @@ A type of data sets, as `csv`, has options. They are the keyword-only arguments 
 class in its file, with literal defaults, as for losses. An object of the class has
 
 - `FACTS`: it must be cheap, and may raise DatasetError;
-- `SOURCES` and `images`, as above;
-- `place`: the folder or zip of the images;
-- `check()`: raises DatasetError if images are missing.
+- `SOURCES` and `images`, as above. `SOURCES` may also be `HubFiles`;
+- `place`: the folder or zip of the images; None if their facts say which content they have;
+- `rows`: all rows, and `check()`: raises DatasetError if images are missing. If `SOURCES` is not
+  empty, `is_staged` says whether the rows can be read yet, and `ABOUT` has their counts or is None.
 """
 
 from __future__ import annotations

@@ -27,12 +27,12 @@ from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_splits,
-    listed_images,
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives.reading import read_tar, read_zip
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
+from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -42,14 +42,12 @@ FACTS: dict[str, Any] = {
     "recall_at": [1, 2, 4, 8],
     "splits": {"train": [98, 8054], "test": [98, 8131]},
 }
-_URL = "http://ai.stanford.edu/~jkrause/car196"
+_GONE = "The authors' pages are gone: take a copy that you or colleagues have."
 _MIRROR = "stanford-car-dataset-by-classes-folder"
 SOURCES = (
     {
-        "car_ims.tgz": Archive((f"{_URL}/car_ims.tgz",), "md5:d5c8f0aa497503f355e17dc7886c3f14"),
-        "cars_annos.mat": Archive(
-            (f"{_URL}/cars_annos.mat",), "md5:b407c6086d669747186bd1d764ff9dbc"
-        ),
+        "car_ims.tgz": Archive((), "md5:d5c8f0aa497503f355e17dc7886c3f14", _GONE),
+        "cars_annos.mat": Archive((), "md5:b407c6086d669747186bd1d764ff9dbc", _GONE),
     },
     {
         f"{_MIRROR}.zip": Archive(
@@ -60,25 +58,28 @@ SOURCES = (
     },
 )
 
+_LAYOUT = "car_ims/<image>.jpg"
+_MIRROR_LAYOUT = "names.csv, anno_train.csv, anno_test.csv; train/<model>/<image>.jpg, test/..."
+
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every photograph, from whichever of the two layouts is there."""
     if "car_ims.tgz" in archives:
-        archive = archives["car_ims.tgz"]
-        members, annotations = read_tar(archive), _read_original(archives["cars_annos.mat"])
+        members = Members(archives["car_ims.tgz"], _LAYOUT)
+        folder, annotations = "", _read_original(archives["cars_annos.mat"])
     else:
-        archive = archives[f"{_MIRROR}.zip"]
-        members, annotations = read_zip(archive), _read_mirror(archive)
+        members = Members(archives[f"{_MIRROR}.zip"], _MIRROR_LAYOUT)
+        folder, annotations = "car_data/car_data/", _read_mirror(members)
     rows = by_member(
-        (member, Row(member, name, (), "train" if number <= 98 else "test", origin=where))
-        for member, number, name, where in annotations
+        (path, Row(folder + path, name, (), "train" if number <= 98 else "test", origin=where))
+        for path, number, name, where in annotations
     )
-    check_splits("cars196", rows.values(), FACTS["splits"], archive)
-    yield from listed_images(archive, members, rows)
+    check_splits("cars196", rows.values(), FACTS["splits"], members.archive)
+    yield from members.images(rows)
 
 
 def _read_original(file: Path) -> Iterator[tuple[str, int, str, str]]:
-    """Yield (member, number of the class, name of the class, place) of each annotation."""
+    """Yield (path, number of the class, name of the class, place) of each annotation."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -87,21 +88,23 @@ def _read_original(file: Path) -> Iterator[tuple[str, int, str, str]]:
         content = loadmat(file, squeeze_me=True)
         names = [str(name) for name in content["class_names"]]
         annotations = content["annotations"][["relative_im_path", "class"]].tolist()
-        for place, (member, number) in enumerate(annotations, start=1):
+        for place, (path, number) in enumerate(annotations, start=1):
             where = f"{file}, annotation {place}"
             number = whole_number(str(number), where, 1, len(names))
-            yield str(member), number, names[number - 1], where
+            yield normalize_path(str(path)), number, names[number - 1], where
     except (*damage, MatReadError, zlib.error) as error:
         raise DatasetError(f"{file}: these are not the annotations of Cars196: {error!r}") from None
 
 
-def _read_mirror(archive: Path) -> Iterator[tuple[str, int, str, str]]:
+def _read_mirror(members: Members) -> Iterator[tuple[str, int, str, str]]:
     """The same as `_read_original`, from the mirror."""
-    names = [name for _, (name,) in read_table(archive, "names.csv", separator="\n")]
+    table = read_table(members.archive, members.find("names.csv"), separator="\n")
+    names = [name for _, (name,) in table]
     for split in ("train", "test"):
-        lines = read_table(archive, f"anno_{split}.csv", columns=6, separator=",")
-        for where, (file, *_box, text) in lines:
+        file = members.find(f"anno_{split}.csv")
+        lines = read_table(members.archive, file, columns=6, separator=",")
+        for where, (image, *_box, text) in lines:
             number = whole_number(text, where, 1, len(names))
             name = names[number - 1]
             folder = name.replace("/", "-")
-            yield f"car_data/car_data/{split}/{folder}/{file}", number, name, where
+            yield normalize_path(f"{split}/{folder}/{image}"), number, name, where

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from dmlbench.datasets import Row
-from dmlbench.datasets.archives.reading import read_tar
+from dmlbench.datasets.annotations import by_member, check_splits, read_table
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
+from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -39,18 +41,25 @@ SOURCES = {
     )
 }
 
-_IMAGES = "CUB_200_2011/images/"
-_MEMBER = re.compile(r"(?P<class_name>(?P<number>\d{3})\.[^/]+)/[^/]+\.jpg")
+_LAYOUT = "CUB_200_2011/ with images.txt and images/<number>.<species>/<image>.jpg"
+_PATH = re.compile(r"(?P<class_name>(?P<number>\d{3})\.[^/]+)/[^/]+")
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
-    """Yield every photograph. Its folder is its class: images/001.Black_footed_Albatross/*.jpg."""
-    archive = archives["CUB_200_2011.tgz"]
-    for member, content in read_tar(archive):
-        if member.startswith(_IMAGES):
-            path = member.removeprefix(_IMAGES)
-            match = _MEMBER.fullmatch(path)
-            if match is None:
-                raise DatasetError(f"{archive}: {member} is not <number>.<species>/<image>.jpg")
-            split = "train" if int(match["number"]) <= 100 else "test"
-            yield Row(path, match["class_name"], (), split), content
+    """Yield every photograph that images.txt lists. Its folder is its class."""
+    members = Members(archives["CUB_200_2011.tgz"], _LAYOUT)
+    table = members.find("images.txt")
+    rows = by_member((f"images/{row.path}", row) for row in _read_rows(members.archive, table))
+    check_splits("cub200", rows.values(), FACTS["splits"], f"{members.archive}: {table}")
+    yield from members.images(rows)
+
+
+def _read_rows(archive: Path, table: str) -> Iterator[Row]:
+    """The rows of images.txt: "1 001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg"."""
+    for where, (_number, text) in read_table(archive, table, columns=2):
+        path = normalize_path(text)
+        match = _PATH.fullmatch(path)
+        if match is None:
+            raise DatasetError(f"{where}: {text} is not <number>.<species>/<image>.jpg")
+        split = "train" if int(match["number"]) <= 100 else "test"
+        yield Row(path, match["class_name"], (), split, origin=where)

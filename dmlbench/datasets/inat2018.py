@@ -29,11 +29,12 @@ from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
     check_splits,
-    listed_images,
     read_table,
 )
-from dmlbench.datasets.archives.reading import read_member, read_tar
+from dmlbench.datasets.archives.reading import read_member
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
+from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -65,7 +66,7 @@ SOURCES = {
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every photograph of the split, in one pass over the archive."""
-    lists, archive = archives["Inat_dataset_splits.zip"], archives["train_val2018.tar.gz"]
+    lists = archives["Inat_dataset_splits.zip"]
     rows = by_member(
         (row.path, row) for row in _read_rows(lists, archives["train2018.json.tar.gz"])
     )
@@ -74,25 +75,29 @@ def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     super_classes = [len(set(names)) for names in zip(*train, strict=True)]
     counts = zip(super_classes, FACTS["train_super_classes"], strict=True)
     check_counts("inat2018", dict(zip(FACTS["levels"], counts, strict=True)), lists)
-    yield from listed_images(archive, read_tar(archive), rows)
+    layout = "train_val2018/<group>/<species>/<image>.jpg"
+    yield from Members(archives["train_val2018.tar.gz"], layout).images(rows)
 
 
 def _read_rows(lists: Path, annotations: Path) -> Iterator[Row]:
     taxonomy = _read_taxonomy(annotations)
+    members = Members(lists, "Inaturalist_train_set1.txt and Inaturalist_test_set1.txt")
     for split in ("train", "test"):
-        table = read_table(lists, f"Inat_dataset_splits/Inaturalist_{split}_set1.txt", columns=1)
-        for where, (path,) in table:
+        table = read_table(lists, members.find(f"Inaturalist_{split}_set1.txt"), columns=1)
+        for where, (text,) in table:
+            path = normalize_path(text)
             root, *species = path.split("/")[:-1]
             if root != "train_val2018" or len(species) != 2 or species[1] not in taxonomy:
                 raise DatasetError(
-                    f"{where}: {path} is not train_val2018/<group>/<species>/<image>"
+                    f"{where}: {text} is not train_val2018/<group>/<species>/<image>"
                 )
             yield Row(path, "/".join(species), taxonomy[species[1]], split, origin=where)
 
 
 def _read_taxonomy(annotations: Path) -> dict[str, tuple[str, ...]]:
     """The super-classes of each species, by its number."""
-    content = read_member(annotations, "train2018.json")
+    file = Members(annotations, "train2018.json").find("train2018.json")
+    content = read_member(annotations, file)
     try:
         text = content.decode()
         # only the categories: the whole file as objects would take a gigabyte

@@ -29,12 +29,12 @@ from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
     check_splits,
-    listed_images,
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives.reading import read_zip
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
+from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -55,28 +55,35 @@ SOURCES = {
     ),
 }
 
+_LAYOUT = "img/<gender>/<category>/<item>/<image>.jpg"
 _PATH = re.compile(r"img/(?P<category>(?P<gender>[^/]+)/[^/]+)/(?P<item>id_\d+)/[^/]+")
 _ROLES = {"train": "both", "query": "query", "gallery": "gallery"}
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every photograph of the partition; a test image has the role query or gallery."""
-    partition, archive = archives["inshop_list_eval_partition.txt"], archives["inshop_img.zip"]
-    rows = by_member((row.path, row) for row in _read_rows(partition))
+    partition = archives["inshop_list_eval_partition.txt"]
+    rows = by_member((row.path, row) for row in read_partition(partition))
     check_splits("inshop", rows.values(), FACTS["splits"], partition)
     roles = Counter(row.role for row in rows.values())
     counts = {role: (roles[role], n) for role, n in FACTS["roles"].items()}
     check_counts("inshop", counts, partition)
-    yield from listed_images(archive, read_zip(archive), rows)
+    yield from Members(archives["inshop_img.zip"], _LAYOUT).images(rows)
 
 
-def _read_rows(partition: Path) -> list[Row]:
+def read_partition(partition: Path) -> list[Row]:
+    """The row of each image that list_eval_partition.txt lists.
+
+    Raises:
+        DatasetError: a line is wrong; the text names it.
+    """
     rows: list[Row] = []
     categories: dict[str, tuple[str, str]] = {}
-    for where, (path, item, status) in read_table(partition, columns=3, skip=2):
+    for where, (text, item, status) in read_table(partition, columns=3, skip=2):
+        path = normalize_path(text)
         match = _PATH.fullmatch(path)
         if match is None or match["item"] != item:
-            raise DatasetError(f"{where}: {path} is not img/<gender>/<category>/{item}/<image>")
+            raise DatasetError(f"{where}: {text} is not img/<gender>/<category>/{item}/<image>")
         if status not in _ROLES:
             raise DatasetError(f"{where}: {status} is not train, query or gallery")
         level = match["category"], match["gender"]

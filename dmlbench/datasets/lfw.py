@@ -20,14 +20,20 @@ they often are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dmlbench.datasets import Row
-from dmlbench.datasets.annotations import check_counts, read_table, whole_number
-from dmlbench.datasets.archives.reading import read_tar
+from dmlbench.datasets.annotations import (
+    by_member,
+    check_counts,
+    check_splits,
+    read_table,
+    whole_number,
+)
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -49,18 +55,27 @@ SOURCES = {
     ),
 }
 
-_MEMBER = re.compile(r"lfw/(?P<person>[^/]+)/(?P=person)_\d{4}\.jpg")
+_LAYOUT = "lfw/<person>/<person>_<number>.jpg"
+_IMAGE = re.compile(r"lfw/(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4})\.jpg")
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every photograph: lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg."""
-    for member, content in read_tar(archives["lfw.tgz"]):
-        match = _MEMBER.fullmatch(member)
-        if match is None:
-            raise DatasetError(
-                f"{archives['lfw.tgz']}: {member} is not lfw/<person>/<person>_<number>.jpg"
-            )
-        yield Row(member, match["person"], (), "test"), content
+    members = Members(archives["lfw.tgz"], _LAYOUT)
+    rows = by_member(
+        (match[0], Row(match[0], match["person"], (), "test")) for match in members.match(_IMAGE)
+    )
+    check_splits("lfw", rows.values(), FACTS["splits"], members.archive, _gaps(rows))
+    for _ in pairs(sorted(rows.values()), archives):  # an image of a pair may be missing
+        pass
+    yield from members.images(rows)
+
+
+def _gaps(paths: Collection[str]) -> list[str]:
+    """A line for each image that is missing among the numbers of its person."""
+    last = {path.rpartition("_")[0]: int(path[-8:-4]) for path in sorted(paths)}
+    images = (f"{person}_{n:04}.jpg" for person, most in last.items() for n in range(1, most + 1))
+    return [f"{path} is missing" for path in images if path not in paths]
 
 
 def protocols(

@@ -12,15 +12,19 @@ character of an alphabet, and its super-class is the alphabet.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from dmlbench.datasets import Row
-from dmlbench.datasets.archives.reading import read_zip
+from dmlbench.datasets.annotations import by_member, check_splits
 from dmlbench.datasets.archives.spec import Archive
-from dmlbench.utils.errors import DatasetError
+from dmlbench.datasets.members import Members
+from dmlbench.utils.text import count_of
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "version": 1,
     "channels": 1,
     "levels": ["alphabet"],
@@ -38,17 +42,31 @@ SOURCES = {
     ),
 }
 
-_MEMBER = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/(?P<character>character\d+)/\d+_\d+\.png")
+_LAYOUT = "images_background/<alphabet>/<character>/<drawing>.png; images_evaluation/ likewise"
+_DRAWING = re.compile(r"images_\w+/(?P<alphabet>[^/]+)/(?P<character>character\d+)/\d+_\d+\.png")
+DRAWINGS = 20
+"""Drawings of each character."""
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every drawing as its PNG file."""
+    halves = []
     for archive, split in (("images_background.zip", "train"), ("images_evaluation.zip", "test")):
-        for path, content in read_zip(archives[archive]):
-            match = _MEMBER.fullmatch(path)
-            if match is None:
-                raise DatasetError(
-                    f"{archives[archive]}: {path} is not <folder>/<alphabet>/<character>/<image>"
-                )
-            alphabet = match["alphabet"]
-            yield Row(path, f"{alphabet}/{match['character']}", (alphabet,), split), content
+        members = Members(archives[archive], _LAYOUT)
+        rows = by_member(_rows(members, split))
+        counts = Counter(row.class_name for row in rows.values())
+        remarks = [
+            f"{name} has {count_of(count, 'drawing')}, expected {DRAWINGS}"
+            for name, count in sorted(counts.items())
+            if count != DRAWINGS
+        ]
+        splits = {split: FACTS["splits"][split]}
+        check_splits("omniglot", rows.values(), splits, members.archive, remarks)
+        halves.append(members.images(rows))
+    yield from chain(*halves)
+
+
+def _rows(members: Members, split: str) -> Iterator[tuple[str, Row]]:
+    for match in members.match(_DRAWING):
+        name = f"{match['alphabet']}/{match['character']}"
+        yield match[0], Row(match[0], name, (match["alphabet"],), split)

@@ -23,12 +23,12 @@ from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
     check_splits,
-    listed_images,
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives.reading import read_zip
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
+from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -50,25 +50,30 @@ SOURCES = {
     )
 }
 
-_FOLDER = "Stanford_Online_Products"
+_LAYOUT = (
+    "Stanford_Online_Products/ with Ebay_train.txt, Ebay_test.txt and "
+    "<kind of product>_final/<image>.JPG"
+)
 
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every photograph that Ebay_train.txt and Ebay_test.txt list."""
-    archive = archives["Stanford_Online_Products.zip"]
-    rows = by_member((f"{_FOLDER}/{row.path}", row) for row in _read_rows(archive))
-    check_splits("sop", rows.values(), FACTS["splits"], archive)
+    members = Members(archives["Stanford_Online_Products.zip"], _LAYOUT)
+    rows = by_member((row.path, row) for row in _read_rows(members))
+    check_splits("sop", rows.values(), FACTS["splits"], members.archive)
     kinds = len({row.levels for row in rows.values()})
-    check_counts("sop", {"super-classes": (kinds, FACTS["super_classes"])}, archive)
-    yield from listed_images(archive, read_zip(archive), rows)
+    check_counts("sop", {"super-classes": (kinds, FACTS["super_classes"])}, members.archive)
+    yield from members.images(rows)
 
 
-def _read_rows(archive: Path) -> Iterator[Row]:
+def _read_rows(members: Members) -> Iterator[Row]:
     for split in ("train", "test"):
-        table = read_table(archive, f"{_FOLDER}/Ebay_{split}.txt", columns=4, skip=1)
-        for where, (_image, product, _kind, path) in table:
+        file = members.find(f"Ebay_{split}.txt")
+        table = read_table(members.archive, file, columns=4, skip=1)
+        for where, (_image, product, _kind, text) in table:
+            path = normalize_path(text)
             kind, separator, _ = path.partition("_final/")
             if not separator:
-                raise DatasetError(f"{where}: {path} is not <kind of product>_final/<image>")
+                raise DatasetError(f"{where}: {text} is not <kind of product>_final/<image>")
             name = f"{whole_number(product, where, 1):05}"
             yield Row(path, name, (kind,), split, origin=where)

@@ -28,12 +28,12 @@ from dmlbench.datasets import Row
 from dmlbench.datasets.annotations import (
     by_member,
     check_counts,
-    listed_images,
     read_table,
     whole_number,
 )
-from dmlbench.datasets.archives.reading import read_zip
 from dmlbench.datasets.archives.spec import Archive
+from dmlbench.datasets.members import Members
+from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
 
 FACTS: dict[str, Any] = {
@@ -53,6 +53,8 @@ SOURCES = {
     )
 }
 
+_FOLDER = "VehicleID_V1.0"
+_LAYOUT = f"{_FOLDER}/ with train_test_split/train_list.txt and image/<number>.jpg"
 _LISTS = {
     "train": "train_list",
     "small": "test_list_800",
@@ -63,25 +65,26 @@ _LISTS = {
 
 def images(archives: Mapping[str, Path]) -> Iterator[tuple[Row, bytes]]:
     """Yield every photograph of the training list and of the three test lists."""
-    archive = archives["VehicleID_V1.0.zip"]
-    lists = {name: _read_list(archive, name) for name in _LISTS}
+    members = Members(archives["VehicleID_V1.0.zip"], _LAYOUT)
+    lists = {name: _read_list(members, name) for name in _LISTS}
     train = lists.pop("train")
     tests = {path: row for test in lists.values() for path, row in test.items()}
     if in_both := train.keys() & tests.keys():
         member = min(in_both)
         raise DatasetError(f"{tests[member].origin}: {member} is in {train[member].origin} too")
-    yield from listed_images(archive, read_zip(archive), train | tests)
+    yield from members.images(train | tests)
 
 
 def protocols(
     rows: Sequence[Row], archives: Mapping[str, Path]
 ) -> Iterator[tuple[str, int, str, int]]:
     """Yield the three tests. The first image of each vehicle, by digest, is in the gallery."""
+    members = Members(archives["VehicleID_V1.0.zip"], _LAYOUT)
     ids = {row.path: number for number, row in enumerate(rows)}
     for test in ("small", "medium", "large"):
         vehicles = defaultdict(list)
-        for path, row in _read_list(archives["VehicleID_V1.0.zip"], test).items():
-            vehicles[row.class_name].append(path)
+        for row in _read_list(members, test).values():
+            vehicles[row.class_name].append(row.path)
         for repetition in range(FACTS["repetitions"]):
             for paths in vehicles.values():
                 # digests give an arbitrary order that no version of a library can change
@@ -90,15 +93,18 @@ def protocols(
                     yield test, ids[path], "gallery" if path == drawn else "query", repetition
 
 
-def _read_list(archive: Path, name: str) -> dict[str, Row]:
+def _read_list(members: Members, name: str) -> dict[str, Row]:
     """The rows of one list by path in the archive. Each line is "<image> <vehicle>"."""
-    member = f"VehicleID_V1.0/train_test_split/{_LISTS[name]}.txt"
+    file = members.find(f"train_test_split/{_LISTS[name]}.txt")
     split = "train" if name == "train" else "test"
+    lines = read_table(members.archive, file, columns=2)
     rows = by_member(
-        (path, Row(path, f"{whole_number(vehicle, where):05}", (), split, origin=where))
-        for where, (image, vehicle) in read_table(archive, member, columns=2)
-        for path in [f"VehicleID_V1.0/image/{image}.jpg"]
+        (path, Row(f"{_FOLDER}/{path}", class_name, (), split, origin=where))
+        for where, (image, vehicle) in lines
+        for path, class_name in [
+            (normalize_path(f"image/{image}.jpg"), f"{whole_number(vehicle, where):05}")
+        ]
     )
     vehicles = len({row.class_name for row in rows.values()})
-    check_counts("vehicleid", {f"{name}: vehicles": (vehicles, FACTS["vehicles"][name])}, member)
+    check_counts("vehicleid", {f"{name}: vehicles": (vehicles, FACTS["vehicles"][name])}, file)
     return rows

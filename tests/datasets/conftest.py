@@ -43,6 +43,18 @@ def decode_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def decode_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test fails if packing comes to the first image."""
+
+    def fail(images: Iterator[tuple[Row, object]], *_: object) -> Iterator[None]:
+        for row, _source in images:
+            pytest.fail(f"{row.path} is decoded")
+        yield
+
+    monkeypatch.setattr(pack_module, "decode", fail)
+
+
+@pytest.fixture
 def pack_images(decode_in_threads: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
     """Pack a made data set of (Row, source) pairs."""
     monkeypatch.setattr(pack_module, "code_digest", lambda *_: "code")

@@ -7,6 +7,7 @@ import pytest
 from scipy.io import savemat
 
 from dmlbench.datasets import cars196
+from dmlbench.datasets.archives.fetching import fetch
 from dmlbench.utils.errors import DatasetError
 
 NAMES = [f"Make Model {number:03} 2012" for number in range(1, 197)]
@@ -77,7 +78,7 @@ def test_the_mirror_by_class_folders_gives_the_same_classes_and_split(
         ("anno_test.csv", b",98\n", b",197\n", r"anno_test\.csv, line 3: 197 is not in 1 \.\. 196"),
         ("anno_test.csv", b",98\n", b",x\n", r"anno_test\.csv, line 3: 'x' is no whole number"),
         ("anno_train.csv", b"00001.jpg,", b"", r"anno_train\.csv, line 1: it has 5 fields"),
-        ("anno_train.csv", b"00002.jpg", b"00099.jpg", r"line 2: no car_data/.*/00099\.jpg"),
+        ("anno_train.csv", b"00002.jpg", b"00099.jpg", r"line 2: no train/.*/00099\.jpg"),
         ("anno_train.csv", b"00002.jpg", b"00001.jpg", r"line 2: .* is listed twice"),
     ],
 )
@@ -86,6 +87,16 @@ def test_a_wrong_line_of_the_mirror_is_named(pack_archives, mirror, file, old, n
     mirror[file] = mirror[file].replace(old, new, 1)
     with pytest.raises(DatasetError, match=message):
         pack_archives("cars196", {MIRROR: mirror})
+
+
+def test_nobody_is_sent_to_the_authors_pages_which_are_gone(tmp_path):
+    for name in ("car_ims.tgz", "cars_annos.mat"):
+        (tmp_path / name).write_bytes(b"a damaged download")
+    with pytest.raises(DatasetError) as error:
+        fetch(cars196.SOURCES, tmp_path, {})
+    assert "car_ims.tgz: wrong checksum" in str(error.value)
+    assert "The authors' pages are gone" in str(error.value)
+    assert "http" not in str(error.value)
 
 
 def test_a_file_that_is_not_the_annotations_is_refused(pack_archives, original):

@@ -9,10 +9,13 @@ from dmlbench.datasets.archives.spec import archive_groups
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.errors import DatasetError
 
+NEEDED = {"csv": {"file": "x.csv"}, "folder": {"folder": "x"}, "parquet": {"files": "x"}}
+"""Options that a type needs."""
+
 
 def test_only_data_sets_are_listed_and_each_has_what_packing_needs():
     names = list_datasets()
-    assert {"glyphs", "omniglot", "csv"} <= set(names)
+    assert {"glyphs", "omniglot", *NEEDED} <= set(names)
     assert not {
         "store",
         "archives",
@@ -25,7 +28,7 @@ def test_only_data_sets_are_listed_and_each_has_what_packing_needs():
     for name in names:
         options = read_declarations(f"dmlbench.datasets.{name}").options
         defaults = {option: default for option, (_, default) in options.items()}
-        module = load(name, defaults | ({"file": "x.csv"} if name == "csv" else {}))
+        module = load(name, defaults | NEEDED.get(name, {}))
         assert callable(module.images)
         groups = archive_groups(module.SOURCES)
         for archive in (archive for group in groups for archive in group.values()):

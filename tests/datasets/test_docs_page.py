@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.datasets import _docs_page, list_datasets
 from dmlbench.datasets._docs_page import WITHOUT_ARCHIVE, header
 

@@ -44,6 +44,26 @@ def test_queries_search_the_gallery_and_the_path_gives_two_levels(
     assert set(store.index["level_2"]) == {"WOMEN", "MEN"}
 
 
+def test_a_list_that_windows_rewrote_gives_the_same_store(pack_archives, files):
+    official = pack_archives("inshop", files)
+    lines = [line + b"  " for line in files[LIST].replace(b"/", b"\\").splitlines()]
+    rewritten = b"\xef\xbb\xbf" + b"\r\n".join(lines) + b"\r\n\r\n"
+    store = pack_archives("inshop", files | {LIST: rewritten})
+    assert store.manifest["content"] == official.manifest["content"]
+
+
+def test_images_that_are_not_there_are_named_before_any_is_decoded(
+    pack_archives, files, decode_nothing
+):
+    path = "img/WOMEN/Dresses/id_00000003/01_1_front.jpg"
+    del files[ZIP][path]
+    with pytest.raises(DatasetError) as error:
+        pack_archives("inshop", files)
+    title, line = str(error.value).splitlines()
+    assert title.endswith("inshop_img.zip: 1 image of 12 is not in it, of 1 class:")
+    assert line.endswith(f"list_eval_partition.txt, line 10: no {path}, of the class id_00000003")
+
+
 def test_an_item_in_two_categories_gets_the_first_by_name(pack_archives, files):
     old, new = b"WOMEN/Dresses/id_00000001/02", b"WOMEN/Cardigans/id_00000001/02"
     files[LIST] = files[LIST].replace(old, new)

@@ -70,10 +70,25 @@ def test_a_wrong_line_is_named(pack_archives, files, old, new, message):
         pack_archives("lfw", files)
 
 
-def test_a_file_of_another_layout_and_a_missing_image_are_named(pack_archives, files):
+def test_a_file_of_another_layout_and_a_missing_image_are_named(
+    pack_archives, files, decode_nothing
+):
     funneled = {"lfw_funneled/Abel_Pacheco/Abel_Pacheco_0001.jpg": b""}
-    with pytest.raises(DatasetError, match=r"lfw\.tgz: lfw_funneled/.* is not lfw/<person>"):
+    with pytest.raises(
+        DatasetError, match=r"(?s)expected  lfw/<person>.*found     lfw_funneled/Abel_Pacheco/"
+    ):
         pack_archives("lfw", files | {"lfw.tgz": funneled})
-    del files["lfw.tgz"]["lfw/Abel_Pacheco/Abel_Pacheco_0001.jpg"]
-    with pytest.raises(DatasetError, match="test: found 4 classes and 9 images"):
+    images = files["lfw.tgz"]
+    del images["lfw/Abel_Pacheco/Abel_Pacheco_0003.jpg"]
+    with pytest.raises(DatasetError) as error:
+        pack_archives("lfw", files)
+    assert str(error.value).splitlines()[1:] == [
+        "    test: images: found 9, expected 10",
+        "    lfw/Abel_Pacheco/Abel_Pacheco_0003.jpg is missing",
+    ]
+
+
+def test_a_wrong_pair_is_found_before_any_image_is_decoded(pack_archives, files, decode_nothing):
+    files["lfw_pairs.txt"] = PAIRS.replace("Ball\t3", "Ball\t4").encode()
+    with pytest.raises(DatasetError, match=r"line 5: there is no image lfw/Zoë_Ball/.*_0004"):
         pack_archives("lfw", files)

@@ -74,9 +74,9 @@ def test_the_draw_is_the_same_on_every_machine(pack_archives, members, query_and
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("train_list", b"0000010 1", b"0000010", r"train_list\.txt, line 1: it has 1 fields"),
+        ("train_list", b"0000010 1", b"0000010", r"train_list\.txt, line 1: it has 1 field"),
         ("train_list", b"0000010 1", b"0000010 car", r"line 1: 'car' is no whole number"),
-        ("train_list", b"0000010 1", b"0000099 1", r"line 1: no .*/image/0000099\.jpg"),
+        ("train_list", b"0000010 1", b"0000099 1", r"line 1: no image/0000099\.jpg"),
         ("train_list", b"0000010 1", b"0000011 1", r"line 2: .* is listed twice"),
         ("train_list", b"0000010 1", b"0000050 1", r"line 1: .*0000050\.jpg is in .*train_list"),
         ("train_list", b"0000010 1", b"0000010 9", r"train: vehicles: found 3, expected 2"),

@@ -13,9 +13,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import requests
@@ -52,6 +53,9 @@ class DownloadOptions(NamedTuple):
     """Longest wait in seconds, even if the server asks for more."""
     save_interval: float = 5.0
     """Seconds between two notes of what is missing; a process that is killed loses the rest."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Sent with every request, as the token of a user. Another host, to which a server redirects,
+    does not get a token."""
 
 
 class Unavailable(Exception):
@@ -236,7 +240,12 @@ def _request(
     url: str, headers: dict[str, str], options: DownloadOptions
 ) -> Iterator[requests.Response]:
     """An answer that can be the file or a part of it."""
-    headers = {"User-Agent": f"dmlbench/{__version__}", "Accept-Encoding": "identity", **headers}
+    headers = {
+        "User-Agent": f"dmlbench/{__version__}",
+        "Accept-Encoding": "identity",
+        **options.headers,
+        **headers,
+    }
     try:
         with requests.get(url, headers=headers, stream=True, timeout=options.timeout) as response:
             _check_answer(response)

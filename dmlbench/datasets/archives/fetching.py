@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from dmlbench.datasets.archives.checksums import checksum, remember
+from dmlbench.datasets.archives.checksums import checksum, parse_checksum, remember
+from dmlbench.datasets.archives.hub import list_files, request_headers
 from dmlbench.datasets.archives.spec import (
     Archive,
+    HubFiles,
     Sources,
     archive_groups,
     checksum_algorithm,
@@ -43,18 +45,23 @@ def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[
     """
     if not isinstance(checksums, Mapping):
         raise DatasetError(f'checksums: {checksums!r} is not {{"<archive>": "md5:...", ...}}')
-    groups = archive_groups(sources)
+    groups: list[Mapping[str, Archive]] = archive_groups(sources)
+    headers: Mapping[str, str] = {}
+    if isinstance(sources, HubFiles):
+        groups, headers = [list_files(sources, folder)], request_headers(sources, folder)
+        folder = sources.folder(folder)
     names = [*dict.fromkeys(name for group in groups for name in group)]
     if unknown := sorted(checksums.keys() - names):
         known = ", ".join(names) or "none"
         raise DatasetError(f"checksum of an unknown archive: {', '.join(unknown)} (known: {known})")
     if not groups:
         return {}
+    checksums = {name: parse_checksum(text, name) for name, text in checksums.items()}
     complete = [group for group in groups if all((folder / name).is_file() for name in group)]
     instructions = []
     for group in complete[:1] or groups:
         try:
-            return _fetch_group(group, folder, checksums)
+            return _fetch_group(group, folder, checksums, headers)
         except _MissingArchives as error:
             instructions.append(str(error))
     raise DatasetError("\nor, instead of that,\n".join(instructions))
@@ -65,12 +72,10 @@ def describe_archives(
 ) -> dict[str, dict[str, Any]]:
     """{"checksum": ..., "size": bytes} of each archive in `paths`, as `fetch` returned it."""
     groups = archive_groups(sources)
-    official = {name: archive for group in groups for name, archive in group.items()}
+    official = {name: archive.checksum for group in groups for name, archive in group.items()}
     return {
         name: {
-            "checksum": checksum(
-                path, checksum_algorithm(checksums.get(name, official[name].checksum))
-            ),
+            "checksum": checksum(path, checksum_algorithm(checksums.get(name, official.get(name)))),
             "size": path.stat().st_size,
         }
         for name, path in paths.items()
@@ -78,7 +83,10 @@ def describe_archives(
 
 
 def _fetch_group(
-    group: Mapping[str, Archive], folder: Path, checksums: Mapping[str, str]
+    group: Mapping[str, Archive],
+    folder: Path,
+    checksums: Mapping[str, str],
+    headers: Mapping[str, str],
 ) -> dict[str, Path]:
     """The path of each archive in `group`.
 
@@ -99,19 +107,22 @@ def _fetch_group(
             if (folder / name).is_file():
                 _verify(folder / name, archive, expected)
             else:
-                failed += _download(folder / name, archive, expected)
+                failed += _download(folder / name, archive, expected, headers)
     if failed:
         hint = "`dmlbench data fetch` does it on a machine with internet, into the same folder."
         raise _MissingArchives("\n".join([*failed, hint]))
     return {name: folder / name for name in group}
 
 
-def _download(path: Path, archive: Archive, expected: str | None) -> list[str]:
+def _download(
+    path: Path, archive: Archive, expected: str | None, headers: Mapping[str, str]
+) -> list[str]:
     """Download `path`; if that fails, return what a person can do instead."""
-    from dmlbench.datasets.archives.download import Unavailable, download
+    from dmlbench.datasets.archives.download import DownloadOptions, Unavailable, download
 
     try:
-        remember(path, download(archive.urls, path, expected))
+        options = DownloadOptions(headers=headers)
+        remember(path, download(archive.urls, path, expected, options))
     except Unavailable as error:
         return [_instructions(path, archive, expected, str(error))]
     return []

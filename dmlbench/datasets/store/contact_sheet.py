@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dmlbench.datasets.store.reader import Store
+from dmlbench.datasets.store.reader import Split, Store
+from dmlbench.utils.text import count_of
 
 CLASSES_PER_SPLIT, IMAGES_PER_CLASS = 8, 10
 """Rows for a split, and images in a row."""
@@ -18,21 +19,20 @@ SIDE, GAP, LABEL = 96, 4, 200
 def contact_sheet(store: Store) -> Image.Image:
     """Draw some images of `store`, the training split first.
 
-    The sheet shows up to 8 classes of each split, spread evenly over its sorted class names, and
-    the first 10 images of each class, sorted by path. Of each image it shows the central square, as
-    a test sees it.
+    The sheet shows up to 8 classes of each split and up to 10 images of each class. It takes
+    classes with 10 images, spread evenly over their sorted names; if there are too few, those with
+    the most images. The images are spread evenly over the sorted paths of the class, because
+    neighbours are often from one folder. Of each image it shows the central square, as a test sees
+    it.
     """
     rows: list[tuple[str, np.ndarray]] = []
     for name in sorted(set(store.index["split"]), reverse=True):
         split = store.split(name)
         classes = split.class_names
-        for label in np.unique(
-            np.linspace(0, len(classes) - 1, CLASSES_PER_SPLIT).round().astype(int)
-        ):
+        for label in _choose_classes(split):
             images = split.rows[split.labels == label]
-            rows.append(
-                (f"{name}\n{classes[label]}\n{len(images)} images", images[:IMAGES_PER_CLASS])
-            )
+            text = f"{name}\n{classes[label]}\n{count_of(len(images), 'image')}"
+            rows.append((text, _spread(images, IMAGES_PER_CLASS)))
     step = SIDE + GAP
     sheet = Image.new("RGB", (LABEL + IMAGES_PER_CLASS * step, len(rows) * step + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), _load_font()
@@ -43,6 +43,19 @@ def contact_sheet(store: Store) -> Image.Image:
         for column, image in enumerate(images):
             sheet.paste(_thumbnail(store, image), (LABEL + column * step, top))
     return sheet
+
+
+def _choose_classes(split: Split) -> np.ndarray:
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    full = np.flatnonzero(counts >= IMAGES_PER_CLASS)
+    if len(full) >= CLASSES_PER_SPLIT:
+        return _spread(full, CLASSES_PER_SPLIT)
+    return np.sort(np.argsort(-counts, kind="stable")[:CLASSES_PER_SPLIT])
+
+
+def _spread(values: np.ndarray, most: int) -> np.ndarray:
+    """Up to `most` of `values`, spread evenly from the first to the last."""
+    return values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
 
 
 def _thumbnail(store: Store, image: int) -> Image.Image:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +22,10 @@ from dmlbench.datasets.store.tables import content_digest
 from dmlbench.utils.declarations import read_declarations, read_docstring
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import replacing
-from dmlbench.utils.text import did_you_mean, format_bytes, listed
+from dmlbench.utils.text import count_of, did_you_mean, format_bytes, listed
+
+_STORE_NAME = re.compile(r"-\d+(-jpeg)?-[0-9a-f]{8}$")
+"""What follows the entry or the data set in the name of a store."""
 
 
 def list_data(data: Path) -> str:
@@ -40,22 +44,29 @@ def list_data(data: Path) -> str:
     return "\n".join(lines)
 
 
-def describe(name: str, side: int | None, sheet: Path | None, data: Path) -> str:
+def describe(
+    name: str,
+    side: int | None,
+    sheet: Path | None,
+    data: Path,
+    stores: Sequence[str] | None = None,
+) -> str:
     """The facts of a data set; size, content and fingerprints of each of its stores.
 
     A contact sheet of each store is drawn as well. If a store is damaged, the text has its error.
 
     Args:
-        name: a data set, or one store.
+        name: a data set, an entry of a study, or one store.
         side: only stores of this short side; None: all.
         sheet: file of the contact sheet; None: contact_sheet.png in the store's folder.
         data: the data folder.
+        stores: names of the stores of `name`, if a study says which; None: look for them.
 
     Raises:
         DatasetError: there is no `name`, or it is a damaged store.
     """
-    folders = _find_stores(name, data)
-    is_dataset = name in list_datasets()
+    folders = _find_stores(name, data, stores)
+    is_dataset = stores is None and name in list_datasets()
     lines = _describe_dataset(name, data) if is_dataset else []
     described = False
     for folder in folders:
@@ -76,17 +87,18 @@ def describe(name: str, side: int | None, sheet: Path | None, data: Path) -> str
     return "\n".join(lines)
 
 
-def verify(name: str, data: Path) -> Iterator[str]:
+def verify(name: str, data: Path, stores: Sequence[str] | None = None) -> Iterator[str]:
     """Read the whole content of stores, and yield a line for each that is as it was packed.
 
     Args:
-        name: a data set, for all of its stores, or one store.
+        name: a data set or an entry of a study, for all of its stores, or one store.
         data: the data folder.
+        stores: names of the stores of `name`, if a study says which; None: look for them.
 
     Raises:
         DatasetError: there is no such store, or, at the end, stores are damaged.
     """
-    folders = _find_stores(name, data)
+    folders = _find_stores(name, data, stores)
     if not folders:
         raise DatasetError(f"{name}: there is no store of it in {data / 'stores'}")
     problems = []
@@ -100,13 +112,13 @@ def verify(name: str, data: Path) -> Iterator[str]:
             continue
         if differences:
             title = (
-                f"{folder}: {len(differences)} things are not as packed. "
+                f"{folder}: {count_of(len(differences), 'difference')} from what was packed. "
                 "Delete the folder and pack again"
             )
             problems.append(listed(title, differences))
         else:
             yield (
-                f"{folder}: {manifest['images']:,} images, {format_bytes(_size(manifest))}, as "
+                f"{folder}: {_count_images(manifest)}, {format_bytes(_size(manifest))}, as "
                 f"packed: content {manifest['content']}"
             )
     if problems:
@@ -170,24 +182,33 @@ def _store_types(data: Path) -> dict[Path, str | None]:
     return types
 
 
-def _find_stores(name: str, data: Path) -> list[Path]:
-    """The stores of the data set `name`, or the one store of this name."""
+def _find_stores(name: str, data: Path, stores: Sequence[str] | None) -> list[Path]:
+    """The stores of the data set or entry `name`, or the one store of this name."""
     types = _store_types(data)
-    if name in list_datasets():
-        return [folder for folder, type in types.items() if type == name]
     by_name = {folder.name: folder for folder in types}
-    path = Path(name)
-    if name not in by_name and not (path / MANIFEST_FILE).is_file():
-        hint = did_you_mean(name, [*list_datasets(), *by_name])
-        raise DatasetError(f"no data set and no store '{name}'. {hint}")
-    return [by_name.get(name, path)]
+    if stores is not None:
+        return [by_name[store] for store in stores if store in by_name]
+    # the stores of a data set with options are named after its entry in the study
+    entries = {store: _STORE_NAME.sub("", store) for store in by_name}
+    matching = [
+        folder
+        for folder, type in types.items()
+        if name in (type, folder.name, entries[folder.name])
+    ]
+    if matching or name in list_datasets():
+        return matching
+    if not (Path(name) / MANIFEST_FILE).is_file():
+        hint = did_you_mean(name, {*list_datasets(), *entries.values(), *by_name})
+        study = "`--study FILE` finds a data set by its name in a study."
+        raise DatasetError(f"no data set and no packed images '{name}'. {hint} {study}")
+    return [Path(name)]
 
 
 def _dataset_line(name: str, data: Path) -> str:
     facts = read_declarations(f"dmlbench.datasets.{name}").constants.get("FACTS", {})
     splits = facts.get("splits", {})
     classes, images = (sum(counts[k] for counts in splits.values()) for k in (0, 1))
-    size = f"{classes:,} classes, {images:,} images" if splits else "as many images as it finds"
+    size = _count(classes, images) if splits else "as many images as it finds"
     return f"{name:12} {size}; {_describe_archives(name, data)}"
 
 
@@ -210,7 +231,7 @@ def _store_line(folder: Path) -> str:
         manifest = Store(folder).manifest
     except DatasetError as error:
         return f"  {folder.name}: {str(error).removeprefix(f'{folder}: ').splitlines()[0]}"
-    return f"  {folder.name}: {manifest['images']:,} images, {format_bytes(_size(manifest))}"
+    return f"  {folder.name}: {_count_images(manifest)}, {format_bytes(_size(manifest))}"
 
 
 def _describe_dataset(name: str, data: Path) -> list[str]:
@@ -218,7 +239,7 @@ def _describe_dataset(name: str, data: Path) -> list[str]:
     facts = read_declarations(module).constants.get("FACTS", {})
     lines = [f"{name}: {read_docstring(module)}", ""]
     for split, (classes, images) in facts.get("splits", {}).items():
-        lines.append(f"  {split:14} {classes:,} classes, {images:,} images")
+        lines.append(f"  {split:14} {_count(classes, images)}")
     lines.append(f"  levels         {', '.join(facts.get('levels', [])) or 'none'}")
     lines.append(f"  archives       {_describe_archives(name, data)}")
     for group in archive_groups(load(name).SOURCES):
@@ -236,7 +257,7 @@ def _describe_store(store: Store) -> Iterable[str]:
     form = "JPEG files" if manifest["store"] == "jpeg" else "decoded"
     yield f"  size           {format_bytes(_size(manifest))}, {form}"
     for split, (classes, images) in manifest["splits"].items():
-        yield f"  {split:14} {classes:,} classes, {images:,} images"
+        yield f"  {split:14} {_count(classes, images)}"
     for split, digest in fingerprints(store).items():
         yield f"  fingerprint    {split}: {digest}"
     yield f"  content        {manifest['content']}"
@@ -255,6 +276,14 @@ def _save_sheet(store: Store, sheet: Path | None) -> str:
     except OSError as error:  # stores are often read-only
         return f"cannot be written to {path} ({error.strerror}): name a file with --sheet"
     return str(path)
+
+
+def _count(classes: int, images: int) -> str:
+    return f"{count_of(classes, 'class')}, {count_of(images, 'image')}"
+
+
+def _count_images(manifest: Mapping[str, Any]) -> str:
+    return count_of(manifest["images"], "image")
 
 
 def _size(manifest: Mapping[str, Any]) -> int:

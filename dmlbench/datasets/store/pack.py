@@ -20,8 +20,8 @@ import errno
 import fcntl
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from dmlbench.datasets import Row, load
+from dmlbench.datasets import load
 from dmlbench.datasets.archives.fetching import describe_archives, fetch
-from dmlbench.datasets.decoding import MAX_ASPECT_RATIO, OUT_OF_MEMORY, Source, decode
+from dmlbench.datasets.decoding import MAX_ASPECT_RATIO, decode
 from dmlbench.datasets.store import tables
 from dmlbench.datasets.store.format import (
     FORMAT,
@@ -49,6 +49,9 @@ from dmlbench.utils.discovery import versions
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import write_json
 from dmlbench.utils.fingerprint import code_digest
+from dmlbench.utils.text import count_of
+
+KEPT = "What is decoded is kept: the same command goes on from there."
 
 
 def pack(
@@ -109,21 +112,25 @@ def pack(
                 for name, archive in describe_archives(dataset.SOURCES, paths, checksums).items()
             },
             "options": dict(options or {}),
-            "place": str(dataset.place.resolve()) if options else None,
+            "place": str(dataset.place.resolve()) if options and dataset.place else None,
             "versions": versions("dmlbench", "pillow", "matplotlib"),
         }
-        code = code_digest(f"dmlbench.datasets.{type}", "dmlbench.datasets.decoding")
-        partial = out / "partial"
-        with closing(Journal(partial, {**request, **settings, "code": code})) as journal:
+        depends_on = {
+            **{name: request[name] for name in ("format", "side", "store", "channels")},
+            "versions": settings["versions"],
+            "code": code_digest("dmlbench.datasets.decoding"),
+        }
+        partial, code = out / "partial", code_digest(f"dmlbench.datasets.{type}")
+        with closing(Journal(partial, depends_on, code)) as journal:
             _check_free_space(out, facts, side, form, journal)
-            with _keep_or_discard(partial, form):
+            with _keeping(journal, out, form):
                 _decode_all(dataset, paths, side, form, workers, journal)
                 index = tables.build_index(journal.read(), len(facts["levels"]))
                 rows = tables.Rows(index)
                 counts = tables.count_splits(type, rows, facts.get("splits", {}))
                 by_file = _build_tables(dataset, index, rows, paths, form)
                 for name, table in by_file.items():
-                    pq.write_table(table, partial / name)
+                    pq.write_table(table, partial / name, write_page_checksum=True)
         files = {name: (partial / name).stat().st_size for name in (IMAGES_FILE, *by_file)}
         manifest = {
             **request,
@@ -175,26 +182,21 @@ def _is_packed(out: Path, request: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def _keep_or_discard(partial: Path, form: str) -> Iterator[None]:
-    """After an error, keep finished work if this machine is the cause, else discard it.
-
-    The machine is the cause if the disk is full or cannot be read, or if memory is short. If the
-    data set is not what it must be, nothing of it is kept.
-    """
+def _keeping(journal: Journal, out: Path, form: str) -> Iterator[None]:
+    """Keep what is decoded, whatever goes wrong, and say so."""
     try:
         yield
     except DatasetError as error:
-        # what damaged images and archives raise has no errno
-        if isinstance(error.__cause__, OUT_OF_MEMORY) or getattr(error.__cause__, "errno", None):
-            raise DatasetError(f"{error} What is done is kept.") from error
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        with suppress(OSError):  # the disk may be full; the journal has what it saved before
+            journal.save()
+        if not journal.bytes:
+            raise
+        separator = "\n" if "\n" in str(error) else " "
+        raise DatasetError(f"{error}{separator}{KEPT}") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise DatasetError(
-            f"{partial.parent}: no space is left. {_space_hint(form)} What is done is kept."
-        ) from error
+        raise DatasetError(f"{out}: no space is left. {_space_hint(form)} {KEPT}") from error
 
 
 def _decode_all(
@@ -206,12 +208,17 @@ def _decode_all(
     journal: Journal,
 ) -> None:
     corrupt = set(getattr(dataset, "KNOWN_CORRUPT", ()))
-    remaining = _remaining(dataset.images(archives), corrupt, journal.done)
+    remaining = (
+        (row, source)
+        for row, source in dataset.images(archives)
+        if row.path not in corrupt and not journal.holds(row, source)
+    )
     with tqdm(unit=" images", initial=len(journal.done), disable=None) as progress:
         for chunk in decode(remaining, side, dataset.FACTS["channels"], form, workers):
             journal.add(chunk)
             progress.update(len(chunk.images))
     journal.save()
+    journal.drop_unused()
 
 
 def _build_tables(
@@ -226,29 +233,18 @@ def _build_tables(
     return by_file
 
 
-def _remaining(
-    images: Iterable[tuple[Row, Source]], corrupt: set[str], done: set[str]
-) -> Iterator[tuple[Row, Source]]:
-    """The images to decode: not the known corrupt ones, nor those of an earlier packing."""
-    for row, image in images:
-        if row.path in done:
-            done.remove(row.path)  # so a second image of this path is found as a duplicate
-        elif row.path not in corrupt:
-            yield row, image
-
-
 def _check_free_space(
     out: Path, facts: Mapping[str, Any], side: int, form: str, journal: Journal
 ) -> None:
     """Say how much space the store needs; refuse to begin if less is free."""
     if journal.done:
-        print(f"{out}: goes on after {len(journal.done):,} images", flush=True)
+        print(f"{out}: goes on after {count_of(len(journal.done), 'image')}", flush=True)
     images = sum(count for _, count in facts.get("splits", {}).values())
     needed = store_bytes(images, facts["channels"], side, form)
     free = shutil.disk_usage(out).free
     if images:
         print(
-            f"{out}: {images:,} images will take about {needed / 1e9:.2g} GB; "
+            f"{out}: {count_of(images, 'image')} will take about {needed / 1e9:.2g} GB; "
             f"{free / 1e9:.3g} GB are free",
             flush=True,
         )

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dmlbench import cli
+from dmlbench.cli.main import main
 from dmlbench.datasets import omniglot
 from dmlbench.datasets.archives import checksums
 from dmlbench.datasets.archives.fetching import describe_archives, fetch
@@ -107,6 +107,42 @@ def test_a_study_may_give_another_checksum_but_only_of_a_known_archive(archives:
     }
     with pytest.raises(DatasetError, match=r"unknown archive: c\.zip \(known: a\.zip, b\.zip\)"):
         fetch(sources, archives, {"c.zip": own})
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (MD5.removeprefix("md5:"), f'does not begin with its algorithm: write "{MD5}"'),
+        ("a" * 64, f'write "sha256:{"a" * 64}"'),
+        ("", 'does not begin with its algorithm: write "md5:..."'),
+        ("no checksum", 'write "md5:..."'),
+        (f"crc32:{MD5[4:]}", "'crc32' is not one of the algorithms md5, sha1, sha256, sha512"),
+        (f"sha256:{MD5[4:]}", "sha256 has 64 hex digits, and these are 32"),
+        (f"{MD5}0", "md5 has 32 hex digits, and these are 33"),
+        ("md5:" + "g" * 32, "are no hex digits"),
+        ("md5:", "'' are no hex digits"),
+        (5, '5 is no text as "md5:..."'),
+        (None, 'None is no text as "md5:..."'),
+        ([MD5], "is no text as"),
+    ],
+)
+def test_a_text_that_is_no_checksum_is_refused_with_the_name_of_its_archive(
+    given: object, problem: str, archives: Path
+):
+    (archives / "a.zip").write_bytes(CONTENT)
+    with pytest.raises(DatasetError) as error:
+        fetch({"a.zip": Archive((), None)}, archives, {"a.zip": given})
+    assert str(error.value).startswith("checksums: a.zip: ")
+    assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("spell", [str.upper, str.title, lambda text: f" {text} "])
+def test_upper_case_and_spaces_of_a_checksum_do_not_matter(spell, archives: Path):
+    (archives / "a.zip").write_bytes(CONTENT)
+    sources = {"a.zip": Archive((), None)}
+    assert fetch(sources, archives, {"a.zip": spell(MD5)}) == {"a.zip": archives / "a.zip"}
+    with pytest.raises(DatasetError, match="wrong checksum"):
+        fetch(sources, archives, {"a.zip": spell("md5:" + "a" * 32)})
 
 
 def test_for_a_dead_link_or_a_wrong_file_the_error_says_what_to_put_where(
@@ -254,7 +290,7 @@ def test_an_archive_without_a_published_checksum_gets_its_checksum_printed_and_r
     assert describe_archives(sources, paths, {})["a.zip"]["checksum"] == SHA
     assert computed == ["a.zip"]
     with pytest.raises(DatasetError, match="wrong checksum"):
-        fetch(sources, archives, {"a.zip": MD5[:-1] + "x"})
+        fetch(sources, archives, {"a.zip": "md5:" + "0" * 32})
 
 
 def test_archives_in_a_read_only_folder_are_used(archives: Path, computed: list[str]):
@@ -304,20 +340,20 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ):
         with pytest.raises(SystemExit, match="0"):
-            cli.main(["data", "fetch", "omniglot"])
+            main(["data", "fetch", "omniglot"])
         assert f'"checksum": "{MD5}"' in capsys.readouterr().out
         assert (tmp_path / "data/archives/a.zip").read_bytes() == CONTENT
 
     def test_accepts_other_checksums(self):
         with pytest.raises(SystemExit, match="gives another file"):
-            cli.main(["data", "fetch", "omniglot", f'{{"a.zip": "{SHA[:-1]}x"}}'])
+            main(["data", "fetch", "omniglot", f'{{"a.zip": "sha256:{"0" * 64}"}}'])
 
     @pytest.mark.parametrize("type", ["glyphs", "csv"])
     def test_does_nothing_for_a_data_set_without_archives(
         self, type: str, capsys: pytest.CaptureFixture[str]
     ):
         with pytest.raises(SystemExit, match="0"):
-            cli.main(["data", "fetch", type])
+            main(["data", "fetch", type])
         assert capsys.readouterr().out == "{}\n"
 
 
@@ -329,7 +365,7 @@ def test_the_command_says_that_it_was_stopped(
     code = (
         "import sys; from dmlbench.datasets import omniglot\n"
         "from dmlbench.datasets.archives.spec import Archive\n"
-        "from dmlbench.cli import main\n"
+        "from dmlbench.cli.main import main\n"
         "omniglot.SOURCES = {'a.zip': Archive((sys.argv[1],), sys.argv[2])}\n"
         "main(['data', 'fetch', 'omniglot'])"
     )

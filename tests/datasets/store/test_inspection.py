@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dmlbench.cli import main
+from dmlbench.cli.main import main
 from dmlbench.datasets import Row, omniglot
 from dmlbench.datasets.store.contact_sheet import SIDE, contact_sheet
 from dmlbench.datasets.store.inspection import (
@@ -24,6 +24,7 @@ from dmlbench.datasets.store.inspection import (
     verify,
 )
 from dmlbench.datasets.store.reader import Store
+from dmlbench.study.study import read_study
 from dmlbench.utils.errors import DatasetError
 
 
@@ -122,6 +123,33 @@ def test_a_contact_sheet_has_one_row_for_each_class(store: Store):
     assert np.abs(np.array(rows) - expected).max() <= 2
 
 
+def test_a_contact_sheet_prefers_classes_with_many_images(
+    pack_images: Callable[..., Store], data: Path
+):
+    """Class k has k images: of 14 classes, those with 10 to 14 and the three below are shown."""
+    rows = [
+        (Row(f"{label:02}/{n:02}", f"class {label:02}", (), "test"), partial(gray, 10 * label))
+        for label in range(1, 15)
+        for n in range(label)
+    ]
+    sheet = np.asarray(contact_sheet(pack_images(rows, 8, data / "few")).convert("L")).astype(int)
+    assert sheet[54::100, 250].tolist() == [10 * label for label in range(7, 15)]
+
+
+def test_a_contact_sheet_spreads_over_all_classes_with_ten_images_and_over_their_images(
+    pack_images: Callable[..., Store], data: Path
+):
+    rows = [
+        (Row(f"{label:02}/{n:02}", f"class {label:02}", (), "test"), partial(gray, 10 * label + n))
+        for label in range(20)
+        for n in (range(19) if label % 2 else range(1))
+    ]
+    sheet = np.asarray(contact_sheet(pack_images(rows, 8, data / "many")).convert("L")).astype(int)
+    shown = sheet[54::100, 250::100]
+    assert shown[:, 0].tolist() == [10 * label for label in (1, 3, 7, 9, 11, 13, 17, 19)]
+    assert (shown[0] - shown[0, 0]).tolist() == [*range(0, 19, 2)]  # of 19, every second
+
+
 def test_verify_finds_changes_of_images_and_tables(store: Store, data: Path):
     assert [line for line in verify("omniglot", data) if "as packed" in line]
     assert find_damage(store.path) == []
@@ -129,7 +157,7 @@ def test_verify_finds_changes_of_images_and_tables(store: Store, data: Path):
     changed = bytearray(content)
     changed[-1] ^= 1
     (store.path / "images.bin").write_bytes(changed)
-    with pytest.raises(DatasetError, match=r"1 things are not as packed.*\n.*ä3/2"):
+    with pytest.raises(DatasetError, match=r"1 difference from what was packed.*\n.*ä3/2"):
         list(verify("omniglot-8-x", data))
     (store.path / "images.bin").write_bytes(content)
     table = pd.read_parquet(store.path / "index.parquet")
@@ -193,8 +221,51 @@ def test_a_store_with_a_malformed_manifest_is_no_complete_store(
 def test_verify_refuses_a_name_without_a_store(data: Path):
     with pytest.raises(DatasetError, match="there is no store of it"):
         list(verify("glyphs", data))
-    with pytest.raises(DatasetError, match=r"no data set and no store 'glyph'.*glyphs"):
+    with pytest.raises(DatasetError, match=r"no data set and no packed images 'glyph'.*glyphs"):
         list(verify("glyph", data))
+
+
+def test_stores_are_found_by_the_name_of_their_entry(pack_images: Callable[..., Store], data: Path):
+    names = ["my.birds-8-0123abcd", "my.birds-16-jpeg-0123abcd", "my.birds2-8-0123abcd"]
+    for name in names:
+        pack_images(list(images()), 8, data / "stores" / name)
+    assert [line.split("/")[-1].split(":")[0] for line in verify("my.birds", data)] == [
+        names[1],
+        names[0],
+    ]
+    assert describe("my.birds2", None, None, data).count("content ") == 1
+    with pytest.raises(DatasetError) as error:
+        describe("my.bird", None, None, data)
+    assert "no packed images 'my.bird'. Did you mean 'my.birds'? Allowed: " in str(error.value)
+    assert names[0] in str(error.value)
+    assert "--study FILE" in str(error.value)
+
+
+def test_an_entry_of_a_study_is_found_by_the_study(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The entry `drawings` is Omniglot, so its store is not named after it."""
+    monkeypatch.setenv("DMLBENCH_DATA", str(data))
+    study = data / "my.yaml"
+    study.write_text(
+        "study: my\n"
+        "datasets: {drawings: {type: omniglot}}\n"
+        "backbones: {small: {type: test_resnet, image_size: 32}}\n"
+        "plan: {datasets: [drawings], backbones: [small], losses: [triplet], seeds: [0]}\n"
+    )
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(["data", *arguments, "--study", str(study)])
+        return str(end.value.code) + capsys.readouterr().out
+
+    assert "not packed" in run("show", "drawings")
+    assert "there is no store of it" in run("verify", "drawings")
+    assert "no data set 'drawing'. Did you mean 'drawings'? Allowed: " in run("show", "drawing")
+    (name,) = read_study(study).stores
+    store.path.rename(data / "stores" / name)
+    assert store.manifest["content"] in run("show", "drawings")
+    assert f"{name}: 12 images" in run("verify", "drawings")
 
 
 def test_the_data_commands_print_the_list_the_facts_and_the_damage(
@@ -213,4 +284,4 @@ def test_the_data_commands_print_the_list_the_facts_and_the_damage(
     changed = bytearray((store.path / "images.bin").read_bytes())
     changed[5] ^= 8
     (store.path / "images.bin").write_bytes(changed)
-    assert "not as packed" in run("verify", "omniglot").code
+    assert "1 difference from what was packed" in run("verify", "omniglot").code

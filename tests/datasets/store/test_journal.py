@@ -1,12 +1,14 @@
-"""A packing that was killed: the next packing uses what is intact."""
+"""A packing that was killed or failed: the next packing uses what is intact."""
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dmlbench.datasets import decoding
+from dmlbench.datasets import Row, decoding
 from dmlbench.datasets.store import journal
 from dmlbench.datasets.store.reader import Store
 from dmlbench.utils.errors import DatasetError
@@ -99,3 +101,116 @@ def test_a_duplicate_image_is_also_found_after_a_kill(
     duplicated = [*numbered_images(), next(numbered_images())]
     with pytest.raises(DatasetError, match="found twice: 000"):
         pack_images(duplicated, 4, tmp_path / "store")
+
+
+@pytest.fixture
+def photographs(
+    png: Callable[[np.ndarray], bytes], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[Row, object]]:
+    """Six images of three classes, by path; no picture is like another."""
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    rows = [Row(f"{n}.png", "abc"[n // 2], (), "test" if n > 3 else "train") for n in range(6)]
+    return {row.path: (row, png(image)) for row, image in zip(rows, pixels, strict=True)}
+
+
+@pytest.fixture
+def decoded_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of all images that come to a decoder, in their order."""
+    paths: list[str] = []
+    original = decoding._decode_chunk
+
+    def record(chunk: list[tuple[Row, object]], *settings: object) -> decoding.DecodedChunk:
+        paths.extend(row.path for row, _ in chunk)
+        return original(chunk, *settings)
+
+    monkeypatch.setattr(decoding, "_decode_chunk", record)
+    return paths
+
+
+def test_after_a_damaged_image_only_this_image_is_decoded_again(
+    pack_images: Callable[..., Store],
+    tmp_path: Path,
+    photographs: dict[str, tuple[Row, object]],
+    decoded_paths: list[str],
+):
+    whole = pack_images([*photographs.values()], 4, tmp_path / "whole")
+    row, content = photographs["2.png"]
+    damaged = photographs | {"2.png": (row, content[:60])}
+    with pytest.raises(DatasetError) as error:
+        pack_images([*damaged.values()], 4, tmp_path / "store")
+    assert str(error.value).splitlines()[1].startswith("    2.png: cannot decode")
+    assert str(error.value).splitlines()[2].startswith("What is decoded is kept")
+    decoded_paths.clear()
+    store = pack_images([*photographs.values()], 4, tmp_path / "store")
+    assert decoded_paths == ["2.png"]
+    # another order in images.bin: other offsets, and so other checksums in the index
+    assert store.manifest | {"files": {}} == whole.manifest | {"files": {}}
+    assert not (tmp_path / "store/partial").exists()
+
+
+def test_images_that_changed_are_decoded_again_and_those_that_are_gone_leave_no_bytes(
+    pack_images: Callable[..., Store],
+    tmp_path: Path,
+    photographs: dict[str, tuple[Row, object]],
+    decoded_paths: list[str],
+):
+    wrong = {"splits": {"train": [9, 9], "test": [9, 9]}}
+    with pytest.raises(DatasetError, match=r"(?s)expected 9 and 9\nWhat is decoded is kept"):
+        pack_images([*photographs.values()], 4, tmp_path / "store", **wrong)
+    del photographs["0.png"]
+    photographs["1.png"] = (
+        photographs["1.png"][0]._replace(class_name="b"),
+        photographs["1.png"][1],
+    )
+    photographs["4.png"] = (photographs["4.png"][0], photographs["5.png"][1])
+    decoded_paths.clear()
+    store = pack_images([*photographs.values()], 4, tmp_path / "store")
+    assert decoded_paths == ["1.png", "4.png"]
+    fresh = pack_images([*photographs.values()], 4, tmp_path / "fresh")
+    assert store.manifest["content"] == fresh.manifest["content"]
+    assert (store.path / "images.bin").stat().st_size == 5 * 4 * 4
+    assert [image.tolist() for image in store] == [image.tolist() for image in fresh]
+
+
+def test_a_kill_while_unused_images_are_removed_loses_the_packing_and_packs_nothing_wrong(
+    pack_images: Callable[..., Store],
+    tmp_path: Path,
+    photographs: dict[str, tuple[Row, object]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with pytest.raises(DatasetError, match="expected 9"):
+        pack_images([*photographs.values()], 4, tmp_path / "store", splits={"train": [9, 9]})
+    del photographs["0.png"]
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> None:
+        if path.name == "journal.new":
+            raise Killed
+        replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(Killed):
+            pack_images([*photographs.values()], 4, tmp_path / "store")
+    store = pack_images([*photographs.values()], 4, tmp_path / "store")
+    fresh = pack_images([*photographs.values()], 4, tmp_path / "fresh")
+    assert store.manifest | {"files": {}} == fresh.manifest | {"files": {}}
+
+
+def test_a_file_that_changed_is_decoded_again(
+    pack_images: Callable[..., Store],
+    tmp_path: Path,
+    photographs: dict[str, tuple[Row, object]],
+    decoded_paths: list[str],
+):
+    images = []
+    for path, (row, content) in photographs.items():
+        (tmp_path / path).write_bytes(content)
+        images.append((row, partial(decoding.from_file, str(tmp_path / path))))
+    with pytest.raises(DatasetError, match="expected 9"):
+        pack_images(images, 4, tmp_path / "store", splits={"train": [9, 9]})
+    os.utime(tmp_path / "3.png", ns=(1, 1))
+    decoded_paths.clear()
+    pack_images(images, 4, tmp_path / "store")
+    assert decoded_paths == ["3.png"]

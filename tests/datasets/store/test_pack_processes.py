@@ -95,10 +95,10 @@ def test_ctrl_c_prints_one_line_and_keeps_finished_work(tmp_path: Path):
     program, out = tmp_path / "program.py", tmp_path / "store"
     start, _, _ = PROGRAM.rpartition("    pack.pack(")
     program.write_text(
-        f"{start}    from dmlbench import cli\n"
+        f"{start}    from dmlbench.cli.main import main\n"
         "    from dmlbench.datasets import decoding\n"
         "    decoding.usable_cores = lambda: 1\n"
-        "    cli.main(['data', 'pack', 'made', '32', '{}', 'pixels', sys.argv[1]])\n"
+        "    main(['data', 'pack', 'made', '32', '{}', 'pixels', sys.argv[1]])\n"
     )
     command = [sys.executable, str(program), str(out), "hang"]
     limit = time.monotonic() + 40

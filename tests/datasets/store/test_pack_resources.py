@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dmlbench.datasets import decoding
-from dmlbench.datasets.archives.reading import read_zip
+from dmlbench.datasets.archives.reading import read_archive
 from dmlbench.datasets.store import journal
 from dmlbench.datasets.store.reader import Store
 from dmlbench.utils.errors import DatasetError
@@ -36,7 +36,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_packing_begins(
     assert "`store: jpeg`" in text
     assert "DMLBENCH_DATA" in text
     capsys.readouterr()
-    with pytest.raises(DatasetError, match="expected 5690"):  # it begins
+    with pytest.raises(DatasetError, match="expected 5,690"):  # it begins
         pack_images(some_images(), 256, tmp_path / "store", form="jpeg", **inat)
     assert "461,939 images will take about 30 GB; 110 GB are free" in capsys.readouterr().out
     free.free = 1e9
@@ -89,12 +89,12 @@ def test_finished_work_is_kept_if_the_disk_cannot_be_read(
         def __iter__(self):
             for number, (row, image) in enumerate(numbered_images()):
                 if number == 190 and where == "archive":
-                    next(read_zip(archive))
+                    next(read_archive(archive))
                 yield row, unreadable if number == 190 else image
 
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "read", lambda *_: unreadable(0))
-        with pytest.raises(DatasetError, match=r"Input/output error.* What is done is kept"):
+        with pytest.raises(DatasetError, match=r"Input/output error.* What is decoded is kept"):
             pack_images(Failing([next(numbered_images())]), 4, tmp_path / "store")
     decoded: list[int] = []
     pack_images(NumberedImages(200, decoded), 4, tmp_path / "store")
@@ -114,6 +114,8 @@ def test_a_process_out_of_memory_is_named_and_finished_work_is_kept(
     monkeypatch.setattr(decoding, "ProcessPoolExecutor", ProcessPoolExecutor)
     monkeypatch.setattr(decoding, "usable_cores", lambda: 1)
     images = [(row, png(np.asarray(draw(4)))) for row, draw in numbered_images()]
-    with pytest.raises(DatasetError, match=r"memory was short.*fewer cores.* What is done is kept"):
+    with pytest.raises(
+        DatasetError, match=r"memory was short.*fewer cores.* What is decoded is kept"
+    ):
         pack_images([*images[:190], (images[190][0], source)], 4, tmp_path / "store")
     assert (tmp_path / "store/partial/journal").read_bytes().count(b"\n") > 1
