@@ -60,15 +60,15 @@ class LowMidHigh(nn.Module):
         super().__init__()
         self.levels = depths(trunk)
         low, middle, high = self.features(trunk, images)
-        for name, level in (("low", low), ("middle", middle)):
-            if (side := min(level.shape[2:])) < POOL:
-                image_size = images.shape[-1]
-                needed = -(-POOL * image_size // side)
-                raise ValueError(
-                    f"backbones.<name>.head: low_mid_high averages {POOL}x{POOL} windows, and the "
-                    f"{name} level of {_name(trunk)} has {side}x{side} for images of {image_size} "
-                    f"pixels. Take image_size: {needed} or more, or head: linear."
-                )
+        name, level = min(("low", low), ("middle", middle), key=lambda pair: min(pair[1].shape[2:]))
+        if (side := min(level.shape[2:])) < POOL:
+            image_size = images.shape[-1]
+            needed = -(-POOL * image_size // side)
+            raise ValueError(
+                f"backbones.<name>.head: low_mid_high averages {POOL}x{POOL} windows, and the "
+                f"{name} level of {_name(trunk)} has {side}x{side} for images of {image_size} "
+                f"pixels. Take image_size: {needed} or more, or head: linear."
+            )
         self.low = _branch(low, dim // 3)
         self.middle = _branch(middle, dim // 3)
         self.high = nn.Linear(high.shape[1], dim // 3)

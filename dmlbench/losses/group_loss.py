@@ -28,6 +28,7 @@ from dmlbench.losses.base import Loss, class_mask, unit_length
 
 LEAST = {"anchors": 0, "steps": 0, "classifier_lr_factor": 0}
 ABOVE = {"temperature": 0}
+BELOW_IMAGES_PER_CLASS = ("anchors",)
 SEARCH_SPACE = {
     "temperature": {"low": 1.0, "high": 100.0, "log": True},
     "classifier_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},

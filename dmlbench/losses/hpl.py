@@ -38,6 +38,18 @@ LEAST = {
     "proxies_lr_factor": 0,
 }
 ABOVE = {"alpha": 0, "temperature": 0, "la": 0, "gamma": 0}
+ONLY_WITH = {
+    "alpha": {"base": ("proxy_anchor",)},
+    "delta": {"base": ("proxy_anchor",)},
+    "temperature": {"base": ("normalized_softmax", "proxynca_pp")},
+    "centers_per_class": {"base": ("softtriple",)},
+    "la": {"base": ("softtriple",)},
+    "gamma": {"base": ("softtriple",)},
+    "tau": {"base": ("softtriple",)},
+    "margin": {"base": ("softtriple",)},
+    "coarse_proxies": {"hierarchy": ("kmeans",)},
+    "recluster_every": {"hierarchy": ("kmeans",)},
+}
 SEARCH_SPACE = {
     "omega": {"low": 0.03, "high": 3.0, "log": True},
     "proxies_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},

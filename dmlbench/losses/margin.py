@@ -21,6 +21,8 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"margin": 0, "beta": 0, "beta_lr_factor": 0}
+LEAST_IMAGES_PER_CLASS = 2
+ONLY_WITH = {"beta_lr_factor": {"learn_beta": (True,)}}
 SEARCH_SPACE = {
     "margin": {"low": 0.02, "high": 0.5, "log": True},
     "beta": {"low": 0.6, "high": 1.4},

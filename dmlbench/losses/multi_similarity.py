@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
 
+LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {
     "alpha": {"low": 0.5, "high": 20.0, "log": True},
     "beta": {"low": 10.0, "high": 100.0, "log": True},

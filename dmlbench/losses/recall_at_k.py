@@ -23,6 +23,8 @@ from dmlbench.losses.base import Loss, pair_masks, unit_length
 
 LEAST = {"largest_k": 1, "positives": 1}
 ABOVE = {"temperature": 0, "list_temperature": 0}
+LEAST_IMAGES_PER_CLASS = 2
+BELOW_BATCH_SIZE = ("largest_k",)
 SEARCH_SPACE = {
     "temperature": {"low": 0.002, "high": 0.2, "log": True},
     "list_temperature": {"low": 0.2, "high": 5.0, "log": True},

@@ -30,6 +30,7 @@ from dmlbench.losses.base import Loss, distances, pair_masks, unit_length
 LEAST = {"margin": 0, "negative_temperature": 0, "positive_temperature": 0, "la": 0, "blocks": 1}
 ABOVE = {"alpha": 0}
 DIM_DIVISORS = ("blocks",)
+LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {
     "margin": {"low": 0.1, "high": 1.0},
     "negative_temperature": {"low": 1.0, "high": 20.0},

@@ -1,44 +1,39 @@
-"""Checks of a study that look at files: are the images of the user's data sets there?"""
+"""Are the images of the user's data sets there?"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from dmlbench.datasets import load
-from dmlbench.datasets.store.format import MANIFEST_FILE
+from dmlbench.datasets.store.checks import read_manifest
 from dmlbench.study.study import Study
-from dmlbench.utils.errors import DatasetError, StudyError
-from dmlbench.utils.files import read_json_if_whole
+from dmlbench.utils.errors import DatasetError
 
 
-def check_images(study: Study, stores: Path) -> None:
-    """Check the images of the user's own data sets.
+def image_problems(study: Study, stores: Path) -> Iterator[str]:
+    """What is wrong with the images of the user's own data sets.
 
     If they are not packed yet, all image files must exist. If they are packed, the store must have
     been packed from the folder that the study names.
 
     Args:
         stores: the folder of the packed images.
-
-    Raises:
-        StudyError: images are missing, or were packed from another folder.
     """
-    problems = []
     for run in study.stores.values():
         if not run.data.options:
             continue
         dataset = load(run.data.type, run.data.options)
         store = stores / run.store
         try:
-            manifest = read_json_if_whole(store / MANIFEST_FILE)
-            if manifest is None:
+            manifest = read_manifest(store)
+            if not manifest:
                 dataset.check()
-            else:
-                _check_source(store, Path(manifest["settings"]["place"]), dataset.place)
+            # no place: the facts say which images
+            elif packed := manifest.get("settings", {}).get("place"):
+                _check_source(store, Path(packed), dataset.place)
         except DatasetError as error:
-            problems.append(f"datasets.{run.dataset}: {error}")
-    if problems:
-        raise StudyError(study.name, dict.fromkeys(problems))  # each once, in order
+            yield f"datasets.{run.dataset}: {error}"
 
 
 def _check_source(store: Path, packed: Path, named: Path) -> None:

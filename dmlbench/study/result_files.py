@@ -53,6 +53,24 @@ class StudyFiles:
         return self.folder / "logs"
 
     @property
+    def leaderboard_log(self) -> Path:
+        return self.logs / "leaderboard.log"
+
+    @property
+    def tracking_log(self) -> Path:
+        return self.logs / "tracking.log"
+
+    def fetching_log(self, store: str) -> Path:
+        """The log of the download of a store's archives."""
+        return self.logs / f"data/{store}.archives.log"
+
+    def packing_log(self, store: str) -> Path:
+        return self.logs / f"data/{store}.log"
+
+    def weights_log(self, weights: str) -> Path:
+        return self.logs / f"weights/{weights}.log"
+
+    @property
     def leaderboard(self) -> Path:
         return self.folder / "leaderboard"
 

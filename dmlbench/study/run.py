@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module, timm_weights
+from dmlbench.backbones.weights import checkpoint_file
 from dmlbench.datasets import load
-from dmlbench.datasets.store.format import FORMAT, MANIFEST_FILE
+from dmlbench.datasets.store.checks import read_manifest
+from dmlbench.datasets.store.format import FORMAT
 from dmlbench.losses._catalogue import loss_module
 from dmlbench.study.row_names import control_kind, is_external, is_trained
 from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
 from dmlbench.utils.declarations import read_declarations
-from dmlbench.utils.files import read_json_if_whole
 from dmlbench.utils.fingerprint import code_digest
 
 METRICS = "dmlbench.evaluation.evaluate"
@@ -147,7 +148,8 @@ class Run:
             recipe = {name: recipe[name] for name in names}
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if isinstance(self.model.pretrained, str):
-            model["pretrained"] = _file_digest(Path(self.model.pretrained))
+            file = checkpoint_file(self.model.type, self.model.pretrained)
+            model["pretrained"] = _file_digest(file)
         elif self.weights:
             model["pretrained"] = f"timm:{self.weights}"
         return {
@@ -219,11 +221,16 @@ def json_key(*parts: Any) -> str:
 def count_images(run: Run, store: Path) -> dict[str, int] | None:
     """Split -> number of images of the run's data set; None if nobody has counted them.
 
-    The numbers come from the facts, from the packed `store`, or from ABOUT in the data set's file.
+    The numbers come from the facts, from the packed `store`, or from ABOUT of the data set.
     """
     splits = run.facts.get("splits")
     if splits is None:
-        manifest = read_json_if_whole(store / MANIFEST_FILE) or {}
-        declared = read_declarations(f"dmlbench.datasets.{run.data.type}").constants
-        splits = manifest.get("splits") or declared.get("ABOUT")
-    return splits and {split: count for split, (_, count) in splits.items()}
+        splits = read_manifest(store).get("splits") or _estimated_splits(run.data)
+    return {split: count for split, (_, count) in splits.items()} if splits else None
+
+
+def _estimated_splits(data: Dataset) -> dict[str, list[int]] | None:
+    """ABOUT of a data set; None if it has none."""
+    if data.options:
+        return getattr(load(data.type, data.options), "ABOUT", None)
+    return read_declarations(f"dmlbench.datasets.{data.type}").constants.get("ABOUT")

@@ -39,7 +39,19 @@ from dmlbench.utils.modules import (
 )
 
 DESCRIPTIVE = frozenset(
-    {"BY_DESIGN", "GIVES_TREE", "BATCH_DIVISORS", "DIM_DIVISORS", "LEAST", "ABOVE", "SEARCH_SPACE"}
+    {
+        "BY_DESIGN",
+        "GIVES_TREE",
+        "BATCH_DIVISORS",
+        "DIM_DIVISORS",
+        "LEAST",
+        "ABOVE",
+        "ONLY_WITH",
+        "LEAST_IMAGES_PER_CLASS",
+        "BELOW_IMAGES_PER_CLASS",
+        "BELOW_BATCH_SIZE",
+        "SEARCH_SPACE",
+    }
 )
 """Constants by which a loss tells others what it takes and gives; no number comes from them."""
 MARKER = "MAKES_NUMBERS"

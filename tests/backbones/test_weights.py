@@ -100,7 +100,8 @@ def test_an_unknown_model_is_refused_with_the_nearest_name(data):
 
 
 def test_the_error_names_a_folder_that_cannot_be_written(hub, data):
-    data.write_text("no folder")
+    data.mkdir()
+    (data / "weights").write_text("no folder")
     done = run_command("test_resnet", hub[1])
     assert done.returncode == 1
     assert str(data / "weights") in done.stderr

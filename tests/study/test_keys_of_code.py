@@ -96,7 +96,7 @@ def controls(path):
         ("utils/fingerprint.py", "eval_key", no_run),
         ("utils/gpu_lease.py", "eval_key", no_run),
         ("utils/startup.py", "eval_key", no_run),
-        ("cli.py", "eval_key", no_run),
+        ("cli/main.py", "eval_key", no_run),
     ],
 )
 def test_code_moves_the_keys_of_the_numbers_that_it_makes(

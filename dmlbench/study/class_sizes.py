@@ -1,0 +1,194 @@
+"""How many classes and images a data set trains and tests on, before any image is packed.
+
+The exact sizes of the classes come from the rows of the user's own table, or from the packed store.
+They are computed once, and remembered. Until a store is packed, the facts of its data set have the
+numbers of classes and images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dmlbench.datasets import Row, load
+from dmlbench.datasets.store.checks import read_manifest
+from dmlbench.study.run import Run
+from dmlbench.utils.discovery import remember, remembered, versions
+from dmlbench.utils.modules import module_file
+
+
+class SplitSizes(NamedTuple):
+    """A split, with the `class_fraction` that a study uses."""
+
+    classes: int
+    """Where only the facts are known, at most this many. It is exact without super-classes."""
+    images: int
+    """Where only the facts are known, at most this many."""
+    largest: int | None = None
+    """Images of the largest class; None if nobody has counted them."""
+    parents: list[list[int]] | None = None
+    """Super-class of each class at each level, the nearest level first; None if not known."""
+
+
+class ProtocolSizes(NamedTuple):
+    """A test protocol: the smallest numbers of all its repetitions."""
+
+    queries: int
+    answerable: int
+    """Queries that have another image of their class in the gallery."""
+    gallery: int
+
+
+class ClassSizes(NamedTuple):
+    """What a data set trains and tests on."""
+
+    train: SplitSizes | None
+    test: SplitSizes | None
+    protocols: dict[str, ProtocolSizes]
+    """Empty if only the facts are known."""
+
+
+def class_sizes(run: Run, stores: Path) -> ClassSizes | None:
+    """The sizes of the data set of `run`; None if nobody knows them before it is packed.
+
+    Args:
+        stores: the folder of the packed images.
+
+    Raises:
+        DatasetError: the rows of the data set, or its store, cannot be read.
+    """
+    dataset, fraction = load(run.data.type, run.data.options), run.data.class_fraction
+    manifest = read_manifest(stores / run.store)
+    has_rows = not dataset.SOURCES or getattr(dataset, "is_staged", False)
+    if has_rows:
+        code = sha256(module_file(f"dmlbench.datasets.{run.data.type}").read_bytes()).hexdigest()
+        facts = ["rows", run.data.type, dict(run.facts), code, versions("matplotlib"), fraction]
+    elif "content" in manifest:
+        facts = ["store", manifest["content"], fraction]
+    else:
+        return _from_facts(run)
+    known = remembered("classes", facts)
+    if known is None:
+        rows = known_rows(dataset)
+        sizes = _read(run, stores) if rows is None else _count(rows, fraction)
+        remember("classes", facts, sizes)
+        return sizes
+    train, test, protocols = known
+    return ClassSizes(
+        train and SplitSizes(*train),
+        test and SplitSizes(*test),
+        {name: ProtocolSizes(*sizes) for name, sizes in protocols.items()},
+    )
+
+
+def _from_facts(run: Run) -> ClassSizes | None:
+    """The sizes by the facts of a data set whose archives are not read yet."""
+    splits = run.facts.get("splits")
+    if splits is None:
+        return None
+    fraction, levels = run.data.class_fraction, run.facts["levels"]
+
+    def sizes(name: str) -> SplitSizes | None:
+        if name not in splits:
+            return None
+        classes, images = splits[name]
+        if fraction < 1 and not levels:  # else it is a fraction of each super-class
+            classes = max(1, math.floor(fraction * classes + 0.5))
+        return SplitSizes(classes, images)
+
+    return ClassSizes(sizes("train"), sizes("test"), {})
+
+
+def known_rows(dataset: Any) -> Sequence[Row] | None:
+    """The rows of a data set, in any order; None if they are in archives that are not read yet."""
+    if dataset.SOURCES and not getattr(dataset, "is_staged", False):
+        return None
+    rows: Sequence[Row] | None = getattr(dataset, "rows", None)
+    return [row for row, _ in dataset.images({})] if rows is None else rows
+
+
+def _count(rows: Iterable[Row], fraction: float) -> ClassSizes:
+    """The sizes by the rows of a data set that has no protocols of its own."""
+    by_split: dict[str, list[Row]] = {"train": [], "test": []}
+    for row in rows:
+        by_split[row.split].append(row)
+    chosen = {split: chosen_rows(split_rows, fraction) for split, split_rows in by_split.items()}
+    test = chosen["test"]
+    roles = [(row.class_name, row.role) for row in test]
+    protocols = {"zero_shot": _protocol(roles)} if test else {}
+    return ClassSizes(_split(chosen["train"]), _split(test), protocols)
+
+
+def chosen_rows(rows: Sequence[Row], fraction: float) -> Sequence[Row]:
+    """The rows of the classes that `class_fraction` leaves, as the reader of a store has them."""
+    if fraction == 1 or not rows:
+        return rows
+    from dmlbench.datasets.store.reader import _choose_classes  # imports numpy and pyarrow
+
+    group = {row.class_name: row.levels[:1] for row in rows}
+    names = sorted(group)
+    chosen = _choose_classes(names, [group[name] for name in names], fraction)
+    kept = {names[place] for place in chosen.tolist()}
+    return [row for row in rows if row.class_name in kept]
+
+
+def _split(rows: Sequence[Row]) -> SplitSizes | None:
+    if not rows:
+        return None
+    counts = Counter(row.class_name for row in rows)
+    levels_of = {row.class_name: row.levels for row in rows}
+    levels = zip(*(levels_of[name] for name in sorted(levels_of)), strict=True)
+    parents = []
+    for level in levels:
+        number = {name: place for place, name in enumerate(sorted({*level}))}
+        parents.append([number[name] for name in level])
+    return SplitSizes(len(counts), len(rows), max(counts.values()), parents)
+
+
+def _protocol(roles: Iterable[tuple[Any, str]]) -> ProtocolSizes:
+    """The sizes of one repetition, from the class and the role of each image."""
+    queries, gallery, both = Counter[Any](), Counter[Any](), Counter[Any]()
+    for label, role in roles:
+        if role != "gallery":
+            queries[label] += 1
+        if role != "query":
+            gallery[label] += 1
+        if role == "both":
+            both[label] += 1
+    # An image with the role "both" is in the gallery itself, and does not answer itself
+    answerable = sum(
+        both[label] * (gallery[label] > 1) + (count - both[label]) * (gallery[label] > 0)
+        for label, count in queries.items()
+    )
+    return ProtocolSizes(queries.total(), answerable, gallery.total())
+
+
+def _read(run: Run, stores: Path) -> ClassSizes:
+    """The sizes by the packed store."""
+    from dmlbench.datasets.store.reader import Store
+
+    store = Store(stores / run.store)
+    fraction = run.data.class_fraction
+    splits: dict[str, SplitSizes | None] = {"train": None, "test": None}
+    for name in {*store.index["split"].tolist()}:
+        split = store.split(name, fraction)
+        counts = Counter(split.labels.tolist())
+        parents = [] if split.parents is None else split.parents.tolist()
+        splits[name] = SplitSizes(len(counts), len(split.rows), max(counts.values()), parents)
+    test = {*store.split("test", fraction).rows.tolist()} if splits["test"] else set()
+    labels = store.index["label"].tolist()
+    columns = [store.protocols[name].tolist() for name in ("protocol", "repetition", "id", "role")]
+    repetitions: dict[tuple[str, int], list[tuple[Any, str]]] = {}
+    for protocol, repetition, image, role in zip(*columns, strict=True):
+        if image in test:
+            repetitions.setdefault((protocol, repetition), []).append((labels[image], role))
+    protocols: dict[str, ProtocolSizes] = {}
+    for (protocol, _), roles in repetitions.items():
+        sizes = _protocol(roles)
+        smallest = protocols.get(protocol, sizes)
+        protocols[protocol] = ProtocolSizes(*map(min, smallest, sizes))
+    return ClassSizes(splits["train"], splits["test"], protocols)
