@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dmlbench.tracking.costs import costs_of_cell, costs_of_run
 from dmlbench.utils.fingerprint import code_digest, module_digest
 
 if TYPE_CHECKING:
@@ -20,11 +22,9 @@ if TYPE_CHECKING:
     from dmlbench.study.run import Run
     from dmlbench.study.study import Study
 
-CODE = ("dmlbench.tracking.records", "dmlbench.tracking.sync")
+CODE = ("dmlbench.tracking.records", "dmlbench.tracking.costs", "dmlbench.tracking.sync")
 """The modules that make MLflow runs. A change of their code replaces all runs."""
-COSTS = ("train_seconds", "peak_memory_mb", "images_per_second")
-"""Fields of a run's provenance that become metrics `cost/...`."""
-COUNTS = ("queries", "lone_queries")
+COUNTS = ("queries", "lone_queries", "pairs")
 """Metrics that count images: they have no interval."""
 SPLITS = ("train", "test")
 NOTE_TAG = "mlflow.note.content"
@@ -142,8 +142,7 @@ def _seed_record(run: Run, result: Result, files: Sequence[Path]) -> Record:
     values = {
         metric_name(row["protocol"], row["metric"]): row["value"] for row in metrics["metrics"]
     }
-    costs = {f"cost/{name}": provenance.get(name) for name in COSTS}
-    values |= {name: value for name, value in costs.items() if value is not None}
+    values |= {f"cost/{name}": value for name, value in costs_of_run(run, provenance).items()}
     machine = {name: provenance.get(name) for name in ("device", "driver", "host")}
     return Record(
         name=" · ".join([run.loss, run.backbone, run.dataset, f"seed{run.seed}"]),
@@ -177,6 +176,9 @@ def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
     succeeded = sum(result.metrics["status"] == "ok" for result in seeds)
     params = _params(run, seeds[0])
     params.pop("seed", None)  # external embeddings have none
+    runs = [study.runs[result.planned["path"]] for result in seeds]
+    costs = costs_of_cell(runs, [result.run["provenance"] for result in seeds])
+    values = _means(seeds) | {f"cost/{name}": value for name, value in costs.items()}
     return Record(
         name=" · ".join([run.loss, run.backbone, run.dataset]),
         start=min(start for start, _ in times),
@@ -190,7 +192,7 @@ def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
             **_commit_tags(seeds[0].run["provenance"].get("git_commit")),
         },
         params=params,
-        points=[Point(name, value, end, 0) for name, value in _means(seeds).items()],
+        points=[Point(name, value, end, 0) for name, value in values.items()],
         datasets=_datasets(run),
     )
 
@@ -217,9 +219,17 @@ def _digest(*parts: str | Path) -> str:
     """16 hex digits over texts, the contents of files, and the code of CODE."""
     total = sha256()
     for part in (*map(module_digest, CODE), *parts):
-        content = part.encode() if isinstance(part, str) else part.read_bytes()
+        content = part.encode() if isinstance(part, str) else _read_if_there(part)
         total.update(sha256(content).digest())
     return total.hexdigest()[:16]
+
+
+def _read_if_there(file: Path) -> bytes:
+    """The content of `file`; without it, its record cannot be made: that is said for each run."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def _params(run: Run, result: Result) -> dict[str, str]:
@@ -256,11 +266,16 @@ def _history_points(history: Path, start: int, end: int) -> list[Point]:
         elapsed += seconds[row]
         time = min(start + round(1000 * elapsed), end)
         points += [
-            Point(f"training/{name}", float(values[row]), time, step)
+            Point(f"training/{_allowed(name)}", float(values[row]), time, step)
             for name, values in columns.items()
             if values[row] is not None
         ]
     return points
+
+
+def _allowed(name: str) -> str:
+    """`name`, which a loss may choose freely, without the characters that MLflow refuses."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def metric_name(protocol: str | None, metric: str) -> str:

@@ -18,12 +18,15 @@ import os
 import re
 import sqlite3
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmlbench.tracking.records import SPLITS, Entry, entries, read_available_results
+from dmlbench.tracking.records import SPLITS, Entry, Record, entries, read_available_results
+from dmlbench.utils.errors import TrackingError
+from dmlbench.utils.text import count_of, listed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,6 +50,12 @@ where experiments.name = ? and experiments.lifecycle_stage = 'active'
 and runs.lifecycle_stage = 'active'
 """
 """Path, parent's path and digest of each run that an import made, from MLflow's tables."""
+EXPERIMENT_QUERY = """
+select experiment_id, artifact_location from experiments
+where name = ? and lifecycle_stage = 'active'
+"""
+LOCAL_PAGE = "http://127.0.0.1:5000"
+"""The address of `mlflow ui`."""
 
 
 def tracking_uri() -> str:
@@ -57,55 +66,100 @@ def tracking_uri() -> str:
 def track(study: Study, uri: str) -> str:
     """Make the experiment of `study` at `uri` equal to the study's result files.
 
-    Results that are missing or have another key than planned are left out.
+    Results that are missing or have another key than planned are left out. If a run cannot be
+    written, all others are.
 
     Returns:
-        A line that says how many runs were created, replaced, unchanged and deleted.
+        A line that says how many runs were created, replaced, unchanged and deleted, and below it
+        where to look at them.
 
     Raises:
-        SystemExit: MLflow cannot be reached, or refuses.
+        TrackingError: MLflow cannot be reached, or refuses, or some runs cannot be written.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's default: minutes
-    with _single_writer(uri):
-        results = read_available_results(study)
-        wanted = list(entries(study, results))
-        actions = Counter(unchanged=len(wanted))
-        if not _is_up_to_date(uri, study, wanted):
-            from mlflow.exceptions import MlflowException
-
-            try:
+    try:
+        with _single_writer(uri):
+            results = read_available_results(study)
+            wanted = list(entries(study, results))
+            actions = Counter(unchanged=len(wanted))
+            experiment_id = _find_if_up_to_date(uri, study, wanted)
+            if experiment_id is None:
                 with _fast_commits(uri):
-                    actions = _synchronise(study, uri, wanted)
-            except MlflowException as error:
-                message = f"dmlbench: tracking to {uri} failed: {error}"
-                raise SystemExit(_without_passwords(message)) from None
+                    experiment_id, actions = _synchronise(study, uri, wanted)
+    except TrackingError as error:
+        raise TrackingError(_without_passwords(f"tracking to {uri}: {error}")) from None
+    except Exception as error:
+        if not _is_about_the_place(error):
+            raise
+        raise TrackingError(_without_passwords(f"tracking to {uri} failed: {error}")) from None
     counts = ", ".join(f"{actions[name]} {name}" for name in ("created", "replaced", "unchanged"))
-    return (
-        f"{study.name}: {len(results)} of {len(study.runs)} results are at "
-        f"{_without_passwords(uri)}: {counts}, {actions['deleted']} deleted"
+    line = (
+        f"{study.name}: {len(results)} of {len(study.runs)} results are at {uri}: "
+        f"{counts}, {actions['deleted']} deleted"
     )
+    return _without_passwords("\n".join([line, *_how_to_look(uri, experiment_id)]))
 
 
-def _is_up_to_date(uri: str, study: Study, wanted: Sequence[Entry]) -> bool:
-    """Whether a database at `uri` holds exactly `wanted`, each run below its parent.
+def _is_about_the_place(error: Exception) -> bool:
+    """Whether `error` says that MLflow, its database or the disk cannot be used."""
+    if isinstance(error, OSError | ImportError | sqlite3.Error):
+        return True
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    This reads the database without mlflow, whose import takes longer than all the rest. False means
+    return isinstance(error, MlflowException | SQLAlchemyError)
+
+
+def _is_about_one_run(error: Exception) -> bool:
+    """Whether `error` says nothing about the runs that are still to be written."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
+
+    refused = ErrorCode.Name(INVALID_PARAMETER_VALUE)
+    return not isinstance(error, MlflowException) or error.error_code == refused
+
+
+def _how_to_look(uri: str, experiment_id: str) -> list[str]:
+    """Lines that lead to the runs of an experiment in a browser."""
+    route = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    if uri.startswith(("http://", "https://")):
+        return [f"To look: {uri.rstrip('/')}{route}"]
+    if uri.startswith("databricks"):
+        return []
+    return [f"To look: mlflow ui --backend-store-uri {uri}", f"then open {LOCAL_PAGE}{route}"]
+
+
+def _find_if_up_to_date(uri: str, study: Study, wanted: Sequence[Entry]) -> str | None:
+    """The id of the experiment if a database at `uri` holds exactly `wanted`, below their parents.
+
+    This reads the database without mlflow, whose import takes longer than all the rest. None means
     that mlflow has to be asked.
     """
-    if not uri.startswith("sqlite:///"):
-        return False
-    file = Path(uri.removeprefix("sqlite:///")).resolve()
+    if not (file := _database_file(uri)):
+        return None
+    planned = Counter((entry.path, entry.parent, entry.digest) for entry in wanted)
     try:
         with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
             tracked = Counter(database.execute(RUNS_QUERY, [study.name]))
+            experiment = database.execute(EXPERIMENT_QUERY, [study.name]).fetchone()
     except sqlite3.Error:  # there is no database yet, or its tables are others
-        return False
-    return tracked == Counter((entry.path, entry.parent, entry.digest) for entry in wanted)
+        return None
+    if not experiment or tracked != planned:
+        return None
+    experiment_id, location = experiment
+    return None if _has_moved(location, study, file) else str(experiment_id)
 
 
-def _synchronise(study: Study, uri: str, wanted: Sequence[Entry]) -> Counter[str]:
-    """Make the experiment hold exactly `wanted`, where parents come before their children."""
+def _synchronise(study: Study, uri: str, wanted: Sequence[Entry]) -> tuple[str, Counter[str]]:
+    """Make the experiment hold exactly `wanted`, where parents come before their children.
+
+    Returns:
+        Its id, and the number of runs for each action.
+
+    Raises:
+        TrackingError: some of `wanted` could not be written, and all others were.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -113,35 +167,57 @@ def _synchronise(study: Study, uri: str, wanted: Sequence[Entry]) -> Counter[str
     tracked, duplicates = _find_tracked(client, experiment_id)
     actions: Counter[str] = Counter()
     run_ids: dict[str, str] = {}
+    failures: list[str] = []
     for entry in wanted:
         old = tracked.pop(entry.path, None)
-        parent_id = run_ids[entry.parent] if entry.parent else None
+        parent_id = run_ids.get(entry.parent) if entry.parent else None
         if old and old.data.tags.get(DIGEST) == entry.digest:
             action, run_ids[entry.path] = "unchanged", old.info.run_id
-            if old.data.tags.get(PARENT) != parent_id:  # its parent was replaced
+            if parent_id and old.data.tags.get(PARENT) != parent_id:  # its parent was replaced
                 client.set_tag(old.info.run_id, PARENT, parent_id)
         else:
             if old:
                 client.delete_run(old.info.run_id)
             action = "replaced" if old else "created"
-            run_ids[entry.path] = _write(client, experiment_id, entry, parent_id)
+            try:
+                run_ids[entry.path] = _write(client, experiment_id, entry, parent_id)
+            except Exception as error:
+                if not _is_about_one_run(error):
+                    raise
+                traceback.print_exc()
+                failures.append(f"{entry.path}: {type(error).__name__}: {error}")
+                continue
             print(f"{entry.path}: {action}", file=sys.stderr)
         actions[action] += 1
     for run in [*duplicates, *tracked.values()]:
         client.delete_run(run.info.run_id)
         actions["deleted"] += 1
-    return actions
+    if failures:
+        count = f"{len(failures)} of {count_of(len(wanted), 'run')} could not be written"
+        raise TrackingError(listed(f"{count}, and all others were", failures))
+    return experiment_id, actions
 
 
 def _write(client: MlflowClient, experiment_id: str, entry: Entry, parent_id: str | None) -> str:
-    """Create the run of `entry`, and return its id."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
-
+    """Create the run of `entry`, and return its id. If that fails, nothing of it stays."""
     record = entry.make_record()
     tags = {**record.tags, PATH: entry.path, **({PARENT: parent_id} if parent_id else {})}
-    run_id = client.create_run(
+    run_id: str = client.create_run(
         experiment_id, start_time=record.start, tags=tags, run_name=record.name
     ).info.run_id
+    try:
+        _fill(client, run_id, record)
+    except Exception:
+        client.delete_run(run_id)
+        raise
+    client.set_tag(run_id, DIGEST, entry.digest)  # last: it says that the run is complete
+    return run_id
+
+
+def _fill(client: MlflowClient, run_id: str, record: Record) -> None:
+    """Write the content of `record` to a new run, and end it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
     params = [Param(name, value) for name, value in record.params.items()]
     metrics = [Metric(*point) for point in record.points]
     client.log_batch(run_id, params=params, metrics=metrics)  # it splits what is too much at once
@@ -154,21 +230,67 @@ def _write(client: MlflowClient, experiment_id: str, entry: Entry, parent_id: st
     for file, folder in record.artefacts:
         client.log_artifact(run_id, str(file), folder or None)
     client.set_terminated(run_id, "FAILED" if record.failed else "FINISHED", end_time=record.end)
-    client.set_tag(run_id, DIGEST, entry.digest)  # last: it says that the run is complete
-    return run_id
 
 
 def _experiment_id(client: MlflowClient, study: Study, uri: str) -> str:
     """The id of the study's experiment. It is created if missing, and restored if deleted."""
     experiment = client.get_experiment_by_name(study.name)
+    file = _database_file(uri)
     if experiment is None:
         # for a database MLflow would choose ./mlruns; a server has its own place
-        local = uri.startswith("sqlite:")
-        location = (ARTEFACTS / study.name).resolve().as_uri() if local else None
-        return client.create_experiment(study.name, artifact_location=location)
+        location = _artefacts(study, file) if file else None
+        experiment = client.get_experiment(
+            client.create_experiment(study.name, artifact_location=location)
+        )
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-    return experiment.experiment_id
+    if file and _has_moved(experiment.artifact_location, study, file):
+        _move_artefacts(file, experiment.experiment_id, experiment.artifact_location, study)
+    return str(experiment.experiment_id)
+
+
+def _database_file(uri: str) -> Path | None:
+    """The file of a local database; None for any other place."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def _artefacts(study: Study, file: Path) -> str:
+    """Where the artefacts of `study` are, for the database `file`.
+
+    A database in the folder of the project holds a path relative to that folder, so both can be
+    moved. MLflow takes it as relative to the folder in which it runs. Another database may hold
+    several projects, and needs the whole path.
+    """
+    folder = ARTEFACTS / study.name
+    is_inside = file.is_relative_to(Path.cwd().resolve())
+    return folder.as_posix() if is_inside else folder.resolve().as_uri()
+
+
+def _has_moved(location: str, study: Study, file: Path) -> bool:
+    """Whether artefacts of ours are looked for at `location`, and are not there any more.
+
+    MLflow makes each path absolute when it creates an experiment. A location of the user is kept.
+    """
+    is_ours = location.endswith((ARTEFACTS / study.name).as_posix())
+    return is_ours and location != _artefacts(study, file)
+
+
+def _move_artefacts(file: Path, experiment_id: str, location: str, study: Study) -> None:
+    """Have the database look for the experiment's artefacts where they are now.
+
+    MLflow has no call for this.
+    """
+    now = _artefacts(study, file)
+    with contextlib.closing(sqlite3.connect(file, timeout=60)) as database, database:
+        database.execute(
+            "update experiments set artifact_location = ? where experiment_id = ?",
+            [now, experiment_id],
+        )
+        database.execute(
+            "update runs set artifact_uri = ? || substr(artifact_uri, ?)"
+            " where experiment_id = ? and substr(artifact_uri, 1, ?) = ?",
+            [now, len(location) + 1, experiment_id, len(location) + 1, f"{location}/"],
+        )
 
 
 def _find_tracked(

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.training.run_state import UnfinishedTraining, inspect_training
+from dmlbench.utils.files import data_folder
 from dmlbench.utils.text import count_of, format_duration
+from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs, why_failed
+from dmlbench.workflow.job_log import read_failure
+from dmlbench.workflow.study_lock import Worker, find_worker
 
 STATES = {
     "done": "done",
@@ -33,6 +39,10 @@ STATES = {
 FINISHED = frozenset({"done", "failed"})
 MAX_ROWS = 20
 """Rows of a table; longer tables are cut."""
+MAX_REASON = 200
+"""Characters of the reason of a failed run that has no result; the rest is in its log."""
+MAX_REASON_LINES = 8
+"""Lines of the reason of a failed job; the rest is in its log."""
 PAUSE_FACTOR = 10
 """A watcher waits at least this many times as long as reading the status took."""
 
@@ -63,7 +73,7 @@ def show_status(study: Study, interval: float | None) -> None:
         start = time.monotonic()
         statuses = read_statuses(study)
         seconds = time.monotonic() - start
-        lines = format_statuses(study, statuses)
+        lines = format_statuses(study, statuses, find_failed_jobs(study, data_folder()))
         if redraw:
             # cursor home; clear each line to its end, then all lines below: nothing flickers
             size = shutil.get_terminal_size()
@@ -81,13 +91,16 @@ def show_status(study: Study, interval: float | None) -> None:
 def read_statuses(study: Study) -> list[RunStatus]:
     """How far each run of `study` is, in the order of the plan."""
     unfinished = {*study.files.unfinished()}
+    worker = find_worker(study)
     return [
-        _read_status(run, study.files.run(path), path in unfinished)
+        _read_status(run, study.files.run(path), path in unfinished, worker)
         for path, run in study.runs.items()
     ]
 
 
-def _read_status(run: Run, files: RunFiles, is_unfinished: bool) -> RunStatus:
+def _read_status(
+    run: Run, files: RunFiles, is_unfinished: bool, worker: Worker | None
+) -> RunStatus:
     unfinished = inspect_training(files.state, run.train_key) if is_unfinished else None
     if unfinished and unfinished.state == "running":
         return RunStatus(run, "running", unfinished=unfinished)
@@ -102,12 +115,29 @@ def _read_status(run: Run, files: RunFiles, is_unfinished: bool) -> RunStatus:
             return RunStatus(run, "failed", _reason(trained))
         if failure.get("eval_key") == run.eval_key:
             return RunStatus(run, "failed", _reason(failure))
+        if not scored and (reason := _why_job_failed(files.evaluate_log, files.run, worker)):
+            return RunStatus(run, "failed", f"scoring: {reason}")
         return RunStatus(run, "unscored", train_seconds=_train_seconds(trained))
     if unfinished:
         return RunStatus(run, unfinished.state, unfinished=unfinished)
     if failure.get("train_key") == run.train_key and not trained:
         return RunStatus(run, "failed", _reason(failure))
+    # a training that ends without a message and without a result has not begun, or can continue
+    says_why = read_failure(files.train_log) is not None
+    if says_why and (reason := _why_job_failed(files.train_log, files.run, worker)):
+        return RunStatus(run, "failed", f"training: {reason}")
     return RunStatus(run, "stale" if trained else "waiting")
+
+
+def _why_job_failed(log: Path, older: Path, worker: Worker | None) -> str | None:
+    """Why the job of `log` failed, in one line; None if it did not, or not after `older`."""
+    try:
+        if older.is_file() and older.stat().st_mtime > log.stat().st_mtime:
+            return None
+        reason = why_failed(log, worker)
+    except FileNotFoundError:  # there is no log
+        return None
+    return f"{textwrap.shorten(reason, MAX_REASON)} (see {log})" if reason else None
 
 
 def _reason(result: dict[str, Any]) -> str:
@@ -120,7 +150,9 @@ def _train_seconds(result: dict[str, Any] | None) -> float:
     return max(provenance.get("wall_seconds") or 0.0, provenance.get("train_seconds") or 0.0)
 
 
-def format_statuses(study: Study, statuses: list[RunStatus]) -> list[str]:
+def format_statuses(
+    study: Study, statuses: list[RunStatus], failed_jobs: Sequence[FailedJob] = ()
+) -> list[str]:
     """The lines that `dmlbench status` prints."""
     counts = Counter(status.state for status in statuses)
     parts = [f"{counts[state]} {text}" for state, text in STATES.items() if counts[state]]
@@ -137,6 +169,9 @@ def format_statuses(study: Study, statuses: list[RunStatus]) -> list[str]:
     if failed := by_state["failed"]:
         rows = [("failed", "reason"), *((s.run.path, s.reason) for s in failed[:MAX_ROWS])]
         lines += ["", *_table(rows), *_more(failed)]
+    if failed_jobs:
+        lines += ["", "These jobs failed; the same `snakemake` call tries them again:"]
+        lines += [line for job in failed_jobs for line in _failed_job_lines(job)]
     if by_state["stale"]:
         lines += ["", "To see what changed: dmlbench plan STUDY --diff"]
     table = study.files.table
@@ -202,6 +237,13 @@ def _interrupted_row(status: RunStatus) -> tuple[str, ...]:
     }[training.state]
     idle = f"{count_of(training.idle, 'earlier attempt')} made no progress"
     return status.run.path, text, idle if training.idle else ""
+
+
+def _failed_job_lines(job: FailedJob) -> list[str]:
+    first, *rest = job.reason.splitlines()
+    more = [f"... and {len(rest) - MAX_REASON_LINES} more lines"] * (len(rest) > MAX_REASON_LINES)
+    indented = [f"    {line}" for line in (*rest[:MAX_REASON_LINES], *more, f"log: {job.log}")]
+    return [f"  {job.name}: {first}", *indented]
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
+import time
 from datetime import datetime
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from dmlbench.study.study import Study
 from dmlbench.utils.errors import StudyError
@@ -14,6 +16,34 @@ from dmlbench.utils.files import read_json_if_whole, write_json
 
 _locks: list[TextIO] = []
 """The locked files. They stay open, and so locked, as long as this process lives."""
+
+PATIENCE = 0.5
+"""Seconds: `find_worker` may hold the lock for a moment."""
+
+
+class Worker(NamedTuple):
+    """The process that works on a study."""
+
+    since: float
+    """When it began, in seconds since 1970."""
+    is_sure: bool
+    """False: it was on another machine, whose lock may be invisible here."""
+
+
+def find_worker(study: Study) -> Worker | None:
+    """The process that works on `study`; None if there is none."""
+    try:
+        with study.files.lock.open() as lock:
+            since, holder = os.fstat(lock.fileno()).st_mtime, lock.read()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Worker(since, is_sure=True)
+    except OSError:  # there is no lock, or the disk has no locks
+        return None
+    host = re.search(r" on (.*), since ", holder)
+    is_here = host is None or host[1] == platform.node()
+    return None if is_here else Worker(since, is_sure=False)
 
 
 def lock_study(study: Study) -> None:
@@ -31,9 +61,7 @@ def lock_study(study: Study) -> None:
         message = f"this folder cannot be created ({error.strerror}): rename the study."
         raise StudyError(str(study.folder), [message]) from None
     lock = study.files.lock.open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _acquire(lock):
         lock.seek(0)
         message = f"{lock.read().strip()} works on it: wait for it, or stop it."
         raise StudyError(str(study.folder), [message]) from None
@@ -45,3 +73,16 @@ def lock_study(study: Study) -> None:
     snapshot, settings = study.files.snapshot, study.settings.model_dump(mode="json")
     if read_json_if_whole(snapshot) != settings:
         write_json(snapshot, settings)
+
+
+def _acquire(lock: TextIO) -> bool:
+    """Whether this process could lock `lock` for itself."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PATIENCE / 10)

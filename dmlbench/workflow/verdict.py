@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dmlbench.study.result_files import RunFiles
 from dmlbench.study.study import Study
 from dmlbench.utils.files import read_result
 
@@ -26,11 +27,11 @@ def verdict(study: Study) -> int:
             files.metrics.unlink()
         elif metrics["status"] != "ok":
             failed.append(f"  {path}: {metrics['status']}: {metrics['error']['message']}")
-            files.metrics.replace(files.failed)
+            put_aside(files)
         else:
             files.failed.unlink(missing_ok=True)
             continue
-        if outdated or training["status"] != "ok":
+        if outdated:
             for file in files.training_files:
                 file.unlink(missing_ok=True)
     if failed:
@@ -39,6 +40,19 @@ def verdict(study: Study) -> int:
         return 1
     print(success_message(study))
     return 0
+
+
+def put_aside(files: RunFiles) -> None:
+    """Remove the result of a run if it failed, so that Snakemake runs it again.
+
+    The reason stays as failed.json.
+    """
+    metrics, training = files.read_metrics(), files.read_run()
+    if metrics and metrics["status"] != "ok":
+        files.metrics.replace(files.failed)
+    if training and training["status"] != "ok":
+        for file in files.training_files:
+            file.unlink(missing_ok=True)
 
 
 def success_message(study: Study) -> str:

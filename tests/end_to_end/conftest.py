@@ -74,15 +74,23 @@ class Project:
 
     def diff(self, expected):
         """What `dmlbench plan --diff` says, once it agrees with Snakemake and with `expected`."""
-        command = [sys.executable, "-m", "dmlbench", "plan", "--diff", "study.yaml"]
-        own = {"PYTHONPATH": str(self.folder)}
-        output = subprocess.run(
-            command, cwd=self.folder, env=self.environment | own, stdout=-1, text=True, check=True
-        ).stdout
+        output = self.dmlbench("plan", "--diff", "study.yaml")
         counted = output.splitlines()[0].partition("; to do: ")[2]
         jobs = {rule: int(count) for rule, count in re.findall(r"(\w+) (\d+)", counted)}
         assert jobs == self.planned() == expected, output
         return output
+
+    def dmlbench(self, *arguments):
+        """Output of a command that must succeed."""
+        command = [sys.executable, "-m", "dmlbench", *arguments]
+        own = {"PYTHONPATH": str(self.folder)}
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment | own, stdout=-1, text=True, check=True
+        ).stdout
+
+    def failed_jobs(self):
+        """The part of `dmlbench status` about jobs that failed; empty without one."""
+        return self.dmlbench("status", "study.yaml").partition("These jobs failed")[2]
 
     def json(self, path):
         return json.loads((self.folder / path).read_text())

@@ -109,8 +109,15 @@ def test_an_archive_that_cannot_be_fetched_is_named_and_can_be_put_in_place_by_h
         assert part in output
     assert "Traceback" not in output
     assert not list((tmp_path / "data/stores").glob("*/manifest.json"))
+    failed = served.failed_jobs()
+    assert "fetch_archives drawings" not in failed  # the name of a store begins with its type
+    assert "  fetch_archives omniglot-32-" in failed
+    assert "images_background.zip cannot be downloaded:" in failed
+    assert ".archives.log" in failed
     asked = len(served.asked)
     for name, content in served.archives.items():
         (tmp_path / "data/archives" / name).write_bytes(content)
+    assert served.failed_jobs() == ""
     served.run("data")
     assert len(served.asked) == asked
+    assert served.failed_jobs() == ""

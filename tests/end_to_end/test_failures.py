@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 DIVERGING = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e38}}
 
 
@@ -54,6 +56,7 @@ def test_a_second_call_on_a_study_is_refused_while_the_first_works(project, tiny
     first.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_next_call_continues(project, tiny):
     tiny["recipe"]["epochs"] = 60
     tiny["plan"] |= {"losses": ["normalized_softmax"], "controls": []}

@@ -22,11 +22,11 @@ def write_images(folder, classes=8, images=6):
     (folder / "my/images.csv").write_text("\n".join(lines))
 
 
-def write_embeddings(folder, file, left_out=0):
+def write_embeddings(folder, file, left_out=0, factor=1.0):
     """Of all images but the last, by their paths: one direction a class."""
     paths = [line.split(",")[0] for line in (folder / "my/images.csv").read_text().split("\n")[1:]]
     kept = paths[: len(paths) - left_out]
-    vectors = np.eye(8)[[int(path[0]) for path in kept]]
+    vectors = factor * np.eye(8)[[int(path[0]) for path in kept]]
     np.savez(folder / file, embeddings=vectors, path=np.array(kept))
 
 
@@ -46,7 +46,7 @@ def own(project, tiny, tmp_path):
     return project
 
 
-def test_own_images_and_embeddings_reach_the_leaderboard_and_re_run_by_content(own, tiny, tmp_path):
+def test_own_images_and_embeddings_reach_the_leaderboard(own, tmp_path):
     own.run()
     leaderboard = own.folder / "results/tiny/leaderboard/leaderboard.md"
     assert "| best (embeddings) | 100.00" in leaderboard.read_text()
@@ -56,6 +56,11 @@ def test_own_images_and_embeddings_reach_the_leaderboard_and_re_run_by_content(o
     index = pq.ParquetFile(store / "index.parquet").read().to_pydict()
     assert (index["path"][0], index["class_name"][-1]) == ("0_0.png", "class 7")
 
+
+@pytest.mark.slow
+def test_own_images_and_embeddings_re_run_by_content(own, tiny):
+    own.run()
+    leaderboard = own.folder / "results/tiny/leaderboard/leaderboard.md"
     # another study of the same images packs nothing
     own.write(tiny | {"study": "other"})
     assert own.planned() == {"train": 2, "evaluate": 2, **REST}
@@ -68,15 +73,21 @@ def test_own_images_and_embeddings_reach_the_leaderboard_and_re_run_by_content(o
     own.write(tiny)
     assert own.planned() == {}
 
-    # other embeddings: their row alone; without some images they are a hole with its reason
+    # embeddings without some images are refused before any job; without information they are a
+    # hole with its reason, and other rows stay
     (own.folder / "mine").rename(own.folder / "my")
     tiny["datasets"]["shapes"]["file"] = "my/images.csv"
     own.write(tiny)
     write_embeddings(own.folder, "moved.npz", left_out=2)
     output = own.run(expect=1)
+    missing = "moved.npz: 2 of 24 test images have no embedding: 7_4.png, 7_5.png"
+    assert f"embeddings.best.file: {missing}." in output
+    assert "Train" not in output
+    write_embeddings(own.folder, "moved.npz", factor=0.0)
+    output = own.run(expect=1)
     assert "Train embeddings_best on shapes" in output
     assert "Train normalized_softmax" not in output
-    reason = "moved.npz: 2 of 24 test images have no embedding: 7_4.png, 7_5.png"
+    reason = "UnusableEmbeddings: 24 of 24 embeddings are the zero vector"
     assert f"shapes/tiny/embeddings_best/seed0: error: {reason}" in output
     assert reason in leaderboard.read_text()
     assert "| normalized_softmax |" in leaderboard.read_text()
@@ -92,7 +103,7 @@ def test_wrong_rows_and_missing_images_are_reported_before_any_job(own):
     text = csv.read_text()
     csv.write_text(text.replace("2_3.png,class 2,train", "2_3.png,class 2,test"))
     output = own.run(expect=1)
-    assert "datasets.shapes: my/images.csv: 1 of its rows are wrong" in output
+    assert "datasets.shapes: my/images.csv: 1 problem:" in output
     assert "line 17: split of class 'class 2' is 'test', and 'train' on line 14" in output
     csv.write_text(text)
     (own.folder / "my/5_0.png").unlink()
@@ -100,6 +111,19 @@ def test_wrong_rows_and_missing_images_are_reported_before_any_job(own):
     assert "my/images.csv, line 32: no file 5_0.png" in output
     assert "Pack the images" not in output
     assert "Traceback" not in output
+
+
+def test_images_that_cannot_be_packed_are_named_by_the_status_until_they_are_replaced(own):
+    image = own.folder / "my/5_0.png"
+    content = image.read_bytes()
+    image.write_bytes(content[:100])
+    own.run("data", expect=1)
+    failed = own.failed_jobs()
+    assert "  pack_store shapes-32-" in failed
+    assert "5_0.png" in failed
+    image.write_bytes(content)
+    own.run("data")
+    assert own.failed_jobs() == ""
 
 
 def test_a_store_of_other_images_with_the_same_names_is_refused(own, tiny):

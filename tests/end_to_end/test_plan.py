@@ -35,7 +35,7 @@ def test_changed_settings_are_named_with_their_values(finished, tiny):
         ("losses/proxy_anchor.py", ONE),
         ("evaluation/retrieval.py", {"evaluate": 3, "build_leaderboard": 1, "verdict": 1}),
         ("leaderboard/table.py", {"build_leaderboard": 1, "verdict": 1}),
-        ("cli.py", {}),
+        ("cli/main.py", {}),
     ],
 )
 def test_changed_code_is_named_by_its_file(finished, file, expected):
@@ -69,6 +69,7 @@ def test_removed_files_are_made_again_once_the_verdict_is_removed(finished):
     assert "remove" not in finished.diff(ONE)
 
 
+@pytest.mark.slow
 def test_the_call_that_embed_names_makes_a_model_that_was_not_kept(finished, tiny):
     before = finished.metrics()
     finished.write(tiny | {"keep_model": True})

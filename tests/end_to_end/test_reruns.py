@@ -68,7 +68,7 @@ CODE = {
         "import pandas as pd\nEXTRA = 1",
         REST,
     ),
-    "the command line": ("cli.py", "import argparse", "import argparse\nEXTRA = 1", {}),
+    "the command line": ("cli/main.py", "import argparse", "import argparse\nEXTRA = 1", {}),
 }
 
 

@@ -61,11 +61,13 @@ def test_a_failed_run_is_marked_as_failed_with_its_error(results):
     assert not any(name.startswith("zero_shot") for name in run.data.metrics)
     cell = runs[CELL]
     assert (cell.info.status, cell.data.tags["dmlbench.seeds"]) == ("FINISHED", "1 of 2")
-    assert cell.data.metrics == {
+    scores = {name: value for name, value in cell.data.metrics.items() if "cost" not in name}
+    assert scores == {
         "zero_shot/recall_at_1": 0.6,
         "zero_shot/map_at_r": 0.3,
         "zero_shot/queries": 9.0,
     }
+    assert cell.data.metrics["cost/train_seconds"] == 40.0
 
 
 def test_a_cell_is_failed_until_one_of_its_seeds_succeeds(results):
@@ -99,6 +101,29 @@ def test_a_history_of_many_values_is_complete(results):
         curve = results.client.get_metric_history(run.info.run_id, name)
         assert len(curve) == 500
         assert max(curve, key=lambda point: point.step).value == last
+
+
+def test_a_loss_may_name_its_numbers_as_it_likes(results):
+    results.write(RUN, columns=("angle [°], mean",))
+    results.track()
+    assert results.tracked()[RUN].data.metrics["training/angle ____ mean"] == 2 / 7
+
+
+def test_counts_of_images_and_pairs_have_no_interval(results):
+    """As in a data set that is only for verification."""
+    scores = {"verification_accuracy": 0.5, "pairs": 6000.0, "lone_queries": 3.0}
+    rows = [{"protocol": "verification", "metric": m, "value": v} for m, v in scores.items()]
+    for path in results.study.runs:
+        file = results.folder(path) / "metrics.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"metrics": rows}))
+    results.track()
+    metrics = results.tracked()[CELL].data.metrics
+    assert {name: metrics[name] for name in metrics if "cost" not in name} == {
+        "verification/verification_accuracy": 0.5,
+        "verification/verification_accuracy_ci95": 0.0,
+        "verification/pairs": 6000.0,
+        "verification/lone_queries": 3.0,
+    }
 
 
 def test_an_interrupted_training_started_before_its_last_attempt(results):
@@ -162,7 +187,7 @@ def test_a_change_in_one_file_replaces_the_run(results, name):
     assert results.track() == {"replaced": 2, "unchanged": 4}
 
 
-@pytest.mark.parametrize("file", ["records.py", "sync.py"])
+@pytest.mark.parametrize("file", ["costs.py", "records.py", "sync.py"])
 def test_only_a_change_of_code_in_tracking_replaces_all_runs(results, read_package, tmp_path, file):
     package = tmp_path / "copy" / PACKAGE.name
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -174,7 +199,7 @@ def test_only_a_change_of_code_in_tracking_replaces_all_runs(results, read_packa
     module = package / "tracking" / file
     text = module.read_text()
     docstrings_changed, count = re.subn(r'^( *""")(?=\w)', r"\1Changed: ", text, flags=re.MULTILINE)
-    assert count > 10
+    assert count > 2
     module.write_text(f"# a comment\n{docstrings_changed}")
     read_package(package)
     results.read()

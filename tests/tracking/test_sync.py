@@ -17,6 +17,7 @@ import yaml
 from mlflow import MlflowClient
 
 from dmlbench.tracking import sync
+from dmlbench.utils.errors import TrackingError
 from dmlbench.utils.modules import PACKAGE
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +49,12 @@ def test_a_repeated_import_loads_neither_mlflow_nor_pandas(results, tmp_path):
     Path("study.yaml").write_text(yaml.safe_dump(results.settings))
     code = (
         "import sys\n"
-        "from dmlbench.cli import main\n"
+        "from dmlbench.cli.main import main\n"
         "try: main(['track', 'study.yaml'])\n"
         "finally: print(*{'mlflow', 'sqlalchemy', 'pandas'} & sys.modules.keys())"
     )
     with start(tmp_path, arguments=["-c", code]) as process:
-        line, _, imported = process.communicate()[0].splitlines()
+        line, *_, imported = process.communicate()[0].splitlines()
     assert line.endswith("0 created, 0 replaced, 6 unchanged, 0 deleted")
     assert imported == ""
 
@@ -280,7 +281,7 @@ def test_the_error_about_a_server_that_does_not_answer_shows_no_password(results
     with socket.socket() as closed:  # bound, but nobody listens
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(TrackingError) as stopped:
             sync.track(results.study, f"http://me:secret@{address}")
     assert f"tracking to http://{address} failed" in str(stopped.value)
     assert "secret" not in str(stopped.value)

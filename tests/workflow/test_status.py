@@ -182,7 +182,7 @@ def test_a_study_is_found_by_its_file_its_name_or_its_results(study, tiny):
 def test_status_and_plan_import_no_torch():
     code = (
         "import sys\n"
-        "import dmlbench.cli, dmlbench.planning.report, dmlbench.planning.throughput\n"
+        "import dmlbench.cli.main, dmlbench.planning.report, dmlbench.planning.throughput\n"
         "import dmlbench.study.study, dmlbench.workflow.status\n"
         "print({'torch', 'pandas', 'mlflow', 'PIL'} & {*sys.modules})"
     )
