@@ -60,8 +60,8 @@ def test_the_make_targets_that_contributors_are_told_to_run_exist():
 def test_the_map_names_each_room_once_in_its_table_and_once_in_the_order_of_imports():
     rows = re.findall(r"^\| `(\w+)/` \|", CONTRIBUTING, re.MULTILINE)
     assert sorted(rows) == sorted(ROOMS)
-    (order,) = re.findall(r"^`cli`, `embed` -> (.+?)\n\n", CONTRIBUTING, re.MULTILINE | re.DOTALL)
-    assert sorted(re.findall(r"`(\w+)`", order)) == sorted(ROOMS)
+    (order,) = re.findall(r"^(`cli` -> .+?)\n\n", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    assert sorted(re.findall(r"`(\w+)`", order)) == sorted([*ROOMS, "embed"])
 
 
 def test_each_room_has_a_folder_of_tests():

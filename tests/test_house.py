@@ -11,6 +11,7 @@ from dmlbench.utils.modules import PACKAGE, find_file, imported_modules
 ORDER = (
     {"__main__"},
     {"cli"},
+    {"library"},
     {"embed"},
     {"planning"},
     {"workflow"},
@@ -23,7 +24,7 @@ ORDER = (
 )
 """The rooms from the top to the bottom. Those of a floor do not import each other."""
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
-AT_THE_ROOT = {"__init__.py", "__main__.py", "cli.py", "embed.py", "py.typed"}
+AT_THE_ROOT = {"__init__.py", "__main__.py", "embed.py", "py.typed"}
 LONGEST = 400
 
 
@@ -50,7 +51,7 @@ def test_the_root_holds_the_rooms_and_the_way_in():
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
     assert files == AT_THE_ROOT
-    assert folders == FLOOR.keys() - {"__main__", "cli", "embed"}
+    assert folders == FLOOR.keys() - {"__main__", "embed"}
     assert all((PACKAGE / folder / "__init__.py").is_file() for folder in folders)
 
 

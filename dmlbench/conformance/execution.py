@@ -88,6 +88,7 @@ class NoReading(TorchFunctionMode):
 def host(subject: Subject) -> None:
     for stage, loss in subject.stages():
         embeddings, labels = batch()
+        loss(embeddings, labels)  # `forward` reads the labels of the first batch, to check them
         embeddings.requires_grad_()
         try:
             with NoReading(), NoHost():

@@ -56,14 +56,23 @@ def by_name(
     `options` are those of its constructor. The sizes in `SIZES` are filled in if it requires them.
     """
     cls = getattr(losses, name)
+    defaults = _arguments(cls)
     values = {"num_classes": num_classes, "dim": embedding_dim}
-    required = inspect.Parameter.empty
     sizes = {
         argument: values[SIZES[argument]]
-        for argument, default in _arguments(cls).items()
-        if argument in SIZES and default is required
+        for argument, default in defaults.items()
+        if argument in SIZES and default is inspect.Parameter.empty
     }
-    return PmlLoss(cls(**sizes, **options), lr_factor=lr_factor)
+    loss = PmlLoss(cls(**sizes, **options), lr_factor=lr_factor)
+    loss._usage.title = f"pml.{name}"
+    loss._usage.arguments = {
+        "num_classes": num_classes,
+        "embedding_dim": embedding_dim,
+        **{argument: value for argument, value in defaults.items() if argument not in SIZES},
+        **options,
+        "lr_factor": lr_factor,
+    }
+    return loss
 
 
 def catalogue() -> dict[str, dict[str, list[Any]]]:

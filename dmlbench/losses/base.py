@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from dmlbench.losses._usage import PREPARATION, Usage, note_calls
 
 Embed = Callable[[], tuple[Tensor, Tensor]]
 """Gives embeddings (M, D) of the training set, and their labels (M,)."""
@@ -47,6 +49,11 @@ class Loss(nn.Module):
       a search.
     - `BATCH_DIVISORS`, `DIM_DIVISORS`: tuples of options. Their product must divide the batch size,
       or the dimension of the embedding.
+    - `LEAST_IMAGES_PER_CLASS = 2`: images of a class that a batch must hold.
+    - `BELOW_IMAGES_PER_CLASS`, `BELOW_BATCH_SIZE`: tuples of options that must be less than the
+      images of a class in a batch, or than the batch.
+    - `ONLY_WITH = {"alpha": {"base": ("proxy_anchor",)}}`: an option that is used only with these
+      values of another one.
     - `GIVES_TREE = True`: the leaderboard draws the tree in `artefact`. Your own file may say this
       too.
 
@@ -66,11 +73,29 @@ class Loss(nn.Module):
     >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 5.0]])
     >>> round(loss(embeddings, torch.tensor([0, 1, 0])).item(), 4)
     1.6642
+    >>> loss
+    Contrastive(num_classes=2, embedding_dim=2, margin=0.5)
     """
 
     BY_DESIGN: ClassVar[dict[str, str]] = {}
     """Checks of `dmlbench check` that the loss fails on purpose: name of the check -> the reason.
     Allowed are gradient, order, numbering, length and refresh."""
+
+    _usage: Usage
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        loss = super().__new__(cls)
+        loss._usage = Usage(cls, arguments, options)
+        return loss
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in PREPARATION:
+            if (method := getattr(cls, name)) is not getattr(Loss, name):
+                setattr(cls, name, note_calls(method))
+
+    def __repr__(self) -> str:
+        return str(self._usage)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch, by `compute`. Do not override it.
@@ -83,9 +108,18 @@ class Loss(nn.Module):
 
         Returns:
             one number, of shape ().
+
+        Raises:
+            InvalidArgument: the shapes or types are others, or a label is out of the range. On a
+                GPU, only the first batch is checked so; after it, a wrong label is an assertion of
+                CUDA.
         """
+        if not torch.compiler.is_compiling():
+            self._usage.check(embeddings, labels)
         if embeddings.dtype != torch.float64:
             embeddings = embeddings.float()
+        if not torch.is_autocast_enabled(embeddings.device.type):
+            return self.compute(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels)
 
@@ -98,6 +132,13 @@ class Loss(nn.Module):
         `tensor[mask]`.
         """
         raise NotImplementedError
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in torch. The loss goes on where the state was saved, prepared for its epoch."""
+        self._usage.missing.clear()
+        return super().load_state_dict(state_dict, strict, assign)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Groups of the loss's parameters for the optimiser; `lr` is the backbone's learning rate.

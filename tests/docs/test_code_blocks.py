@@ -32,12 +32,12 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from dmlbench import cli
+from dmlbench.cli.main import build_parser
 from dmlbench.study.study import check_study
 from dmlbench.utils.errors import StudyError
 
 ROOT = Path(__file__).parents[2]
-SLOW = {"adding_a_loss"}
+SLOW = {"adding_a_loss", "library"}
 """Pages whose blocks take half a minute."""
 PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(
@@ -61,7 +61,7 @@ STUDY = {
 """What a part of a study is put onto."""
 FACES = "path,label,split\na/1.jpg,a,train\na/2.jpg,a,train\nb/1.jpg,b,test\nb/2.jpg,b,test\n"
 """my/faces.csv, which examples name as a file of the user."""
-OTHERS = {"conda", "mlflow", "git", "cd", "mkdocs"}
+OTHERS = {"conda", "mlflow", "git", "cd", "mkdocs", "uv"}
 """Commands of other programs, which are not checked."""
 
 
@@ -234,7 +234,8 @@ def check_command(words: list[str], whole: bool = True) -> None:
         words = words[1:]
     program, *arguments = words
     if program == "dmlbench":
-        check_arguments(cli._parser(), arguments, whole)
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        check_arguments(build_parser(), own, whole)
     elif program == "snakemake":
         from snakemake.cli import get_argument_parser
 

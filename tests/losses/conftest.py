@@ -1,4 +1,5 @@
 import importlib.util
+import warnings
 from itertools import product
 from pathlib import Path
 
@@ -7,11 +8,20 @@ import torch
 from torch.nn import functional
 
 from dmlbench.losses import create_loss
+from dmlbench.losses._usage import UnpreparedLoss
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _unprepared():
+    """Most tests call a loss on one batch, without a training loop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnpreparedLoss)
+        yield
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""`dmlbench.create_loss` checks a loss's name, sizes and options as a study does."""
+
+import numpy as np
+import pytest
+import torch
+
+import dmlbench
+from dmlbench import losses
+from dmlbench.utils.errors import InvalidArgument, UserError
+
+
+def test_the_loss_is_that_of_the_package_with_the_same_numbers():
+    torch.manual_seed(0)
+    ours = dmlbench.create_loss("proxy_anchor", 5, 8, alpha=16)
+    torch.manual_seed(0)
+    theirs = losses.create_loss("proxy_anchor", 5, 8, alpha=16.0)
+    batch = torch.randn(6, 8), torch.arange(6) % 5
+    assert torch.equal(ours(*batch), theirs(*batch))
+    assert repr(ours) == repr(theirs)
+
+
+def test_sizes_may_be_numbers_of_numpy():
+    loss = dmlbench.create_loss("softtriple", np.int64(5), embedding_dim=np.int32(8))
+    assert loss.centers.shape == (5, 10, 8)
+
+
+def test_super_classes_reach_the_loss():
+    parents = torch.tensor([[0, 0, 1, 1]])
+    loss = dmlbench.create_loss("hpl", 4, 8, parents, hierarchy="given")
+    assert loss.coarse[0].parent.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("softripple", 5, 8), "no loss 'softripple'. Did you mean 'softtriple'"),
+        (("pml.CircleLos", 5, 8), "no loss 'pml.CircleLos'. Did you mean 'pml.CircleLoss'"),
+        (("nowhere.Mine", 5, 8), "no loss 'nowhere.Mine'. There is no module nowhere"),
+        (("htl", 0, 8), "num_classes: found 0, not a whole number above 0"),
+        (("htl", 5, 8.0), "embedding_dim: found 8.0, not a whole number above 0"),
+        (("htl", True, 8), "num_classes: found True"),
+        (("htl", "5", 8), "num_classes: found '5'"),
+        (("hpl", 5, 8, None, {"hierarchy": "given"}), "hpl: hierarchy 'given' with levels 2 needs"),
+        (("htl", 5, 8, None, {"level": 4}), r"htl.level: .*levels"),
+        (("htl", 5, 8, None, {"levels": 0}), "htl.levels: found 0"),
+        (("triplet", 5, 8, None, {"mining": "easy"}), "triplet.mining: found 'easy'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_its_name(arguments, message):
+    *sizes, options = arguments if isinstance(arguments[-1], dict) else (*arguments, {})
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        dmlbench.create_loss(*sizes, **options)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, UserError)
