@@ -37,7 +37,14 @@ from dmlbench.study.study import check_study
 from dmlbench.utils.errors import StudyError
 
 ROOT = Path(__file__).parents[2]
-SLOW = {"adding_a_loss", "library"}
+SLOW = {
+    "adding_a_backbone",
+    "adding_a_dataset",
+    "adding_a_loss",
+    "library",
+    "store",
+    "troubleshooting",
+}
 """Pages whose blocks take half a minute."""
 PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(

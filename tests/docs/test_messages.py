@@ -1,6 +1,7 @@
 """The messages that the page Troubleshooting quotes in bold are messages of the code."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -14,8 +15,13 @@ HOLE = "\0"
 """What stands for a value in an f-string."""
 
 
+@functools.cache
 def texts():
     """All texts of the package."""
+    return [*_texts()]
+
+
+def _texts():
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):

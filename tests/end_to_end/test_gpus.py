@@ -77,6 +77,7 @@ def test_no_training_uses_a_gpu_if_the_call_allows_none(box, tiny):
     assert "GPU-" not in (box.folder / "begun-and-ended").read_text()
 
 
+@pytest.mark.slow
 def test_scores_of_many_images_ask_for_a_gpu_and_use_the_cpu_if_torch_sees_none(box, tiny):
     tiny["plan"] |= {"losses": ["triplet"], "controls": ["random"]}
     box.write(tiny)

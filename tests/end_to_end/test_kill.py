@@ -65,6 +65,7 @@ def test_a_killed_study_that_is_called_again_gives_the_same_bits(long, whole, or
     assert long.planned() == {}
 
 
+@pytest.mark.slow
 def test_a_run_that_the_orphan_of_a_killed_call_finished_is_not_trained_again(long, whole):
     expected = uninterrupted(long, whole)
     first = long.start()

@@ -133,6 +133,7 @@ def test_the_tree_of_a_loss_is_drawn_and_removed_with_the_loss(finished, tiny):
     assert not list(plots.glob("trees/**/*"))
 
 
+@pytest.mark.slow
 def test_one_core_and_two_give_the_same_metrics(finished, project):
     project.run(cores=1)
     assert project.metrics() == finished.metrics()
@@ -151,7 +152,7 @@ def test_it_runs_from_another_folder(project, tmp_path):
     (tmp_path / "else where").mkdir()
     study = str(project.folder / "study.yaml")
     project.environment["DMLBENCH_DATA"] = str(tmp_path / "else where/data")
-    output = project.run("--dry-run", "--directory", str(tmp_path / "else where"), study=study)
+    output = project.run("-n", "-p", "--directory", str(tmp_path / "else where"), study=study)
     assert "else where/data/stores/" in output
     assert "Write the table and the plots" in output
 

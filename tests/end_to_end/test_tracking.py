@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mlflow import MlflowClient
 
 from dmlbench.tracking.records import metric_name
@@ -18,6 +19,7 @@ def tracked(project):
         return database.execute(RUNS).fetchone()[0]
 
 
+@pytest.mark.slow
 def test_tracking_follows_the_results(finished, tiny):
     assert not (finished.folder / "results/mlflow.db").exists()
     finished.environment.pop("MLFLOW_TRACKING_URI", None)

@@ -7,8 +7,8 @@ from torch.nn import functional
 from dmlbench.losses import create_loss
 
 
-def recall_at_k(**options):
-    return create_loss("recall_at_k", 5, 3, **options)
+def recall_at_k(dim=2, **options):
+    return create_loss("recall_at_k", 5, dim, **options)
 
 
 def sigmoid(x):
@@ -70,7 +70,8 @@ def test_value_and_gradient_agree_with_a_loop(n, classes, seed, t, t_k, lists, r
     x = torch.randn(n, 3, dtype=torch.float64, generator=generator).requires_grad_()
     labels = torch.randint(classes, (n,), generator=generator)
     largest, ks = lists
-    loss = recall_at_k(temperature=t, list_temperature=t_k, largest_k=largest, positives=ranked)
+    options = {"temperature": t, "list_temperature": t_k, "largest_k": largest}
+    loss = recall_at_k(dim=3, positives=ranked, **options)
     value, expected = loss(x, labels), reference(x, labels, t, t_k, ks, ranked)
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
     if expected.requires_grad:
@@ -80,7 +81,7 @@ def test_value_and_gradient_agree_with_a_loop(n, classes, seed, t, t_k, lists, r
 
 def test_positives_behind_many_others_hardly_count():
     x, labels = torch.randn(60, 3, dtype=torch.float64), torch.zeros(60, dtype=torch.int64)
-    all_ranked, nearest_ranked = recall_at_k(positives=60), recall_at_k(positives=32)
+    all_ranked, nearest_ranked = (recall_at_k(dim=3, positives=count) for count in (60, 32))
     torch.testing.assert_close(nearest_ranked(x, labels), all_ranked(x, labels), rtol=0, atol=1e-5)
 
 

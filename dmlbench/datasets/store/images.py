@@ -39,19 +39,19 @@ class Images:
             sizes: (N, 2) heights and widths.
             offsets: (N,) first byte of each image.
             lengths: (N,) bytes of each image; None if each has the bytes of its pixels.
-
-        Raises:
-            ValueError: the images are not the file, one after another.
         """
         self.form, self.channels, self.sizes = form, channels, sizes
         self._path, self._offsets = path, offsets
         self._ends = offsets + (sizes.prod(1) * channels if lengths is None else lengths)
         # a plain array, because indexing a memmap is slower
         self._content = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        order = np.argsort(offsets)
-        borders = np.append(offsets[order], len(self._content))
-        if borders[0] or (borders[1:] != self._ends[order]).any() or (sizes < 1).any():
-            raise ValueError("its files do not belong together")
+
+    def fill_their_file(self) -> bool:
+        """Whether the images are the whole file, one after another."""
+        order = np.argsort(self._offsets)
+        borders = np.append(self._offsets[order], len(self._content))
+        follow = not borders[0] and (borders[1:] == self._ends[order]).all()
+        return bool(follow and (self.sizes > 0).all())
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -184,6 +184,8 @@ class Store(Images):
                 self.index["offset"],
                 self.index["bytes"] if self.manifest["store"] == "jpeg" else None,
             )
+            if not self.fill_their_file():
+                raise ValueError("its files do not belong together")
         except UNREADABLE as error:
             raise DatasetError(
                 f"{self.path}: no complete store of a data set: {error_reason(error)}. "
