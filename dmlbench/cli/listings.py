@@ -53,14 +53,22 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _with_word(lines: list[str], word: str | None, noun: str) -> list[str]:
-    """The lines whose name, their first word, has `word` in it; with * or ?, fits it."""
+    """The lines whose name, their first word, has `word` in it; with * or ?, fits it.
+
+    Upper and lower case are the same.
+    """
     if word is None:
         return lines
-    pattern = word if any(sign in word for sign in "*?") else f"*{word}*"
+    pattern = (word if any(sign in word for sign in "*?") else f"*{word}*").casefold()
     names = [line.split(maxsplit=1)[0] for line in lines]
-    chosen = [line for line, name in zip(lines, names, strict=True) if fnmatchcase(name, pattern)]
+    chosen = [
+        line
+        for line, name in zip(lines, names, strict=True)
+        if fnmatchcase(name.casefold(), pattern)
+    ]
     if not chosen:
-        raise UserError(f"list: no name of {noun} has '{word}' in it. {did_you_mean(word, names)}")
+        hint = did_you_mean(word, names)
+        raise UserError(f"list: no name of {noun} has '{word}' in it. {hint}".rstrip())
     return chosen
 
 

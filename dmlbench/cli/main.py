@@ -62,7 +62,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `do`, the function that runs it."""
-    parser = argparse.ArgumentParser(prog="dmlbench", description=dmlbench.__doc__)
+    summary = (dmlbench.__doc__ or "").partition("\n")[0]  # below it is an example of the library
+    parser = argparse.ArgumentParser(prog="dmlbench", description=summary)
     parser.add_argument("--version", action="version", version=dmlbench.__version__)
     parser.add_argument(
         "--job", action="store_true", help="end the output with a line that says how it ended"

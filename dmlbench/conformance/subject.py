@@ -155,7 +155,7 @@ def find_loss(loss: str, given: Mapping[str, Any]) -> Subject:
     subject = _in_file(loss, path, given) if path.suffix == ".py" else _by_name(loss, given)
     try:
         subject.create()
-    except Exception as error:  # its constructor may raise anything
+    except (Exception, SystemExit) as error:  # its constructor may raise anything
         sizes = {"num_classes": C, "embedding_dim": D}
         problem = explain(error, sizes, subject.options, is_own=subject.kind == "own")
         raise UnusableLoss(f"{loss}: {problem}") from None

@@ -123,7 +123,7 @@ def lines() -> list[str]:
 
 def _line(name: str) -> str:
     if name in WITHOUT_ARCHIVE:
-        return f"your own images; see docs/own_data.md#{name}"
+        return "your own images; see docs/own_data.md"
     dataset, facts = header(name), load(name).FACTS
     splits = "; ".join(
         f"{split} {classes:,} classes, {images:,} images"

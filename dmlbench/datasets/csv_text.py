@@ -17,7 +17,7 @@ from typing import NamedTuple
 from dmlbench.datasets.names import normalize_label
 from dmlbench.utils.errors import DatasetError
 
-SEPARATORS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",

@@ -2,8 +2,8 @@
 
 Every image becomes what a viewer shows: it is turned upright (EXIF) and converted to the data set's
 channels. Palette and CMYK images become RGB; a transparent pixel keeps the colour beneath. Then its
-short side is scaled to that of the store. Images with more than 8 bits per pixel are refused,
-because the rest would be cut off.
+short side is scaled to that of the store. Gray images with more than 8 bits are refused, because
+Pillow would clip their values. Of colours with 16 bits, the upper 8 are kept, as viewers do.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def load_scaled(source: Source, side: int, channels: int) -> Image.Image:
     """The image of `source`: upright, gray or RGB, its short side scaled to `side` pixels.
 
     Raises:
-        ValueError: it has more than 8 bits per pixel.
+        ValueError: it is gray and has more than 8 bits.
         OSError: Pillow cannot read it.
     """
     image = source(side) if callable(source) else _open(source)

@@ -8,6 +8,7 @@ has this type is a separate data set, with a store named after the entry.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -155,7 +156,8 @@ class ImageFolder:
             names = ["/".join(folders[:end]) for end in range(len(folders), 0, -1)]
             rows.append(Row(path, names[0], tuple(names[1:]), part, origin=f"{self.place}/{path}"))
         if misplaced:
-            raise DatasetError(self._explain_depth(misplaced, len(paths), has_parts))
+            hint = "" if has_parts else _hint_of_parts(paths)
+            raise DatasetError(self._explain_depth(misplaced, len(paths), has_parts) + hint)
         return rows
 
     def _explain_depth(
@@ -172,6 +174,19 @@ class ImageFolder:
             title,
             [f"too {'deep' if deep else 'high'}: {path}" for deep, path in sorted(misplaced)],
         )
+
+
+def _hint_of_parts(paths: Sequence[str]) -> str:
+    """A line about top folders as train_images and test_images; "" if there are none."""
+    parts = {}
+    for name in sorted({path.split("/")[0] for path in paths}):
+        for word in re.split(r"[^A-Za-z]+", name):
+            if part := part_of(word):
+                parts[name] = part
+    if len(set(parts.values())) < 2:
+        return ""
+    renamed = ", ".join(f"{name} to {part}" for name, part in parts.items() if not part_of(name))
+    return f"\nIf these are the parts of a split, rename {renamed}."
 
 
 class _Content(NamedTuple):

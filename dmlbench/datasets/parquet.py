@@ -190,12 +190,14 @@ class Parquet:
         from dmlbench.datasets.parquet_files import choose_columns, read_labels
 
         rows: list[Row] = []
+        files_by_kind: dict[tuple[bool, ...], str] = {}
         ignored = Ignored(self._ignore)
         for name, path in paths.items():
             columns, part = choose_columns(path, *self._columns), _part_of_file(name)
             if not columns.split and ignored.matches(part):
                 continue  # tests of the hub often have no labels
             labels = read_labels(path, columns)
+            files_by_kind.setdefault(labels.numbered, name)
             parts = labels.parts or [part] * len(labels.labels)
             cells = zip(labels.paths, labels.labels, labels.levels, parts, strict=True)
             rows += [
@@ -208,6 +210,12 @@ class Parquet:
             if not (ignored.matches(row.split) or ignored.matches(row.class_name))
         ]
         place = self._hub.repo if self._hub else ", ".join(self._files)
+        if len(files_by_kind) > 1 and not self._mirror_of:
+            first, second = [*files_by_kind.values()][:2]
+            raise DatasetError(
+                f"{place}: classes have names in one of {first} and {second}, and numbers without "
+                f"names in the other, so one class would be two. Write files of one kind."
+            )
         if unused := ignored.unused():
             raise DatasetError(f"ignore: {place} has no part and no class {', '.join(unused)}.")
         if self._mirror_of:

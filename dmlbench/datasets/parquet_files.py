@@ -53,6 +53,8 @@ class Labels(NamedTuple):
     levels: list[tuple[str, ...]]
     parts: list[str] | None
     """The column `split`; None if there is none."""
+    numbered: tuple[bool, ...]
+    """Whether the column of the classes, and that of each level, holds numbers without names."""
 
 
 @contextmanager
@@ -142,7 +144,12 @@ def read_labels(path: Path, columns: Columns) -> Labels:
             structs = table[columns.image].combine_chunks()
             paths = [value or "" for value in pc.struct_field(structs, "path").to_pylist()]
     levels = [*zip(*(texts[name] for name in columns.levels), strict=True)] or [()] * count
-    return Labels(paths, texts[columns.label], levels, texts[SPLIT] if columns.split else None)
+    numbered = tuple(
+        pa.types.is_integer(schema.field(name).type) and not features.get(name, {}).get("names")
+        for name in (columns.label, *columns.levels)
+    )
+    parts = texts[SPLIT] if columns.split else None
+    return Labels(paths, texts[columns.label], levels, parts, numbered)
 
 
 def read_images(path: Path, image: str) -> Iterator[bytes | None]:

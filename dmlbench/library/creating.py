@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from dmlbench import losses
+from dmlbench.library.scoring import to_array
 from dmlbench.losses import list_losses
 from dmlbench.study.error_messages import describe_errors
 from dmlbench.study.loss_options import options_model
@@ -17,6 +19,7 @@ from dmlbench.utils.text import did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dmlbench.library.scoring import Values
     from dmlbench.losses.base import Loss
 
 MAKES_NUMBERS = False
@@ -26,7 +29,7 @@ def create_loss(
     name: str,
     num_classes: int,
     embedding_dim: int,
-    parents: Tensor | None = None,
+    parents: Values | None = None,
     **options: Any,
 ) -> Loss:
     """Create the loss `name`, and check its options as a study does.
@@ -37,7 +40,7 @@ def create_loss(
             `my_package.my_module.MyLoss`.
         num_classes: number C of classes in the training set.
         embedding_dim: dimension D of the embeddings.
-        parents: super-class of each class, (levels, C), int64, the finest level first; only HPL
+        parents: super-class of each class, (levels, C), integers, the finest level first; only HPL
             with `hierarchy="given"` needs it.
         options: the options of the loss. What is left out has its default.
 
@@ -56,6 +59,11 @@ def create_loss(
     Traceback (most recent call last):
     dmlbench.utils.errors.InvalidArgument: NormalizedSoftmax: labels hold 2, and the loss ...
     """
+    if not isinstance(name, str):
+        raise InvalidArgument(
+            f"name: found {name!r}, not a text: the name of a loss, or the import path of your own "
+            f"class."
+        )
     for argument, value in (("num_classes", num_classes), ("embedding_dim", embedding_dim)):
         if isinstance(value, bool) or not _is_count(value):
             raise InvalidArgument(f"{argument}: found {value!r}, not a whole number above 0.")
@@ -68,10 +76,23 @@ def create_loss(
     except ValidationError as error:
         raise InvalidArgument("\n".join(describe_errors(error, model, name))) from None
     sizes = operator.index(num_classes), operator.index(embedding_dim)
+    parents = None if parents is None else _check_parents(parents, sizes[0])
     try:
         return losses.create_loss(name, *sizes, parents, **checked)
     except ValueError as error:  # options that do not fit each other
         raise InvalidArgument(f"{name}: {error}") from None
+
+
+def _check_parents(parents: Values, num_classes: int) -> Tensor:
+    import torch
+
+    array = to_array("parents", parents)
+    if array.ndim != 2 or array.shape[1] != num_classes or array.dtype.kind not in "iu":
+        raise InvalidArgument(
+            f"parents: they are {array.dtype} {array.shape}, not integers (levels, {num_classes}): "
+            f"for each level a list of the super-class of each class."
+        )
+    return torch.as_tensor(array.astype(np.int64))
 
 
 def _is_count(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -116,6 +117,8 @@ def score(
         }
         roles = np.repeat(["gallery", "query"], [size, len(more)])
     numbers = _number_classes(classes, None if missing else size)
+    for name, values in groups.items():
+        _check_relevant(f"levels[{name!r}]", values, None if missing else size)
     rows = np.arange(len(vectors))
     protocols = {
         "protocol": np.full(len(rows), PROTOCOL),
@@ -186,6 +189,8 @@ def _check_embeddings(
 def _check_labels(name: str, labels: Any, size: int) -> NDArray[Any]:
     """Labels as numbers, or as strings."""
     values = to_array(name, labels)
+    if values.dtype.kind == "U" and isinstance(labels, list | tuple):
+        values = np.asarray(labels, dtype=object)  # NumPy writes a NaN among strings as "nan"
     if values.shape != (size,):
         hint = ""
         if values.size == size:
@@ -194,15 +199,24 @@ def _check_labels(name: str, labels: Any, size: int) -> NDArray[Any]:
             hint = ". Of one-hot labels, use .argmax(axis=1)"
         _refuse(name, f"their shape is {values.shape}, and {size} embeddings need ({size},){hint}")
     if values.dtype.kind in "OS":
-        missing = sum(value is None or value != value for value in values.tolist())
+        missing = sum(_is_missing(value) for value in values.tolist())
         if missing:
             _refuse(name, f"{missing} of {size} are missing (None or NaN)")
-        values = values.astype(str)
+        are_numbers = all(isinstance(value, Real) for value in values.tolist())
+        values = np.asarray(values.tolist()) if are_numbers else values.astype(str)
     if values.dtype.kind not in "biufU":
         _refuse(name, f"they are {values.dtype}, not numbers or strings")
     if values.dtype.kind == "f" and (missing := int(np.isnan(values).sum())):
         _refuse(name, f"{missing} of {size} are missing (NaN)")
     return values
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, or a missing value of pandas."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA does not say whether it equals itself
+        return True
 
 
 def _number_classes(classes: NDArray[Any], gallery: int | None) -> NDArray[np.integer]:
@@ -211,14 +225,20 @@ def _number_classes(classes: NDArray[Any], gallery: int | None) -> NDArray[np.in
     Args:
         gallery: the first so many embeddings are the gallery; None: all are queries too.
     """
-    _, numbers, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    if len(counts) == 1:
+    _, numbers = np.unique(classes, return_inverse=True)
+    if not numbers.any():
         _refuse("labels", "all embeddings have one class, so every score would be the best one")
-    if gallery is None and counts.max() == 1:
-        _refuse("labels", "no two embeddings share a class, so no query has a relevant image")
-    if gallery is not None and not np.isin(numbers[gallery:], numbers[:gallery]).any():
-        _refuse("query_labels", "none of them is in labels, so no query has a relevant image")
+    _check_relevant("labels", numbers, gallery)
     return numbers
+
+
+def _check_relevant(argument: str, classes: NDArray[Any], gallery: int | None) -> None:
+    """Refuse classes by which no query has a relevant image; `gallery`: see `_number_classes`."""
+    if gallery is None and len(np.unique(classes)) == len(classes):
+        _refuse(argument, "no two embeddings share a class, so no query has a relevant image")
+    if gallery is not None and not np.isin(classes[gallery:], classes[:gallery]).any():
+        queries = f"none of them is in {argument}, so no query has a relevant image"
+        _refuse(f"query_{argument}", queries)
 
 
 def _check_levels(argument: str, levels: Any, size: int) -> dict[str, NDArray[Any]]:
@@ -274,7 +294,7 @@ def _check_device(device: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         _refuse("device", f"torch cannot use {device!r}: {reason}")

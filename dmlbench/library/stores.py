@@ -17,6 +17,7 @@ from dmlbench.utils.text import did_you_mean
 
 MAKES_NUMBERS = False
 SPLITS = ("train", "test")
+MANIFEST = "manifest.json"
 
 
 class StoreDataset(Dataset[tuple[Any, int]]):
@@ -88,10 +89,15 @@ def load_store(
     stores = data_folder() / "stores"
     if not folder.is_dir():
         names = [entry.name for entry in stores.glob("*") if entry.is_dir()]
-        if folder.name not in names:
+        if str(folder) not in names:
             hint = did_you_mean(str(path), names)
             raise DatasetError(f"{path}: there is no such store, nor one in {stores}. {hint}")
-        folder = stores / folder.name
+        folder = stores / folder
+    elif not (folder / MANIFEST).is_file():
+        raise DatasetError(
+            f"{path}: this folder is no packed store: it has no {MANIFEST}. Give the folder of a "
+            f"store, or its name in {stores}."
+        )
     if split not in SPLITS:
         raise InvalidArgument(f"split: found {split!r}. Allowed: {', '.join(SPLITS)}.")
     return StoreDataset(Store(folder), split, transform)

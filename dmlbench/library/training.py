@@ -183,7 +183,7 @@ def train(
     dataset: Entry | None = None,
     backbone: Entry | None = None,
     loss: Entry | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     recipe: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     progress: bool | None = None,
@@ -211,7 +211,7 @@ def train(
             of the data set.
         backbone: the same for a backbone.
         loss: the same for a loss.
-        seed: seed of the run.
+        seed: seed of the run; 0 if it is left out.
         recipe: settings of the recipe. What is left out has its default.
         evaluation: settings of the evaluation.
         progress: whether to show a progress bar; None: in notebooks and on terminals.
@@ -224,13 +224,18 @@ def train(
     parts = {"datasets": dataset, "backbones": backbone, "losses": loss}
     content: dict[str, Any] | Path
     if study is None:
-        content = _single_run(parts, seed, recipe, evaluation)
+        content = _single_run(parts, 0 if seed is None else seed, recipe, evaluation)
         checked = check_study(content, "dmlbench.train")
-    elif any(part is not None for part in (*parts.values(), recipe, evaluation)):
-        raise InvalidArgument("study: a study has its own data sets, backbones, losses and recipe.")
+    elif any(part is not None for part in (*parts.values(), seed, recipe, evaluation)):
+        raise InvalidArgument(
+            "study: a study has its own data sets, backbones, losses, seeds and recipe. `run` "
+            "chooses among its runs."
+        )
     elif isinstance(study, Mapping):
-        content = dict(study)
+        content = _plain(study)
         checked = check_study(content, "dmlbench.train")
+    elif not isinstance(study, str | os.PathLike):
+        raise InvalidArgument(f"study: found {study!r}. Give a file, a name, or a mapping.")
     else:
         content = find_file(Path(study))
         checked = read_study(study)
@@ -258,11 +263,23 @@ def _single_run(
             problem = "is missing" if part is None else f"found {part!r}"
             raise InvalidArgument(f'{name}: {problem}. Give a name, or {{"type": name, ...}}.')
         plan[section] = [entry["type"]]
-        content[section] = {entry["type"]: dict(entry)}
+        content[section] = {entry["type"]: entry}
     content["plan"] = plan
-    content |= {"recipe": dict(recipe)} if recipe else {}
-    content |= {"evaluation": dict(evaluation)} if evaluation else {}
-    return content
+    content |= {"recipe": recipe} if recipe is not None else {}
+    content |= {"evaluation": evaluation} if evaluation is not None else {}
+    plain: dict[str, Any] = _plain(content)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """`value` as YAML would give it: a path as text, a number of NumPy as one of Python."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value) if isinstance(value, Path) else value
 
 
 @contextlib.contextmanager

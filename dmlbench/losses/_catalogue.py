@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+import sysconfig
 from functools import cache
 from typing import Any
 
 from dmlbench.utils.discovery import ask_once, versions
 from dmlbench.utils.errors import BrokenInstallation, UnusableLoss
 from dmlbench.utils.fingerprint import code_digest
-from dmlbench.utils.modules import module_exists
+from dmlbench.utils.modules import module_exists, module_file
 
 MAKES_NUMBERS = False
 
@@ -58,13 +59,24 @@ def own_loss(kind: str) -> dict[str, list[Any]]:
     if not all(part.isidentifier() for part in kind.split(".")) or not module_exists(module):
         raise UnusableLoss(f"There is no module {module} here, nor among the installed packages")
     try:
-        facts = [versions("torch"), code_digest("dmlbench.losses._user_loss", module), kind]
+        reader = code_digest("dmlbench.losses._user_loss")
+        facts = [versions("torch"), reader, _state_of_code(module), kind]
         options: dict[str, list[Any]] = ask_once("own", facts, __name__, "own", kind)
         return options
     except (SyntaxError, ImportError) as error:
         raise UnusableLoss(f"{module} does not import: {error}") from None
     except BrokenInstallation as error:
         raise UnusableLoss(str(error)) from None
+
+
+def _state_of_code(module: str) -> Any:
+    """What changes with the code of the user's `module`."""
+    file = module_file(module)
+    if any(file.is_relative_to(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")):
+        # The digest of a library as torch takes minutes. An installation writes its files anew.
+        state = file.stat()
+        return [str(file), state.st_size, state.st_mtime_ns, state.st_ino]
+    return code_digest(module)
 
 
 def main() -> None:

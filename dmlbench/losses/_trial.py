@@ -10,7 +10,9 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from textwrap import shorten
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 from dmlbench.losses._catalogue import loss_module
@@ -55,7 +57,7 @@ def loss_problems(questions: Iterable[Question]) -> list[str]:
 
 
 def explain(
-    error: Exception, sizes: Mapping[str, int], options: Mapping[str, Any], is_own: bool
+    error: BaseException, sizes: Mapping[str, int], options: Mapping[str, Any], is_own: bool
 ) -> str:
     """Why a loss cannot be created with `sizes` and `options`.
 
@@ -64,12 +66,20 @@ def explain(
         is_own: the user wrote the loss, and may have to change its constructor.
     """
     given = ", ".join(f"{name}={value}" for name, value in sizes.items())
-    reason = shorten(f"{type(error).__name__}: {error}", MAX_REASON)
-    hint = f". Its constructor must be as here, options after the star: {SIGNATURE}"
-    return (
-        f"it cannot be created with {given} and options {dict(options)}: {reason}"
-        f"{hint if is_own and isinstance(error, TypeError) else ''}"
-    )
+    hint = ""
+    if is_own:
+        inside = [frame for frame in extract_tb(error.__traceback__) if frame.name == "__init__"]
+        if inside:  # the constructor took the arguments, and failed later
+            hint = (
+                f", in line {inside[0].lineno} of {Path(inside[0].filename).name}: {inside[0].line}"
+            )
+        elif isinstance(error, TypeError):
+            hint = f". Its constructor must be as here, options after the star: {SIGNATURE}"
+    return f"it cannot be created with {given} and options {dict(options)}: {_reason(error)}{hint}"
+
+
+def _reason(error: BaseException) -> str:
+    return shorten(f"{type(error).__name__}: {error}".rstrip(": "), MAX_REASON)
 
 
 def _problem(question: Question) -> str:
@@ -85,7 +95,7 @@ def _problem(question: Question) -> str:
     sizes = {"num_classes": question.classes, "embedding_dim": question.dim}
     try:
         loss = create_loss(question.type, **sizes, parents=parents, **question.options)
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         if not is_foreign and isinstance(error, ValueError):
             return str(error)  # written for the user
         is_own = is_foreign and not question.type.startswith("pml.")
@@ -135,11 +145,10 @@ def _failing_step(question: Question, loss: Any) -> str:
             shown = tuple(value.shape) if isinstance(value, torch.Tensor) else value
             return f"compute must return one number, a tensor of shape (), and gives {shown!r}"
         value.backward()
-    except Exception as error:
-        reason = shorten(f"{type(error).__name__}: {error}", MAX_REASON)
+    except (Exception, SystemExit) as error:
         return (
             f"its first step fails, with embeddings of shape ({size}, {question.dim}) and options "
-            f"{dict(question.options)}: {reason}"
+            f"{dict(question.options)}: {_reason(error)}"
         )
     return ""
 

@@ -30,6 +30,8 @@ def _options(schema: Mapping[str, Any]) -> list[str]:
         return [text for option in schema["anyOf"] for text in _options(option)]
     if "enum" in schema:
         return [f"`{value}`" for value in schema["enum"]]
+    if "const" in schema:  # a Literal of one value
+        return [f"`{schema['const']}`"]
     kind = schema.get("type", "object")
     if kind in NUMBERS:
         bounds = [text.format(schema[key]) for key, text in BOUNDS.items() if key in schema]

@@ -27,10 +27,7 @@ OVERRIDES = ("backbones", "datasets")
 """Sections whose entries may override the recipe."""
 BOUNDS = {"≥": "at least", ">": "above", "≤": "at most", "<": "below"}
 EMPTY = "It is empty: remove it, or write its keys below it, indented."
-SPECIAL = {
-    NAME: "letters, digits, _ . + -, and a letter or a digit first",
-    "^(md5|sha1|sha256|sha512):": "md5, sha1, sha256 or sha512, a colon, and hexadecimal digits",
-}
+SPECIAL = {NAME: "letters, digits, _ . + -, and a letter or a digit first"}
 """Beginning of the pattern of a text -> what it may hold."""
 
 
@@ -129,8 +126,9 @@ def _unknown_key(key: Any, allowed: list[str], place: str) -> str:
     section, _, entry = place.partition(".")
     recipe = re.search(r"\brecipe(\.augmentation(\.jitter)?)?$", place)
     here = recipe[0] if recipe else f"{section}.<name>" if entry else section
-    places = known.get(key, [])
-    if places and here not in places:
+    places = [other for other in known.get(key, []) if other != here]
+    # an option of another type stands at the right place, unless it is a setting of the recipe too
+    if places and (here not in known[key] or "recipe" in places):
         if "recipe" in places and section in OVERRIDES and not recipe:
             places = [*places, f"{place}.recipe, which overrides it for {entry}"]
         return f"unknown key. It belongs {', or '.join(map(_under, places))}."

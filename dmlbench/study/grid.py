@@ -288,11 +288,18 @@ def _check_embeddings(name: str, settings: Settings, problems: list[str]) -> Emb
 
 
 def _file_problem(path: str) -> str | None:
-    """Why the file at `path` cannot be read; None if it seems that it can."""
+    """Why the file at `path` cannot be read; None if it can."""
+    shown = show_text(path)
     try:
-        return None if Path(path).is_file() else f"there is no file {show_text(path)}."
+        with Path(path).open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return f"there is no file {shown}."
+    except IsADirectoryError:
+        return f"{shown} is a folder."
     except OSError as error:
-        return f"{show_text(path)} cannot be read: {error.strerror}."
+        return f"{shown} cannot be read: {error.strerror}."
+    return None
 
 
 def _merge_recipe(

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dmlbench.datasets.archives.checksums import parse_checksum
 from dmlbench.study.numbers import AS_NUMBER
+from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.gpu_lease import MAX_RUNS_PER_GPU
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -21,7 +23,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length
 Fraction = Annotated[float, Field(gt=0, le=1), AS_NUMBER]
 Count = Annotated[int, Field(ge=1), AS_NUMBER]
 Seed = Annotated[int, Field(ge=0, lt=2**31), AS_NUMBER]
-Checksum = Annotated[str, Field(pattern=r"^(md5|sha1|sha256|sha512):[0-9a-f]+$")]
 Rate = Annotated[float, Field(ge=0), AS_NUMBER]
 Ratio = Annotated[float, Field(gt=0), AS_NUMBER]
 Control = Literal["random", "untrained", "oracle"]
@@ -214,7 +215,7 @@ class Dataset(Model):
     test_on: Name | None = None
     """Train on the training classes of this data set, and test on the test split of another one. It
     is named by its entry or type. null tests on this one."""
-    checksums: dict[str, Checksum] = {}
+    checksums: dict[str, str] = {}
     """Expect these checksums of archives in place of the official ones: `{file name:
     "md5:..."}`."""
     store: Literal["pixels", "jpeg"] = "pixels"
@@ -224,6 +225,14 @@ class Dataset(Model):
     """The K of Recall@K, if `evaluation` does not set them. null takes those of the type."""
     recipe: dict[str, Any] = {}
     """Override these settings of the recipe for this data set, for every loss alike."""
+
+    @field_validator("checksums")
+    @classmethod
+    def _with_algorithms(cls, checksums: dict[str, str]) -> dict[str, str]:
+        try:
+            return {name: parse_checksum(text, name) for name, text in checksums.items()}
+        except DatasetError as error:
+            raise ValueError(str(error).removeprefix("checksums: ")) from None
 
     @property
     def options(self) -> dict[str, Any]:

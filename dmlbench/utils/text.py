@@ -56,6 +56,7 @@ def error_reason(error: BaseException) -> str:
 def did_you_mean(name: str, allowed: Iterable[str], show: int = 30) -> str:
     """A sentence that suggests the nearest of `allowed`, and lists all of them if they are few."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=1)
-    guess = f"Did you mean '{near[0]}'? " if near else ""
+    spellings = {name.casefold(): name for name in names}  # HTL is near to htl
+    near = difflib.get_close_matches(name.casefold(), spellings, n=1)
+    guess = f"Did you mean '{spellings[near[0]]}'? " if near else ""
     return f"{guess}Allowed: {', '.join(names)}." if len(names) <= show else guess.rstrip()

@@ -33,6 +33,20 @@ def test_backbones_are_chosen_by_a_word_and_say_which_weights_they_have(command,
     assert len(command("list", "backbones")[1]) == len(names)
 
 
+def test_upper_and_lower_case_are_the_same_in_a_word(command):
+    for word in ("SoftTriple", "SOFT*"):
+        _, lines, _ = command("list", "losses", word)
+        assert lines == command("list", "losses", "softtriple")[1]
+    assert "Did you mean 'cub200'?" in command("list", "datasets", "CUB-200")[0]
+
+
+def test_the_help_describes_the_command_and_not_the_library(command):
+    code, lines, _ = command("--help")
+    assert code == 0
+    assert lines[2].startswith("Fair, reproducible benchmarks for deep metric learning, from im")
+    assert not [line for line in lines if ">>>" in line]
+
+
 def test_data_sets_are_listed_with_their_splits_and_where_their_archives_come_from(command):
     _, lines, _ = command("list", "datasets", "2")
     assert lines == [

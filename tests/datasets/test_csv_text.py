@@ -23,6 +23,7 @@ def with_index(text):
 SAME = {
     "semicolons": TEXT.replace(",", ";"),
     "tabs": TEXT.replace(",", "\t"),
+    "bars": TEXT.replace(",", "|"),
     "Excel's line about the separator": "sep=;\r\n" + TEXT.replace(",", ";"),
     "quotes": "\n".join(
         ",".join(f'"{cell}"' for cell in row.split(",")) for row in TEXT.splitlines()

@@ -1,5 +1,7 @@
 import io
 import itertools
+import struct
+import zlib
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -136,6 +138,20 @@ def test_damaged_exif_data_do_not_make_an_image_damaged():
 def test_more_than_8_bits_are_refused(mode: str):
     with pytest.raises(ValueError, match="more than 8 bits"):
         load_scaled(encoded(Image.new(mode, (8, 8)), "TIFF"), 8, 3)
+
+
+def test_colours_of_16_bits_keep_their_upper_8():
+    values = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8, 1).repeat(3, axis=2)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    content = b"\x89PNG\r\n\x1a\n"  # by hand: Pillow reads 16 bits, and does not write them
+    for name, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    ):
+        checksum = zlib.crc32(name + data)
+        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
+    assert np.array_equal(np.asarray(load_scaled(content, 8, 3)), values // 256)
 
 
 def test_a_truncated_file_is_refused(png: Callable[[np.ndarray], bytes]):

@@ -20,6 +20,13 @@ def test_the_page_of_the_docs_is_written_from_the_headers(capsys):
     )
 
 
+def test_a_data_set_of_the_user_names_a_page_that_is_there():
+    lines = [line for line in _docs_page.lines() if line.split()[0] in ("csv", "folder", "parquet")]
+    assert len(lines) == 3
+    for line in lines:
+        assert (PAGE.parents[1] / line.partition("see ")[2]).is_file()
+
+
 @pytest.mark.parametrize("name", sorted({*list_datasets()} - {*WITHOUT_ARCHIVE}))
 def test_each_header_is_complete(name):
     parts = header(name)

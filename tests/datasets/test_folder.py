@@ -124,6 +124,12 @@ def test_levels_name_the_folders_above_the_classes_the_nearest_first(tmp_path):
     [
         (two("Fish/eel", "Birds/tern"), (), r"at <class>/<image>, and 4 of 4 are not.*too deep"),
         (two("a", "b"), ("kind",), r"at <kind>/<class>/<image>, and 4 of 4 are not.*too high: a/1"),
+        (
+            two("my-query/a", "test_set/b", "train_set/b", "Gallery/a"),
+            (),
+            "rename my-query to query, test_set to test, train_set to train.$",
+        ),
+        (two("train_set/a", "station/b"), (), r"too deep: train_set/a/2\.png$"),
         ([*two("a", "b"), "1.png"], (), r"and 1 of 5 are not.*\n +too high: 1\.png$"),
         ([*two("a", "b"), "b/new/1.png"], (), r"and 1 of 5 are not.*\n +too deep: b/new/1\.png$"),
         (["train/1.png", "test/2.png"], (), r"at <train or test>/<class>/<image>, and 2 of 2 are"),

@@ -50,6 +50,15 @@ def test_labels_without_metadata_are_names_themselves(tmp_path, labels, expected
     assert sorted({row.class_name for row in Parquet(files=str(file)).rows}) == sorted(expected)
 
 
+def test_names_in_one_file_and_bare_numbers_in_another_are_refused(tmp_path):
+    write_parquet(tmp_path / "a.parquet", LABELS, FRUIT)
+    write_parquet(tmp_path / "b.parquet", [FRUIT[label] for label in LABELS])
+    assert {*splits(Parquet(files=str(tmp_path)))} == {*FRUIT}
+    write_parquet(tmp_path / "c.parquet", LABELS)
+    with pytest.raises(DatasetError, match=r"names in one of a\.parquet and c\.parquet, and num"):
+        Parquet(files=str(tmp_path)).check()
+
+
 def test_the_classes_are_drawn_as_with_a_csv(tmp_path):
     names = [FRUIT[label] for label in LABELS]
     file = write_parquet(tmp_path / "a.parquet", LABELS, FRUIT)

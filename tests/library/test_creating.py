@@ -24,8 +24,9 @@ def test_sizes_may_be_numbers_of_numpy():
     assert loss.centers.shape == (5, 10, 8)
 
 
-def test_super_classes_reach_the_loss():
-    parents = torch.tensor([[0, 0, 1, 1]])
+@pytest.mark.parametrize("convert", [list, np.int32, torch.tensor])
+def test_super_classes_reach_the_loss(convert):
+    parents = convert([[0, 0, 1, 1]])
     loss = dmlbench.create_loss("hpl", 4, 8, parents, hierarchy="given")
     assert loss.coarse[0].parent.tolist() == [0, 0, 1, 1]
 
@@ -35,6 +36,16 @@ def test_super_classes_reach_the_loss():
     [
         (("softripple", 5, 8), "no loss 'softripple'. Did you mean 'softtriple'"),
         (("pml.CircleLos", 5, 8), "no loss 'pml.CircleLos'. Did you mean 'pml.CircleLoss'"),
+        (("HTL", 5, 8), "no loss 'HTL'. Did you mean 'htl'"),
+        ((None, 5, 8), "name: found None, not a text"),
+        ((torch.nn.CrossEntropyLoss, 5, 8), "name: found <class .*, not a text"),
+        (
+            ("htl", 5, 8, [0, 0, 1, 1, 1]),
+            r"parents: they are int64 \(5,\), not integers \(levels, 5",
+        ),
+        (("htl", 5, 8, [[0, 0, 1]]), r"parents: they are int64 \(1, 3\), not integers \(levels, 5"),
+        (("htl", 5, 8, [[0.5] * 5]), r"parents: they are float64 \(1, 5\), not integers"),
+        (("htl", 5, 8, "ab"), r"parents: they are <U2 \(\), not integers"),
         (("nowhere.Mine", 5, 8), "no loss 'nowhere.Mine'. There is no module nowhere"),
         (("htl", 0, 8), "num_classes: found 0, not a whole number above 0"),
         (("htl", 5, 8.0), "embedding_dim: found 8.0, not a whole number above 0"),

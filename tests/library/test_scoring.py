@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -138,6 +139,13 @@ def test_labels_are_names_as_well_as_numbers(embedded, expected):
         assert dmlbench.score(embeddings, named) == expected
 
 
+def test_numbers_in_an_array_of_objects_are_numbers(embedded):
+    embeddings, labels = embedded
+    queries = {"query_embeddings": embeddings[:9], "query_labels": labels[:9]}
+    expected = dmlbench.score(embeddings, labels, **queries)
+    assert dmlbench.score(embeddings, labels.astype(object), **queries) == expected
+
+
 def test_the_length_of_embeddings_does_not_count(embedded, expected):
     embeddings, labels = embedded
     assert dmlbench.score(embeddings * 4, labels) == expected
@@ -174,6 +182,9 @@ REFUSED = [
     ({"labels": 3}, r"labels: their shape is \(\)"),
     ({"labels": changed(L.astype(float), 2, np.nan)}, r"labels: 1 of 12 are missing \(NaN\)"),
     ({"labels": [None, *"aabbccddeef"]}, r"labels: 1 of 12 are missing \(None or NaN\)"),
+    ({"labels": [float("nan"), *"aabbccddeef"]}, r"labels: 1 of 12 are missing"),
+    ({"labels": (*"aabbccddeef", pd.NA)}, r"labels: 1 of 12 are missing"),
+    ({"labels": pd.Series([None, *"aabbccddeef"], dtype="string")}, "labels: 1 of 12 are missing"),
     ({"labels": L.astype("M8[s]")}, "labels: they are datetime64"),
     ({"labels": L * 0}, "labels: all embeddings have one class"),
     ({"labels": np.arange(12)}, "labels: no two embeddings share a class"),
@@ -187,6 +198,11 @@ REFUSED = [
     (QUERIES | {"levels": {"a": L}}, "query_levels: they need the names of levels: a"),
     ({"levels": [L]}, "levels: they are no mapping from names"),
     ({"levels": {"a": L[:3]}}, r"levels\['a'\]: their shape is \(3,\)"),
+    ({"levels": {"a": np.arange(12)}}, r"levels\['a'\]: no two embeddings share a class"),
+    (
+        QUERIES | {"levels": {"a": L}, "query_levels": {"a": L + 9}},
+        r"query_levels\['a'\]: none of them is in levels\['a'\]",
+    ),
     ({"recall_at": 5}, r"recall_at: found 5, not a list: \[1, 10\]"),
     ({"recall_at": []}, "recall_at: it is empty"),
     ({"recall_at": [0]}, "recall_at.0: found 0"),
@@ -194,6 +210,7 @@ REFUSED = [
     ({"kmeans_restarts": 0}, "kmeans_restarts: found 0"),
     ({"threads": True}, "threads: found "),
     ({"device": "cuda:99"}, "device: torch cannot use 'cuda:99'"),
+    ({"device": None}, "device: torch cannot use None"),
     ({"device": "gpu"}, "device: torch cannot use 'gpu'"),
     ({"pairs": {"first": [0]}}, "pairs: they are no mapping with first, second, same, fold"),
     ({"pairs": PAIRS | {"second": [1]}}, r"pairs\['second'\]: they are int64 \(1,\)"),

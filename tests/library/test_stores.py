@@ -71,10 +71,12 @@ def test_a_store_that_is_not_there_is_named_with_those_that_are(
     monkeypatch.setenv("DMLBENCH_DATA", str(data_folder))
     with pytest.raises(DatasetError, match=f"glyphz: there is no such store, .*{store_name}"):
         dmlbench.load_store("glyphz")
+    with pytest.raises(DatasetError, match=r"elsewhere/.*: there is no such store"):
+        dmlbench.load_store(f"elsewhere/{store_name}")
 
 
 def test_a_folder_that_is_no_store_and_a_split_that_is_none_are_refused(glyphs, tmp_path):
-    with pytest.raises(DatasetError, match="no complete store"):
-        dmlbench.load_store(tmp_path)
+    with pytest.raises(DatasetError, match=r"this folder is no packed store: it has no manifest"):
+        dmlbench.load_store(tmp_path)  # the user's own folder: nothing advises to delete it
     with pytest.raises(InvalidArgument, match=r"split: found 'val'\. Allowed: train, test"):
         dmlbench.load_store(glyphs.path, "val")

@@ -54,6 +54,8 @@ def command(folder, monkeypatch):
         (PARTS | {"loss": 3}, "loss: found 3"),
         ({"study": {"study": "x"}, "loss": "htl"}, "study: a study has its own data sets"),
         ({"study": {"study": "x"}, "recipe": {}}, "study: a study has its own data sets"),
+        ({"study": {"study": "x"}, "seed": 0}, "study: a study has its own data sets"),
+        ({"study": ["x"]}, "study: found .'x'.. Give a file, a name, or a mapping"),
     ],
 )
 def test_parts_that_make_no_run_are_refused(folder, arguments, message):
@@ -75,6 +77,26 @@ def test_parts_that_make_no_run_are_refused(folder, arguments, message):
 def test_settings_are_checked_as_those_of_a_study_file(folder, arguments, message):
     with pytest.raises(StudyError, match=message):
         dmlbench.train(**arguments)
+
+
+def test_a_recipe_that_is_no_mapping_is_refused_as_in_a_study_file(folder):
+    for wrong in ("fast", [1], False):
+        with pytest.raises(StudyError, match=r"recipe: found .*, not a mapping"):
+            dmlbench.train(**PARTS, recipe=wrong)
+        with pytest.raises(StudyError, match=r"evaluation: found .*, not a mapping"):
+            dmlbench.train(**PARTS, evaluation=wrong)
+
+
+def test_paths_and_numbers_of_numpy_are_those_of_a_study_file(command, parts, tmp_path):
+    parts["recipe"] = parts["recipe"] | {"epochs": np.int64(2), "lr": np.float32(0.5)}
+    for given in (parts, {"dataset": parts["dataset"] | {"class_fraction": np.float64(0.2)}}):
+        with pytest.raises(training.TrainingFailed):
+            dmlbench.train(**(parts | given), seed=np.int64(3))
+    ((content, _), _) = command
+    assert content["recipe"] == parts["recipe"] | {"epochs": 2, "lr": 0.5}
+    assert content["plan"]["seeds"] == [3]
+    with pytest.raises(StudyError, match="none is not there"):
+        dmlbench.train(**(PARTS | {"dataset": {"type": "folder", "folder": tmp_path / "none"}}))
 
 
 def test_a_study_of_several_runs_needs_the_name_of_one(folder, tiny):

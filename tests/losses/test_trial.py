@@ -24,6 +24,22 @@ class WithoutParents(Fine):
     def __init__(self, num_classes, embedding_dim, *, margin: float = 0.1):
         super().__init__(num_classes, embedding_dim)
 
+class GivesSizesToItsBase(Loss):
+    def __init__(self, num_classes, embedding_dim, parents=None):
+        super().__init__(num_classes, embedding_dim)
+
+class Exits(Fine):
+    def __init__(self, num_classes, embedding_dim, parents=None):
+        raise SystemExit("bye")
+
+class ExitsLater(Fine):
+    def compute(self, embeddings, labels):
+        raise SystemExit
+
+class WithoutCompute(Loss):
+    def __init__(self, num_classes, embedding_dim, parents=None):
+        super().__init__()
+
 class NeedsMore(Fine):
     def __init__(self, num_classes, embedding_dim, parents=None, *, margin: float = 0.1):
         super().__init__(num_classes, embedding_dim)
@@ -116,7 +132,25 @@ PROBLEMS = {
     ),
     "error of the constructor": (
         {"type": "losses_of_mine.NeedsMore", "options": {"margin": 0.2}},
-        r"it cannot be created with .*: RuntimeError: margin must be at least 1$",
+        r"it cannot be created with .*: RuntimeError: margin must be at least 1, in line \d+ of "
+        r"losses_of_mine\.py: raise RuntimeError\(\"margin must be at least 1\"\)$",
+    ),
+    "call inside the constructor": (
+        {"type": "losses_of_mine.GivesSizesToItsBase"},
+        r".*: TypeError: .* given, in line \d+ of losses_of_mine\.py: "
+        r"super\(\)\.__init__\(num_classes, embedding_dim\)$",
+    ),
+    "exit of the constructor": (
+        {"type": "losses_of_mine.Exits"},
+        r".*: SystemExit: bye, in line \d+ of losses_of_mine\.py: raise SystemExit\(\"bye\"\)$",
+    ),
+    "exit of the first step": (
+        {"type": "losses_of_mine.ExitsLater"},
+        r"its first step fails, .*\{\}: SystemExit$",
+    ),
+    "no compute": (
+        {"type": "losses_of_mine.WithoutCompute"},
+        r"its first step fails, .*\{\}: NotImplementedError$",
     ),
     "option of a library's loss": (
         {"type": "pml.SupConLoss", "options": {"nothing": 1}},

@@ -2,13 +2,14 @@
 
 import datetime
 import re
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
 
 from dmlbench.losses import list_losses
 from dmlbench.study.error_messages import MAX_LENGTH, describe_errors, show
-from dmlbench.study.loss_options import options_model
+from dmlbench.study.loss_options import create_options_model, options_model
 from dmlbench.study.sections import SECTIONS
 from dmlbench.study.settings import Backbone, Dataset, Plan, Recipe, Settings
 from dmlbench.study.study import check_study
@@ -106,11 +107,15 @@ LINES = {
     ),
     "checksum": (
         Dataset,
-        {"type": "csv", "checksums": {"a.zip": "x"}},
-        "checksums.a.zip: found 'x'. Allowed: text (md5, sha1, sha256 or sha512, a colon, and "
-        "hexadecimal digits).",
+        {"type": "csv", "checksums": {"a.zip": "sha256:" + "a" * 32}},
+        "checksums: a.zip: sha256 has 64 hex digits, and these are 32: " + "a" * 32 + ".",
     ),
     "choice": (Recipe, {"optimizer": "x"}, "optimizer: found 'x'. Allowed: adamw, adam or sgd."),
+    "one choice": (
+        create_options_model("folder", {"split": (Literal["classes"] | None, None)}),
+        {"split": "random"},
+        "split: found 'random'. Allowed: classes or null.",
+    ),
     "two types": (
         Backbone,
         {"type": "a", "pretrained": 3},
@@ -202,6 +207,7 @@ ELSEWHERE = {
     "kmeans_seed": "It belongs under evaluation.",
     "evaluation.track": "It belongs at the top of the file.",
     "losses.st1.lr": "It belongs under recipe.",
+    "losses.st1.images_per_class": "It belongs under recipe.",  # htl has an option of this name
     "losses.st1.dim": "It belongs under backbones.<name>.",
     "backbones.tiny.lr": "It belongs under recipe, or under backbones.tiny.recipe, which overrides "
     "it for tiny.",

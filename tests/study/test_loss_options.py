@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 
-from dmlbench.losses import _user_loss, create_loss
+from dmlbench.losses import _catalogue, _user_loss, create_loss
 from dmlbench.losses._catalogue import own_loss
 from dmlbench.study import loss_options
 from dmlbench.study.study import check_study
@@ -194,6 +194,14 @@ def test_a_user_s_loss_that_does_not_import_is_refused_until_it_does(write, answ
 def test_a_class_that_is_no_loss_is_refused_with_the_reason(name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         _user_loss.describe(f"own_losses.{name}")
+
+
+def test_a_class_of_an_installed_library_costs_no_digest_of_the_library(monkeypatch):
+    digested = []
+    monkeypatch.setattr(_catalogue, "code_digest", lambda *modules: digested.extend(modules))
+    monkeypatch.setattr(_catalogue, "ask_once", lambda *_: {})
+    _catalogue.own_loss.__wrapped__("torch.nn.CrossEntropyLoss")
+    assert digested == ["dmlbench.losses._user_loss"]
 
 
 @pytest.mark.usefixtures("write")

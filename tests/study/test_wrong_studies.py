@@ -109,7 +109,7 @@ WRONG = {
     "checksum": (
         "datasets.letters.checksums",
         {"a.zip": "md55:1"},
-        r"datasets\.letters\.checksums\.a\.zip: found 'md55:1'",
+        r"datasets\.letters\.checksums: a\.zip: 'md55' is not one of the algorithms md5, sha1, ",
     ),
     "control": ("plan.losses", ["control_mine"], r"names that begin with control_ are reserved"),
     "test on an unknown data set": (
@@ -183,6 +183,16 @@ WRONG_OWN_DATA = {
         "embeddings.own.file",
         "no.npz",
         r"embeddings\.own\.file: there is no file",
+    ),
+    "folder of the embeddings": (
+        "embeddings.own.file",
+        "/proc",
+        r"embeddings\.own\.file: /proc is a folder\.",
+    ),
+    "unreadable file of the embeddings": (
+        "embeddings.own.file",
+        "/proc/self/mem",
+        r"embeddings\.own\.file: /proc/self/mem cannot be read: Input/output error\.",
     ),
     "key of the embeddings": ("embeddings.own.dim", 3, r"embeddings\.own\.dim: unknown key"),
     "name of the embeddings": (
