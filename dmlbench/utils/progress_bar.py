@@ -6,8 +6,6 @@ import sys
 import time
 from types import TracebackType
 
-from tqdm import tqdm
-
 from dmlbench.utils.text import format_bytes
 
 EVERY = 60.0
@@ -18,6 +16,8 @@ class ProgressBar:
     """Shown while it is open. `total` is in bytes; None if it is not known."""
 
     def __init__(self, what: str, total: int | None) -> None:
+        from tqdm import tqdm  # who only reads a study needs no bar
+
         self.what, self.total = what, total
         self._bar = tqdm(
             desc=what,
