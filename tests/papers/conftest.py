@@ -18,13 +18,14 @@ TEST = 4, 3  # classes, images of each
 
 def _cub200(classes, images, picture):
     names = [f"{number:03}.Bird" for number in [*range(1, classes + 1), *range(101, 101 + TEST[0])]]
-    return {
-        "CUB_200_2011.tgz": {
-            f"CUB_200_2011/images/{name}/Bird_{view:04}.jpg": picture()
-            for name in names
-            for view in range(images if name < "101" else TEST[1])
-        }
-    }
+    paths = [
+        f"{name}/Bird_{view:04}.jpg"
+        for name in names
+        for view in range(images if name < "101" else TEST[1])
+    ]
+    listing = "".join(f"{number} {path}\n" for number, path in enumerate(paths, start=1))
+    pictures = {f"CUB_200_2011/images/{path}": picture() for path in paths}
+    return {"CUB_200_2011.tgz": {"CUB_200_2011/images.txt": listing.encode()} | pictures}
 
 
 def _sop(classes, images, picture):
