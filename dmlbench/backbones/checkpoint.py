@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dmlbench.utils.errors import MissingWeights
+from dmlbench.utils.text import some_of
 
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which a training script keeps weights, in the order in which timm looks for them."""
@@ -83,7 +84,7 @@ def describe_mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor
         (other, "has another shape", "have another shape"),
     )
     return "; ".join(
-        f"{len(names)} {one if len(names) == 1 else many} ({_some(names)})"
+        f"{len(names)} {one if len(names) == 1 else many} ({some_of(names, SHOWN)})"
         for names, one, many in kinds
         if names
     )
@@ -137,9 +138,3 @@ def _find_prefix(names: Collection[str], expected: Collection[str]) -> str:
             if any(name.startswith(prefix) for name in names):
                 return prefix
     return "module." if all(name.startswith("module.") for name in names) else ""
-
-
-def _some(names: Collection[str]) -> str:
-    shown = [*names]
-    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    return ", ".join(shown[:SHOWN]) + more

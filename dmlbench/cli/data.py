@@ -79,17 +79,16 @@ def _checked_options(options: argparse.Namespace) -> dict[str, Any] | None:
 
     if not options.options or options.type not in list_datasets():  # `load` says which
         return options.options
-    from pydantic import ConfigDict, ValidationError, create_model
+    from pydantic import ValidationError
 
     from dmlbench.study.error_messages import describe_errors
-    from dmlbench.study.numbers import with_number_types
+    from dmlbench.study.loss_options import create_options_model
     from dmlbench.utils.declarations import read_declarations
 
     declared = read_declarations(f"dmlbench.datasets.{options.type}").options
     if not declared:
         raise DatasetError(f"--options: the data set '{options.type}' has no options.")
-    config = ConfigDict(extra="forbid")
-    model = create_model(options.type, __config__=config, **with_number_types(declared))
+    model = create_options_model(options.type, declared)
     try:
         return model.model_validate(options.options).model_dump()
     except ValidationError as error:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import member_names, read_archive
 from dmlbench.utils.errors import DatasetError
-from dmlbench.utils.text import count_of, listed
+from dmlbench.utils.text import count_of, listed, some_of
 
 SHOWN = 3
 """Names that a sentence shows of many."""
@@ -109,7 +109,8 @@ class Members:
         self._check_missing(rows, members)
         if unlisted:
             total = count_of(len(unlisted), "image")
-            print(f"{self.archive}: {total} left out, not listed: {_some(unlisted)}", flush=True)
+            names = some_of(unlisted, SHOWN)
+            print(f"{self.archive}: {total} left out, not listed: {names}", flush=True)
         return {name: rows[path] for path, name in members.items()}
 
     def _check_missing(self, rows: Mapping[str, Row], members: Mapping[str, str]) -> None:
@@ -137,7 +138,7 @@ class Members:
         return DatasetError(
             f"{self.archive}: it has another layout than the expected one{missing}.\n"
             f"    expected  {self.layout}; folders above do not matter\n"
-            f"    found     {_some(texts) or 'no files'}"
+            f"    found     {some_of(texts, SHOWN) or 'no files'}"
         )
 
 
@@ -156,8 +157,3 @@ def _top_level(names: Iterable[str], folder: str) -> Counter[str]:
     """How many files are in each folder in `folder`, and the files in it themselves."""
     inside = (name.removeprefix(folder).partition("/") for name in names)
     return Counter(folder + name + slash for name, slash, _ in inside)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -27,7 +27,7 @@ from dmlbench.datasets.archives.reading import open_zip, read_member
 from dmlbench.datasets.csv_text import SHOWN, Problem, Table, read_csv_text, shown
 from dmlbench.datasets.names import normalize_label, normalize_path
 from dmlbench.utils.errors import DatasetError
-from dmlbench.utils.text import count_of, listed
+from dmlbench.utils.text import count_of, listed, some_of
 
 SPLITS = ("train", "test")
 ROLES = ("query", "gallery", "both", "")
@@ -244,8 +244,7 @@ def _wrong_classes(
 
 def _listing(names: Sequence[str]) -> str:
     """The first names of columns."""
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(shown(name) for name in names[:SHOWN_NAMES]) + more
+    return some_of(names, SHOWN_NAMES, shown)
 
 
 def draw_split(labels: Sequence[str], supers: Sequence[tuple[str, ...]], seed: int) -> list[str]:

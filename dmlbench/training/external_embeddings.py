@@ -11,7 +11,7 @@ import numpy as np
 
 from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import UnusableFile
-from dmlbench.utils.text import count_of, error_reason
+from dmlbench.utils.text import count_of, error_reason, some_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,6 +168,4 @@ def _check_kind(file: Path) -> None:
 
 def _some(names: Collection[Any]) -> str:
     """The first names, and the number of the others."""
-    shown = [" ".join(str(name).split())[:MAX_CHARACTERS] for name in [*names][:MAX_SHOWN]]
-    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
-    return ", ".join(shown) + more
+    return some_of(names, MAX_SHOWN, lambda name: " ".join(str(name).split())[:MAX_CHARACTERS])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import Any
 
 MAX_REASON = 300
 """Characters of a library's error that are shown: some quote the file."""
@@ -41,6 +43,16 @@ def listed(title: str, lines: Sequence[str]) -> str:
     """`title`, the first `lines`, one below the other, and how many more there are."""
     more = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     return "\n    ".join([f"{title}:", *lines[:MAX_LINES], *more])
+
+
+def some_of(names: Collection[Any], most: int, show: Callable[[Any], str] = str) -> str:
+    """The first names in one line, and how many more there are.
+
+    >>> some_of(["a", "b", "c", "d"], 2)
+    'a, b and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(show, islice(names, most))) + more
 
 
 def error_reason(error: BaseException) -> str:
