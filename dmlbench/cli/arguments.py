@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmlbench.utils.numerals import parse_count
+from dmlbench.utils.text import short_repr
+
 if TYPE_CHECKING:
     from dmlbench.study.study import Study
 
+MAX_SHOWN = 200
+"""Characters of an argument that a message shows."""
 AddCommand = Callable[[str, object, str], argparse.ArgumentParser]
 """Adds a command by its name, its function and its help."""
 
@@ -30,11 +36,43 @@ def read(options: argparse.Namespace) -> Study:
     return read_study(options.study)
 
 
-def count(text: str) -> int:
-    """A number above 0."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
+def count(text: str, most: int = 100_000) -> int:
+    """A whole number from 1 to `most`."""
+    try:
+        return parse_count(text, most)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def side(text: str) -> int:
+    """The short side of images in pixels."""
+    return count(text, 10_000)
+
+
+def seconds(text: str) -> float:
+    """Seconds between two looks."""
+    return _number(text, 0.1, 86_400)
+
+
+def minutes(text: str) -> float:
+    """Minutes of a time limit: at most a year."""
+    return _number(text, 0.01, 525_600)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(
+            f"{short_repr(text)} is not a number from {least:,} to {most:,}"
+        )
+    return number
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -43,17 +81,17 @@ def json_object(text: str) -> dict[str, Any]:
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for name, count in Counter(name for name, _ in pairs).items():
             if count > 1:
-                raise argparse.ArgumentTypeError(f"{name!r} is there twice in {text}")
+                raise argparse.ArgumentTypeError(f"{name!r} is there twice in {_shorten(text)}")
         return dict(pairs)
 
     try:
         value = json.loads(text, object_pairs_hook=build)
-    except ValueError as error:
-        problem = f"{text} is not JSON ({error})"
+    except (ValueError, RecursionError) as error:
+        problem = f"{_shorten(text)} is not JSON ({error})"
     else:
         if isinstance(value, dict):
             return value
-        problem = f"{text} is no JSON object"
+        problem = f"{_shorten(text)} is no JSON object"
     raise argparse.ArgumentTypeError(f'{problem}. Quote it for the shell: \'{{"name": "value"}}\'')
 
 

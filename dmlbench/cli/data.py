@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dmlbench.cli.arguments import AddCommand, json_object, output_file, read
+from dmlbench.cli.arguments import AddCommand, json_object, output_file, read, side
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import data_folder
 from dmlbench.utils.text import did_you_mean, listed
@@ -19,7 +19,7 @@ from dmlbench.utils.text import did_you_mean, listed
 def add_commands(add_command: AddCommand) -> None:
     packing = add_command("pack", _pack, "pack the images of a data set into a store")
     packing.add_argument("type", help="a name of `dmlbench list datasets`")
-    packing.add_argument("side", type=int, help="short side of the packed images in pixels")
+    packing.add_argument("side", type=side, help="short side of the packed images in pixels")
     packing.add_argument(
         "checksums", type=json_object, help="checksums of your own archives as JSON, or {}"
     )
@@ -35,7 +35,7 @@ def add_commands(add_command: AddCommand) -> None:
         "show", _data_show, "show facts, fingerprints and a contact sheet of a data set"
     )
     _add_name(showing)
-    showing.add_argument("--side", type=int, help="only the packed images of this short side")
+    showing.add_argument("--side", type=side, help="only the packed images of this short side")
     showing.add_argument(
         "--sheet", type=output_file, help="file for the contact sheet; default: in the store"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from dmlbench.conformance.check import Broken, check
 from dmlbench.conformance.subject import Subject
 from dmlbench.losses import _docs_page
+from dmlbench.losses._bounds import option_bounds
 from dmlbench.losses._catalogue import own_loss
 from dmlbench.utils.declarations import Declarations, read_declarations_of, read_docstring_of
 from dmlbench.utils.errors import UnusableLoss
@@ -80,12 +81,12 @@ def options(subject: Subject) -> str:
     why="Losses are compared after equally many trials. A range with values that an option does "
     "not allow wastes trials on settings that are refused; without a range nothing is tuned.",
     fix="Write SEARCH_SPACE = {'margin': {'low': 0.05, 'high': 1.0, 'log': True}} at the top level "
-    "of the file: an entry per option, numbers, low below high, within LEAST and ABOVE.",
+    "of the file: an entry per option, numbers, low below high, within LEAST, ABOVE and MOST.",
 )
 def search_space(subject: Subject) -> str:
     if subject.path is None:
         return "not checked: only a file has one, and this class is named by its import path"
-    declared, did = subject.declared, "The constants SEARCH_SPACE, LEAST and ABOVE were read."
+    declared, did = subject.declared, "The constants SEARCH_SPACE, LEAST, ABOVE and MOST were read."
     space = declared.constants.get("SEARCH_SPACE")
     if space is None:
         if hasattr(sys.modules[type(subject.create()).__module__], "SEARCH_SPACE"):
@@ -109,14 +110,15 @@ def _find_fault(name: str, bounds: Any, declared: Declarations) -> str | None:
     if not isinstance(bounds, dict) or not {"low", "high"} <= bounds.keys() <= allowed:
         return "must have the form {'low': number, 'high': number, 'log': True}"
     low, high, log = bounds["low"], bounds["high"], bounds.get("log", False)
-    least = declared.constants.get("LEAST", {}).get(name, float("-inf"))
-    above = declared.constants.get("ABOVE", {}).get(name, float("-inf"))
+    least, above, most = option_bounds(name, declared.constants)
     if not low < high:
         return "low is not below high"
-    if low < least:
+    if least is not None and low < least:
         return f"low is below what LEAST allows, {least}"
-    if low <= above:
+    if above is not None and low <= above:
         return f"low must be above {above}, as ABOVE says"
+    if high > most:
+        return f"high is above what MOST allows, {most}"
     if log and low <= 0:
         return "a logarithmic range must begin above 0"
     return None

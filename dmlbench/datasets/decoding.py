@@ -31,6 +31,7 @@ from dmlbench.datasets.archives.reading import READ_ERRORS
 from dmlbench.datasets.store.images import image_digest
 from dmlbench.utils.cores import usable_cores
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.reading import read_bytes
 from dmlbench.utils.text import error_reason, listed
 
 Source = bytes | Callable[[int], Image.Image]
@@ -47,6 +48,8 @@ CHUNK_IMAGES = 32
 """Most images that a process decodes at a time; fewer if they are large."""
 CHUNK_BYTES = 2 << 20
 """Most bytes of the pixels, and of the encoded files, of a chunk; a larger image is alone in it."""
+MAX_BYTES = 2_000_000_000
+"""Of the file of an image."""
 MAX_FAILURES = 20
 """After this many damaged images the search for more ends."""
 OUT_OF_MEMORY = (MemoryError, BrokenProcessPool)
@@ -135,7 +138,7 @@ def decode(
 
 def from_file(path: str, side: int) -> Image.Image:
     """The image in the file `path`; `partial(from_file, path)` is a Source."""
-    return _open(Path(path).read_bytes())
+    return _open(read_bytes(Path(path), MAX_BYTES))
 
 
 def from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Source:

@@ -29,6 +29,7 @@ from dmlbench.datasets.own_images import (
     split_rows,
 )
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.reading import is_system_folder
 from dmlbench.utils.text import count_of, listed
 
 FACTS = {"version": 1, "channels": 3, "levels": [], "recall_at": [1, 2, 4, 8]}
@@ -206,8 +207,10 @@ def list_files(place: Path) -> Iterator[str]:
             yield from members
         return
     if not place.is_dir():
-        other = "is a file, and neither a folder nor a .zip" if place.is_file() else "is not there"
+        other = "is neither a folder nor a .zip" if place.exists() else "is not there"
         raise DatasetError(f"folder: {place} {other}.")
+    if is_system_folder(place):
+        raise DatasetError(f"folder: {place} belongs to the system. Name the folder of the images.")
     seen = set()
     for folder, names, files in os.walk(place, onerror=_fail, followlinks=True):
         stat = Path(folder).stat()

@@ -27,12 +27,15 @@ from dmlbench.datasets.archives.reading import open_zip, read_member
 from dmlbench.datasets.csv_text import SHOWN, Problem, Table, read_csv_text, shown
 from dmlbench.datasets.names import normalize_label, normalize_path
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.reading import read_bytes
 from dmlbench.utils.text import count_of, listed, some_of
 
 SPLITS = ("train", "test")
 ROLES = ("query", "gallery", "both", "")
 OUTSIDE = re.compile(r"/|\.\./|\.\.$|[A-Za-z]:/")
 """The beginning of a normalised path that leads out of the images' folder."""
+MAX_BYTES = 1_000_000_000
+"""Of a CSV: some 10 million images."""
 SHOWN_NAMES = 8
 """Most columns that a message lists."""
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -108,9 +111,7 @@ def _read_content(file: Path) -> bytes:
     try:
         if is_zip(file):
             return read_member(file, csv_in_zip(file))
-        if file.exists() and not file.is_file():
-            raise DatasetError(f"file: {file} is no file but a device or a pipe.")
-        return file.read_bytes()
+        return read_bytes(file, MAX_BYTES)
     except OSError as error:
         raise DatasetError(f"file: cannot read {file}: {error.strerror}.") from None
 

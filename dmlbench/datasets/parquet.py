@@ -22,6 +22,7 @@ from dmlbench.datasets.names import normalize_path
 from dmlbench.datasets.own_images import Ignored, cached_facts, part_of, row_facts, split_rows
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import data_folder
+from dmlbench.utils.reading import is_system_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -233,6 +234,8 @@ def _matching_files(path: Path) -> list[Path]:
     """The file `path`; the Parquet files below a folder; or the files that fit a pattern."""
     if path.is_file():
         return [path]
+    if is_system_folder(path):
+        raise DatasetError(f"files: {path} belongs to the system. Name the folder of the files.")
     if path.is_dir():
         return sorted(path.rglob(f"*{SUFFIX}"))
     try:

@@ -14,7 +14,7 @@ from dmlbench.losses import list_losses
 from dmlbench.study.error_messages import describe_errors
 from dmlbench.study.loss_options import options_model
 from dmlbench.utils.errors import InvalidArgument, UnusableLoss
-from dmlbench.utils.text import did_you_mean
+from dmlbench.utils.text import did_you_mean, error_reason, short_repr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dmlbench.losses.base import Loss
 
 MAKES_NUMBERS = False
+MAX_SIZE = 1_000_000_000
+"""Of `num_classes` and `embedding_dim`."""
 
 
 def create_loss(
@@ -61,12 +63,14 @@ def create_loss(
     """
     if not isinstance(name, str):
         raise InvalidArgument(
-            f"name: found {name!r}, not a text: the name of a loss, or the import path of your own "
-            f"class."
+            f"name: found {short_repr(name)}, not a text: the name of a loss, or the import path "
+            f"of your own class."
         )
     for argument, value in (("num_classes", num_classes), ("embedding_dim", embedding_dim)):
         if isinstance(value, bool) or not _is_count(value):
-            raise InvalidArgument(f"{argument}: found {value!r}, not a whole number above 0.")
+            raise InvalidArgument(
+                f"{argument}: found {short_repr(value)}, not a whole number from 1 to {MAX_SIZE:,}."
+            )
     try:
         model = options_model(name)
         checked = model.model_validate(options).model_dump(mode="json")
@@ -81,6 +85,11 @@ def create_loss(
         return losses.create_loss(name, *sizes, parents, **checked)
     except ValueError as error:  # options that do not fit each other
         raise InvalidArgument(f"{name}: {error}") from None
+    except (RuntimeError, MemoryError) as error:  # the memory is not enough
+        raise InvalidArgument(
+            f"{name}: it cannot be created for {sizes[0]:,} classes and dimension {sizes[1]:,}: "
+            f"{error_reason(error)}."
+        ) from None
 
 
 def _check_parents(parents: Values, num_classes: int) -> Tensor:
@@ -97,6 +106,6 @@ def _check_parents(parents: Values, num_classes: int) -> Tensor:
 
 def _is_count(value: Any) -> bool:
     try:
-        return operator.index(value) > 0
+        return 0 < operator.index(value) <= MAX_SIZE
     except TypeError:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.evaluation.ranking import UnusableEmbeddings
 from dmlbench.study.error_messages import describe_errors
+from dmlbench.study.setting_types import MAX_ENTRIES
 from dmlbench.study.settings import Evaluation
 from dmlbench.utils.errors import InvalidArgument
+from dmlbench.utils.text import short_repr
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -276,12 +279,14 @@ def _check_pairs(pairs: Any, size: int) -> dict[str, NDArray[Any]]:
 
 def _check_settings(**settings: Any) -> dict[str, Any]:
     try:
-        recall_at = settings["recall_at"]
-        settings["recall_at"] = [int(k) if isinstance(k, np.integer) else k for k in recall_at]
+        entries = [*islice(settings["recall_at"], MAX_ENTRIES + 1)]
     except TypeError:
-        _refuse("recall_at", f"found {settings['recall_at']!r}, not a list: [1, 10]")
-    if not settings["recall_at"]:
+        _refuse("recall_at", f"found {short_repr(settings['recall_at'])}, not a list: [1, 10]")
+    if not entries:
         _refuse("recall_at", "it is empty")
+    if len(entries) > MAX_ENTRIES:
+        _refuse("recall_at", f"it has more than {MAX_ENTRIES} values")
+    settings["recall_at"] = [int(k) if isinstance(k, np.integer) else k for k in entries]
     try:
         return Evaluation.model_validate(settings).model_dump(mode="json")
     except ValidationError as error:
@@ -297,7 +302,7 @@ def _check_device(device: str) -> str:
         torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
-        _refuse("device", f"torch cannot use {device!r}: {reason}")
+        _refuse("device", f"torch cannot use {short_repr(device)}: {reason}")
     return str(device)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmlbench.losses import list_losses
+from dmlbench.losses._bounds import option_bounds
 from dmlbench.utils.declarations import read_declarations, read_docstring
 from dmlbench.utils.modules import imported_modules
 
@@ -71,17 +72,17 @@ losses:
 
 `pml.Name` is any loss of the installed pytorch-metric-learning that learns from labels. Its options
 are those of its constructor; the number of classes and the dimension of the embedding are filled in
-where the constructor needs them. `lr_factor` (default 1.0) multiplies the learning rate of the
-loss's own parameters. The key of a run holds the name of the loss and all its options, with their
-defaults. It does not hold the version of the library: the result records that, as it records the
-version of every library.
+where the constructor needs them. A number may be from -10,000 to 10,000. `lr_factor` (default 1.0)
+multiplies the learning rate of the loss's own parameters. The key of a run holds the name of the
+loss and all its options, with their defaults. It does not hold the version of the library: the
+result records that, as it records the version of every library.
 
 `type: my_package.my_module.MyLoss` is the import path of your own class, a subclass of
 `dmlbench.losses.base.Loss`. It is searched in the current folder and among the installed packages.
-Its options are keyword-only arguments with annotations (`float`, `int`, `bool`, `str`, `Literal`).
-The key of a run holds the code of its file and of all that it imports from its own package, from
-the current folder and from dmlbench. A change there trains the runs of this loss again, and no
-others.
+Its options are keyword-only arguments with annotations (`float`, `int`, `bool`, `str`, `Literal`);
+a number may be from -1,000,000 to 1,000,000. The key of a run holds the code of its file and of all
+that it imports from its own package, from the current folder and from dmlbench. A change there
+trains the runs of this loss again, and no others.
 
 ## Check a loss
 
@@ -229,9 +230,9 @@ def _option_lines(name: str) -> Iterator[str]:
 def _described_options(name: str) -> Iterator[tuple[str, str, str]]:
     """Each option of the loss `name`, its allowed values, and its default as a study has it."""
     declared = read_declarations(f"dmlbench.losses.{name}")
-    bounds = {"≥": declared.constants.get("LEAST", {}), ">": declared.constants.get("ABOVE", {})}
     for option, (annotation, default) in declared.options.items():
-        limits = [f"{sign} {limit[option]}" for sign, limit in bounds.items() if option in limit]
+        bounds = zip("≥>≤", option_bounds(option, declared.constants), strict=True)
+        limits = [f"{sign} {bound:,}" for sign, bound in bounds if bound is not None]
         *others, last = _allowed(annotation, limits)
         allowed = " or ".join(filter(None, [", ".join(others), last]))
         shown = f"{default:.4g}" if isinstance(default, float) else json.dumps(default).strip('"')

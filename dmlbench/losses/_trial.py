@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from dmlbench.losses._catalogue import loss_module
 from dmlbench.utils.discovery import find_problems, versions
 from dmlbench.utils.fingerprint import code_digest
+from dmlbench.utils.text import short_repr
 
 MAKES_NUMBERS = False
 SIGNATURE = (
@@ -66,6 +67,7 @@ def explain(
         is_own: the user wrote the loss, and may have to change its constructor.
     """
     given = ", ".join(f"{name}={value}" for name, value in sizes.items())
+    shown = ", ".join(f"{name!r}: {short_repr(value)}" for name, value in options.items())
     hint = ""
     if is_own:
         inside = [frame for frame in extract_tb(error.__traceback__) if frame.name == "__init__"]
@@ -75,7 +77,7 @@ def explain(
             )
         elif isinstance(error, TypeError):
             hint = f". Its constructor must be as here, options after the star: {SIGNATURE}"
-    return f"it cannot be created with {given} and options {dict(options)}: {_reason(error)}{hint}"
+    return f"it cannot be created with {given} and options {{{shown}}}: {_reason(error)}{hint}"
 
 
 def _reason(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from dmlbench.losses._pml import PmlLoss
 from dmlbench.losses.base import unit_length
 
 ABOVE = {"alpha": 0}
+MOST = {"alpha": 89}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {"alpha": {"low": 30.0, "high": 55.0}}
 

@@ -19,6 +19,7 @@ from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"margin": 0, "proxies_lr_factor": 0}
 ABOVE = {"scale": 0}
+MOST = {"margin": 1000, "scale": 10000}
 SEARCH_SPACE = {
     "margin": {"low": 0.05, "high": 0.8},
     "scale": {"low": 8.0, "high": 256.0, "log": True},

@@ -45,6 +45,7 @@ class Loss(nn.Module):
 
     - `LEAST = {"margin": 0}`: the smallest value that an option may have.
     - `ABOVE = {"scale": 0}`: a value that an option must exceed.
+    - `MOST = {"centers_per_class": 1000}`: the largest value that an option may have.
     - `SEARCH_SPACE = {"margin": {"low": 0.1, "high": 1.0, "log": True}}`: the range of an option in
       a search.
     - `BATCH_DIVISORS`, `DIM_DIVISORS`: tuples of options. Their product must divide the batch size,

@@ -18,6 +18,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 ABOVE = {"gamma": 0}
+MOST = {"margin": 1000, "gamma": 100000}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {
     "margin": {"low": 0.1, "high": 0.6},

@@ -17,6 +17,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"positive_margin": 0, "negative_margin": 0}
+MOST = {"positive_margin": 1000, "negative_margin": 1000}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {
     "positive_margin": {"low": 0.0, "high": 0.5},

@@ -26,8 +26,8 @@ from torch.nn import functional
 
 from dmlbench.losses.base import Loss, class_mask, unit_length
 
-LEAST = {"anchors": 0, "steps": 0, "classifier_lr_factor": 0}
-ABOVE = {"temperature": 0}
+LEAST = {"anchors": 0, "steps": 0, "classifier_lr_factor": 0, "temperature": 1e-6}
+MOST = {"steps": 100}
 BELOW_IMAGES_PER_CLASS = ("anchors",)
 SEARCH_SPACE = {
     "temperature": {"low": 1.0, "high": 100.0, "log": True},

@@ -36,8 +36,20 @@ LEAST = {
     "warmup_epochs": 0,
     "recluster_every": 1,
     "proxies_lr_factor": 0,
+    "temperature": 1e-6,
+    "gamma": 1e-6,
 }
-ABOVE = {"alpha": 0, "temperature": 0, "la": 0, "gamma": 0}
+ABOVE = {"alpha": 0, "la": 0}
+MOST = {
+    "levels": 20,
+    "centers_per_class": 1000,
+    "omega": 1000,
+    "omega_ratio": 10,
+    "alpha": 10000,
+    "la": 10000,
+    "tau": 1000,
+    "margin": 1000,
+}
 ONLY_WITH = {
     "alpha": {"base": ("proxy_anchor",)},
     "delta": {"base": ("proxy_anchor",)},

@@ -35,6 +35,7 @@ LEAST = {
     "neighbours": 1,
     "images_per_class": 2,
 }
+MOST = {"levels": 1000, "beta": 1000, "initial_margin": 1000}
 SEARCH_SPACE = {
     "beta": {"low": 0.0, "high": 0.5},
     "initial_margin": {"low": 0.05, "high": 1.0, "log": True},

@@ -16,6 +16,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"margin": 0}
+MOST = {"margin": 1000}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {"margin": {"low": 0.2, "high": 2.0}}
 

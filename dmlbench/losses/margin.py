@@ -21,6 +21,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"margin": 0, "beta": 0, "beta_lr_factor": 0}
+MOST = {"margin": 1000, "beta": 1000}
 LEAST_IMAGES_PER_CLASS = 2
 ONLY_WITH = {"beta_lr_factor": {"learn_beta": (True,)}}
 SEARCH_SPACE = {

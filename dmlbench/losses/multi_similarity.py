@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
 
+MOST = {"alpha": 10000, "beta": 10000, "la": 1000, "epsilon": 1000}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {
     "alpha": {"low": 0.5, "high": 20.0, "log": True},

@@ -20,8 +20,7 @@ from torch.nn import functional
 
 from dmlbench.losses.base import Loss, unit_length
 
-LEAST = {"proxies_lr_factor": 0}
-ABOVE = {"temperature": 0}
+LEAST = {"proxies_lr_factor": 0, "temperature": 1e-6}
 SEARCH_SPACE = {
     "temperature": {"low": 0.01, "high": 0.2, "log": True},
     "proxies_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},

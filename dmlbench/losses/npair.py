@@ -23,6 +23,7 @@ from torch import Tensor
 from dmlbench.losses._pml import PmlLoss
 
 LEAST = {"l2_weight": 0}
+MOST = {"l2_weight": 1000}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {"l2_weight": {"low": 1e-4, "high": 0.1, "log": True}}
 

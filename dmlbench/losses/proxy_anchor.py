@@ -21,6 +21,7 @@ from dmlbench.losses.base import Loss, class_mask, unit_length
 
 LEAST = {"proxies_lr_factor": 0}
 ABOVE = {"alpha": 0}
+MOST = {"alpha": 10000, "delta": 1000}
 SEARCH_SPACE = {
     "alpha": {"low": 8.0, "high": 128.0, "log": True},
     "delta": {"low": 0.0, "high": 0.5},

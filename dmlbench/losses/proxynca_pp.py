@@ -23,8 +23,7 @@ from torch.nn import functional
 
 from dmlbench.losses.base import Loss, squared_distances, unit_length
 
-LEAST = {"proxies_lr_factor": 0}
-ABOVE = {"temperature": 0}
+LEAST = {"proxies_lr_factor": 0, "temperature": 1e-6}
 SEARCH_SPACE = {
     "temperature": {"low": 0.02, "high": 0.5, "log": True},
     "proxies_lr_factor": {"low": 1.0, "high": 1000.0, "log": True},

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dmlbench.losses.base import Loss, pair_masks, unit_length
 
-LEAST = {"largest_k": 1, "positives": 1}
-ABOVE = {"temperature": 0, "list_temperature": 0}
+LEAST = {"largest_k": 1, "positives": 1, "temperature": 1e-6, "list_temperature": 1e-6}
+MOST = {"positives": 10000}
 LEAST_IMAGES_PER_CLASS = 2
 BELOW_BATCH_SIZE = ("largest_k",)
 SEARCH_SPACE = {

@@ -29,6 +29,7 @@ from dmlbench.losses.base import Loss, distances, pair_masks, unit_length
 
 LEAST = {"margin": 0, "negative_temperature": 0, "positive_temperature": 0, "la": 0, "blocks": 1}
 ABOVE = {"alpha": 0}
+MOST = {"margin": 1000, "alpha": 1000, "negative_temperature": 10000, "positive_temperature": 10000}
 DIM_DIVISORS = ("blocks",)
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dmlbench.losses.base import Loss, unit_length
 
-ABOVE = {"temperature": 0}
+LEAST = {"temperature": 1e-6}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {"temperature": {"low": 0.002, "high": 0.2, "log": True}}
 

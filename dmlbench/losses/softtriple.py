@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from dmlbench.losses.base import Loss, class_mask, unit_length
 
-LEAST = {"centers_per_class": 1, "tau": 0, "centers_lr_factor": 0}
-ABOVE = {"la": 0, "gamma": 0}
+LEAST = {"centers_per_class": 1, "tau": 0, "centers_lr_factor": 0, "gamma": 1e-6}
+ABOVE = {"la": 0}
+MOST = {"centers_per_class": 1000, "la": 10000, "tau": 1000, "margin": 1000}
 MERGED = 0.1
 """Distance of unit vectors below which two centres count as one. No embedding's similarities to
 them differ by more. At the paper's gamma that changes their weights by a factor of e at most."""

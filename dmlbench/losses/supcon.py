@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
 
-ABOVE = {"temperature": 0}
+LEAST = {"temperature": 1e-6}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {"temperature": {"low": 0.02, "high": 0.5, "log": True}}
 

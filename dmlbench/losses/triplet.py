@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dmlbench.losses._pml import PmlLoss
 
+MOST = {"margin": 1000}
 LEAST_IMAGES_PER_CLASS = 2
 SEARCH_SPACE = {"margin": {"low": 0.02, "high": 1.0, "log": True}}
 

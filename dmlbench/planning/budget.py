@@ -10,11 +10,12 @@ from typing import NamedTuple
 import yaml
 
 from dmlbench.planning.cost import Job
+from dmlbench.study.plan import Plan
 from dmlbench.study.run import Run
-from dmlbench.study.settings import Plan
-from dmlbench.utils.text import format_duration
+from dmlbench.utils.text import format_duration, short_repr
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_SECONDS = 1_000_000 * UNITS["d"]
 MIN_SEEDS = 3
 """With fewer seeds, an interval says little."""
 
@@ -94,11 +95,12 @@ def parse_time(text: str) -> float:
     >>> parse_time("90m")
     5400.0
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text, re.ASCII)
-    if not match or not float(match[1]):
-        needed = "a number above 0 with its unit, m, h or d: 90m, 40h, 2d"
-        raise ValueError(f"'{text}' is not a time. Give {needed}")
-    return float(match[1]) * UNITS[match[2]]
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([mhd])", text, re.ASCII)
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0
+    if not 0 < seconds <= MAX_SECONDS:
+        needed = "a number above 0 with its unit, m, h or d: 90m, 40h, 2d. The most is 1000000d"
+        raise ValueError(f"{short_repr(text)} is not a time. Give {needed}")
+    return seconds
 
 
 def propose(runs: Collection[Run], jobs: Sequence[Job], budget: float) -> Proposal:

@@ -7,10 +7,10 @@ from typing import Any
 
 NUMBERS = {"integer": "whole number", "number": "number"}
 BOUNDS = {
-    "minimum": "≥ {}",
-    "exclusiveMinimum": "> {}",
-    "maximum": "≤ {}",
-    "exclusiveMaximum": "< {}",
+    "minimum": "≥ {:,}",
+    "exclusiveMinimum": "> {:,}",
+    "maximum": "≤ {:,}",
+    "exclusiveMaximum": "< {:,}",
 }
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
@@ -18,8 +18,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 def allowed_values(schema: Mapping[str, Any]) -> str:
     """`whole number ≥ 1 or `null``; `list of: whole number ≥ 1; or `null``."""
     options = [*dict.fromkeys(_options(schema))]
-    if "number" in options and "whole number" in options:
-        options.remove("whole number")
+    options = [text for text in options if text.removeprefix("whole ") not in {*options} - {text}]
     separator = "; or " if any("list" in option for option in options) else " or "
     return separator.join(filter(None, [", ".join(options[:-1]), options[-1]]))
 

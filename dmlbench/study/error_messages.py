@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import reprlib
 from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import lru_cache
@@ -15,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from dmlbench.study.allowed_values import NAME, allowed_values
 from dmlbench.study.sections import places_of_keys
-from dmlbench.utils.text import did_you_mean
+from dmlbench.study.setting_types import NAME_LENGTH
+from dmlbench.utils.text import ShortRepr, did_you_mean
 
 MAX_LENGTH = 80
 """Characters of a wrong value that a message shows."""
@@ -29,6 +29,7 @@ BOUNDS = {"≥": "at least", ">": "above", "≤": "at most", "<": "below"}
 EMPTY = "It is empty: remove it, or write its keys below it, indented."
 SPECIAL = {NAME: "letters, digits, _ . + -, and a letter or a digit first"}
 """Beginning of the pattern of a text -> what it may hold."""
+MAX_NAME = f"at most {NAME_LENGTH} characters, as it names a folder"
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel], path: str = "") -> list[str]:
@@ -69,6 +70,10 @@ def _describe(item: Any, schema: Mapping[str, Any], path: str) -> str:
         line = "is missing."
     elif kind == "value_error":
         line = f"{item['ctx']['error']}."
+    elif kind == "too_long" and item["ctx"]["actual_length"]:
+        line = "found {actual_length:,} values. Allowed: at most {max_length:,}.".format(
+            **item["ctx"]
+        )
     elif "properties" in allowed:
         hint = did_you_mean("", allowed["properties"])
         empty = "" if value is not None else f" {EMPTY}"
@@ -153,7 +158,7 @@ def _in_words(allowed: Mapping[str, Any]) -> str:
     pattern = allowed.get("pattern", "")
     special = [words for start, words in SPECIAL.items() if pattern.startswith(start)]
     if "maxLength" in allowed:
-        special.append(f"at most {allowed['maxLength']} characters")
+        special.append(MAX_NAME if special else f"at most {allowed['maxLength']} characters")
     return f"{text} ({'; '.join(special)})" if special else text
 
 
@@ -197,7 +202,7 @@ def _example(value: Any, array: Mapping[str, Any]) -> str:
 
 def _name_hint(key: Any) -> str:
     """What a key may be, and why `key` is none."""
-    text = f"Allowed: a name ({SPECIAL[NAME]})."
+    text = f"Allowed: a name ({SPECIAL[NAME]}; {MAX_NAME})."
     return text if isinstance(key, str) else f"{text} {' '.join(_hints(key, {'type': 'string'}))}"
 
 
@@ -222,12 +227,8 @@ def show(value: Any) -> str:
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 3] + "..."
 
 
-class _Repr(reprlib.Repr):
+class _Repr(ShortRepr):
     """The beginning of a value, in which true, false, null and dates look as in YAML."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxlong = self.maxother = 4 * MAX_LENGTH
 
     def repr_bool(self, value: bool, level: int) -> str:
         return json.dumps(value)
@@ -240,11 +241,5 @@ class _Repr(reprlib.Repr):
 
     repr_datetime = repr_date
 
-    def repr_int(self, value: int, level: int) -> str:
-        try:
-            return super().repr_int(value, level)
-        except ValueError:  # Python does not write more than 4,300 digits
-            return "a number of thousands of digits"
 
-
-_SHORT = _Repr()
+_SHORT = _Repr(4 * MAX_LENGTH)

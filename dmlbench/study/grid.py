@@ -21,12 +21,19 @@ from dmlbench.losses import list_losses
 from dmlbench.study.error_messages import describe_errors, show, show_text
 from dmlbench.study.loss_options import options_model
 from dmlbench.study.numbers import with_number_types
+from dmlbench.study.plan import Plan
 from dmlbench.study.row_names import CONTROL, EMBEDDINGS, is_trained
 from dmlbench.study.run import ResolvedDataset, Run
-from dmlbench.study.settings import Backbone, Dataset, Embeddings, Plan, Recipe, Settings
+from dmlbench.study.settings import Backbone, Dataset, Embeddings, Recipe, Settings
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.errors import DatasetError, MissingWeights, UnusableLoss
-from dmlbench.utils.text import count_of, did_you_mean
+from dmlbench.utils.reading import open_file
+from dmlbench.utils.text import count_of, did_you_mean, format_bytes
+
+BYTES = 4
+"""Of a float32, as which a batch of images enters the backbone."""
+MAX_BATCH_BYTES = 10**12
+MAX_STEPS = 10**9
 
 
 class ResolvedLoss(NamedTuple):
@@ -70,6 +77,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         merged = _merge_recipe(recipe, overrides, problems)
         if not merged:
             continue
+        problems += _check_sizes(resolved, backbone, model, merged)
         if merged.freeze_bn is None:
             merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
         for name, loss in _rows(plan, entries, dataset).items():
@@ -190,7 +198,7 @@ def _resolve_backbone(
     models = timm_models()
     if backbone.type not in models:
         hint = did_you_mean(backbone.type, models | (entries.keys() - {name}))
-        problems.append(f"{path}: timm has no model {show(backbone.type)}. {hint}")
+        problems.append(f"{path}: timm has no model {show(backbone.type)}. {hint}".rstrip())
         return None
     return backbone
 
@@ -291,7 +299,7 @@ def _file_problem(path: str) -> str | None:
     """Why the file at `path` cannot be read; None if it can."""
     shown = show_text(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_file(Path(path)) as file:
             file.read(1)
     except FileNotFoundError:
         return f"there is no file {shown}."
@@ -316,6 +324,29 @@ def _merge_recipe(
     except ValidationError as error:
         problems += describe_errors(error, Recipe, path)
         return None
+
+
+def _check_sizes(
+    dataset: ResolvedDataset, backbone: str, model: Backbone, recipe: Recipe
+) -> Iterator[str]:
+    """Problems of numbers that are each allowed, and together are more than any machine can do."""
+    path = f"backbones.{backbone} on {dataset.dataset}"
+    channels = dataset.facts["channels"]
+    size = recipe.batch_size * model.image_size**2 * channels * BYTES
+    if size > MAX_BATCH_BYTES:
+        yield (
+            f"{path}: batch_size {recipe.batch_size:,} x image_size {model.image_size:,} squared x "
+            f"{count_of(channels, 'channel')} x {BYTES} bytes are {format_bytes(size)} in a batch, "
+            f"and {format_bytes(MAX_BATCH_BYTES)} are the most that is allowed."
+        )
+    _, images = dataset.facts.get("splits", {}).get("train", (0, 0))
+    steps = recipe.epochs * (images // recipe.batch_size)
+    if steps > MAX_STEPS:
+        yield (
+            f"{path}: {recipe.epochs:,} epochs of {images:,} images in batches of "
+            f"{recipe.batch_size:,} are {steps:,} steps, and {MAX_STEPS:,} are the most that is "
+            f"allowed."
+        )
 
 
 def _check_divisors(

@@ -21,6 +21,7 @@ from dmlbench.study.loss_fit import loss_misfits, recipe_key
 from dmlbench.study.row_names import EMBEDDINGS
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
+from dmlbench.study.study_names import folder_problem, length_problem
 from dmlbench.utils.discovery import find_problems
 from dmlbench.utils.errors import DatasetError, StudyError
 from dmlbench.utils.files import file_state
@@ -50,7 +51,9 @@ def check_before_jobs(study: Study, stores: Path) -> None:
     Raises:
         StudyError: with everything that is wrong in one message.
     """
-    problems = [*image_problems(study, stores)]
+    run_folders = (study.files.run(path).folder for path in study.runs)
+    name_problems = (folder_problem(study.folder), length_problem(run_folders))
+    problems = [*filter(None, name_problems), *image_problems(study, stores)]
     sizes = _sizes_of_datasets(study, stores, problems)
     cells = _cells(study.runs.values())
     problems += _training_problems(cells, sizes)

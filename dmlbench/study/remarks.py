@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.losses import list_losses
+from dmlbench.study.error_messages import show
 from dmlbench.study.published import Published, read_published
+from dmlbench.utils.errors import MAX_PROBLEMS
 from dmlbench.utils.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -67,14 +69,16 @@ def find_wrong_remarks(file: Mapping[str, Any], settings: Settings) -> Iterator[
     A remark must not be empty, and must be about a key that is set in `file`, the study file as it
     was read. `published` must name losses of the study and systems of published.csv.
     """
-    paths = [*_key_paths(file)]
+    paths, wrong = {*_key_paths(file)}, 0
     for field in ("unconfirmed", "deviations"):
         for path, remark in getattr(settings, field).items():
             if not remark.strip():
-                yield f"{field}: the remark on {path!r} is empty. Write a few words, or remove it."
+                fix = "Write a few words, or remove it."
+                yield f"{field}: the remark on {show(path)} is empty. {fix}"
             if path not in paths:
-                hint = did_you_mean(path, paths)
-                yield f"{field}: {path!r} is not set in this study. {hint}".rstrip()
+                wrong += 1  # a message shows the first ones alone
+                hint = did_you_mean(path, paths) if wrong <= MAX_PROBLEMS else ""
+                yield f"{field}: {show(path)} is not set in this study. {hint}".rstrip()
     if not settings.published:
         return
     if settings.track == "fair":

@@ -6,16 +6,16 @@ from functools import cache
 
 from dmlbench.datasets import list_datasets
 from dmlbench.losses import list_losses
+from dmlbench.study.cluster import Cluster
+from dmlbench.study.model import Model
+from dmlbench.study.plan import Exclude, Plan
 from dmlbench.study.settings import (
     Augmentation,
     Backbone,
     Dataset,
     Embeddings,
     Evaluation,
-    Exclude,
     Jitter,
-    Model,
-    Plan,
     Recipe,
     Settings,
 )
@@ -32,6 +32,7 @@ SECTIONS: dict[str, tuple[str, type[Model]]] = {
     "datasets": ("datasets.<name>", Dataset),
     "embeddings": ("embeddings.<name>", Embeddings),
     "evaluation": ("evaluation", Evaluation),
+    "cluster": ("cluster", Cluster),
 }
 """Title of a section -> the place of its settings in a study file, and their model."""
 

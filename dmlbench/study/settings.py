@@ -6,55 +6,57 @@ are written from them.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, get_args
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dmlbench.datasets.archives.checksums import parse_checksum
+from dmlbench.study.cluster import Cluster
+from dmlbench.study.model import Model
 from dmlbench.study.numbers import AS_NUMBER
+from dmlbench.study.plan import Plan
+from dmlbench.study.setting_types import (
+    LARGEST_LR,
+    MAX_NAMES,
+    Area,
+    BatchSize,
+    Dimension,
+    EntriesByName,
+    Epoch,
+    Factor,
+    Fraction,
+    GradientLimit,
+    Images,
+    ImageSize,
+    Iterations,
+    LearningRate,
+    Name,
+    Ratio,
+    RecallAt,
+    RemarksByPath,
+    Restarts,
+    Seed,
+    Side,
+    StepEpochs,
+    Steps,
+    Strength,
+    Threads,
+)
+from dmlbench.study.study_names import name_problem
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.gpu_lease import MAX_RUNS_PER_GPU
-
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-MAX_SHOWN = 80
-"""Characters of a text that a message shows."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
-Fraction = Annotated[float, Field(gt=0, le=1), AS_NUMBER]
-Count = Annotated[int, Field(ge=1), AS_NUMBER]
-Seed = Annotated[int, Field(ge=0, lt=2**31), AS_NUMBER]
-Rate = Annotated[float, Field(ge=0), AS_NUMBER]
-Ratio = Annotated[float, Field(gt=0), AS_NUMBER]
-Control = Literal["random", "untrained", "oracle"]
-
-
-class Model(BaseModel):
-    """The base of all blocks of a study file."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _one_line(cls, value: Any) -> Any:
-        """Names and paths stand in messages, on the page and in the names of files."""
-        for text in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(text, str) and CONTROL_CHARACTER.search(text):
-                shown = repr(text if len(text) < MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
-                raise ValueError(f"found {shown}, with a line break or a control character")
-        return value
 
 
 class Jitter(Model):
     """How much the colours change, as in torchvision's ColorJitter. 0 changes nothing."""
 
-    brightness: Rate = 0.0
+    brightness: Strength = 0.0
     """0.4 multiplies the brightness of an image by a factor from 0.6 to 1.4."""
-    contrast: Rate = 0.0
+    contrast: Strength = 0.0
     """0.4 multiplies the difference of each pixel from the mean gray of its image by a factor from
     0.6 to 1.4."""
-    saturation: Rate = 0.0
+    saturation: Strength = 0.0
     """0.4 multiplies the difference of each pixel from its own gray by a factor from 0.6 to 1.4."""
     hue: Annotated[float, Field(ge=0, le=0.5), AS_NUMBER] = 0.0
     """0.1 turns the hue by up to a tenth of the colour circle, in either direction."""
@@ -63,7 +65,7 @@ class Jitter(Model):
 class Augmentation(Model):
     """The usual augmentation of the field: random resized crop, flip and colour jitter."""
 
-    crop_scale: tuple[Fraction, Fraction] = (0.16, 1.0)
+    crop_scale: tuple[Area, Area] = (0.16, 1.0)
     """A crop covers a share of the image's area between these two."""
     crop_ratio: tuple[Ratio, Ratio] = (0.75, 1.3333)
     """The aspect ratio of a crop, width over height, lies between these two."""
@@ -76,49 +78,49 @@ class Augmentation(Model):
     def _ordered(self) -> Augmentation:
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name}: [{low}, {high}] is not an interval above 0")
+            if low > high:
+                raise ValueError(f"{name}: [{low}, {high}] is not an interval, low before high")
         return self
 
 
 class Recipe(Model):
     """How the study trains every loss. One recipe for all of them makes the comparison fair."""
 
-    epochs: Count = 40
+    epochs: Epoch = 40
     """Pass over the training images this many times. The model after the last pass is evaluated."""
-    batch_size: Annotated[int, Field(ge=2), AS_NUMBER] = 112
+    batch_size: BatchSize = 112
     """Train on this many images per step. An epoch has `images // batch_size` steps for every
     loss."""
-    images_per_class: Count | None = 4
+    images_per_class: Images | None = 4
     """Take this many images of each class in a batch, so a batch holds `batch_size /
     images_per_class` classes. null shuffles the images instead."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """adamw shrinks the weights by `lr` x `weight_decay`. adam and sgd add `weight_decay` x weight
     to the gradient."""
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False), AS_NUMBER] = 1e-4
+    lr: LearningRate = 1e-4
     """The learning rate of the backbone. The parameters of a loss learn at a multiple of it, which
     is an option of the loss."""
-    head_lr_factor: Rate = 1.0
+    head_lr_factor: Factor = 1.0
     """The embedding head learns at this multiple of `lr`."""
     momentum: Annotated[float, Field(ge=0, lt=1), AS_NUMBER] = 0.9
     """The momentum of sgd. It is refused with adamw and adam, which have none."""
-    eps: Annotated[float, Field(gt=0, allow_inf_nan=False), AS_NUMBER] = 1e-8
+    eps: Annotated[float, Field(gt=0, le=100), AS_NUMBER] = 1e-8
     """Add this to the denominator, the root of the mean squared gradient (adamw and adam). It is
     refused with sgd, which has none."""
-    weight_decay: Rate = 1e-4
+    weight_decay: Strength = 1e-4
     """The weight decay of the backbone, the head and the parameters of the loss."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """How the learning rate changes: constant keeps it, cosine lowers it to 0 at the end, and step
     multiplies it by `step_factor` after each of `step_epochs`."""
-    step_epochs: tuple[Count, ...] = ()
+    step_epochs: StepEpochs = ()
     """With schedule: step, multiply the learning rate after each of these epochs."""
-    step_factor: Rate = 0.1
+    step_factor: Strength = 0.1
     """With schedule: step, multiply the learning rate by this factor."""
-    warmup_steps: Annotated[int, Field(ge=0), AS_NUMBER] = 0
+    warmup_steps: Steps = 0
     """During this many first steps, only the head and the parameters of the loss learn."""
-    clip_value: Annotated[float, Field(gt=0), AS_NUMBER] | None = None
+    clip_value: GradientLimit | None = None
     """Clip every entry of the gradient to this absolute value. null clips nothing."""
-    clip_norm: Annotated[float, Field(gt=0), AS_NUMBER] | None = None
+    clip_norm: GradientLimit | None = None
     """Scale the gradient of all parameters together down to this norm, after `clip_value`. null
     scales nothing."""
     freeze_bn: bool | None = None
@@ -136,7 +138,7 @@ class Recipe(Model):
     first run compiles the kernels, and later runs find them in the data folder. torch chooses some
     of them by their speed, so a new compilation may give different bits; this is not measured
     yet."""
-    cpu_threads: Count = 1
+    cpu_threads: Threads = 1
     """Train with this many threads on a CPU. The number is part of the key: with another one, sums
     are added in another order and give different bits."""
 
@@ -151,6 +153,14 @@ class Recipe(Model):
                 f"batch_size: {self.batch_size} is not a multiple of "
                 f"images_per_class: {self.images_per_class}"
             )
+        if self.schedule == "step" and self.step_factor > 1:
+            exponent = math.log10(self.lr) + len(self.step_epochs) * math.log10(self.step_factor)
+            if exponent > math.log10(LARGEST_LR):
+                raise ValueError(
+                    f"lr {self.lr:g} x step_factor {self.step_factor:g}, "
+                    f"{len(self.step_epochs)} times, is above {LARGEST_LR}, the largest learning "
+                    f"rate. Take a smaller step_factor"
+                )
         # An ignored setting would still be in the key. Its default is allowed: the settings that a
         # study was run with are read again, and hold all defaults
         ignored = "eps" if self.optimizer == "sgd" else "momentum"
@@ -168,15 +178,15 @@ class Backbone(Model):
 
     type: str
     """The model: `bn_inception`, or any model of timm, with or without the tag of its weights."""
-    dim: Count = 512
+    dim: Dimension = 512
     """The dimension of the embedding."""
     head: Literal["linear", "low_mid_high"] = "linear"
     """linear is one layer on the pooled features. low_mid_high concatenates embeddings of `dim / 3`
     from three depths, as in RLL-(L,M,H)."""
-    image_size: Annotated[int, Field(ge=8), AS_NUMBER] = 224
+    image_size: ImageSize = 224
     """The side in pixels of the square that the backbone sees: a random crop in training, the
     centre in a test."""
-    resize: Count | None = None
+    resize: Side | None = None
     """The short side in pixels of the packed images, from which the centre is cropped. null takes
     `image_size`."""
     pretrained: bool | str = False
@@ -221,7 +231,7 @@ class Dataset(Model):
     store: Literal["pixels", "jpeg"] = "pixels"
     """pixels packs decoded images. jpeg packs JPEG files of quality 95, which take a quarter of the
     space and are decoded when they are read: use it for data that would fill the disk."""
-    recall_at: tuple[Count, ...] | None = None
+    recall_at: RecallAt | None = None
     """The K of Recall@K, if `evaluation` does not set them. null takes those of the type."""
     recipe: dict[str, Any] = {}
     """Override these settings of the recipe for this data set, for every loss alike."""
@@ -254,75 +264,16 @@ class Embeddings(Model):
 class Evaluation(Model):
     """How embeddings are scored."""
 
-    recall_at: tuple[Count, ...] | None = None
+    recall_at: RecallAt | None = None
     """The K of Recall@K. null takes those of the data set."""
     kmeans_seed: Seed = 0
     """The seed of k-means. NMI and AMI are computed from its clusters."""
-    kmeans_iterations: Count = 20
+    kmeans_iterations: Iterations = 20
     """Stop each start of k-means after this many iterations at the latest."""
-    kmeans_restarts: Count = 3
+    kmeans_restarts: Restarts = 3
     """Start k-means this many times. The start with the least inertia counts."""
-    threads: Count = 1
+    threads: Threads = 1
     """Score with this many threads on a CPU. No score depends on the number."""
-
-
-class Exclude(Model):
-    """Leave out all combinations that have every name of the entry."""
-
-    dataset: Name | None = None
-    """Leave out this data set. null means every data set."""
-    backbone: Name | None = None
-    """Leave out this backbone. null means every backbone."""
-    loss: Name | None = None
-    """Leave out this loss. null means every loss, with the controls and the external embeddings."""
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Axis -> name, as {"dataset": "sop", "loss": "htl"}."""
-        return self.model_dump(exclude_none=True)
-
-    @model_validator(mode="after")
-    def _of_something(self) -> Exclude:
-        if not self.names:
-            raise ValueError("exclude needs a dataset, a backbone or a loss")
-        return self
-
-
-class Plan(Model):
-    """What the study runs: every combination of the data sets, backbones, losses and seeds. A name
-    is an entry of the mapping of the same name, or a type with its defaults."""
-
-    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Run these data sets: entries of `datasets`, or types (`dmlbench list datasets`)."""
-    backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Run these backbones: entries of `backbones`, or types (`dmlbench list backbones`)."""
-    losses: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Run these losses: entries of `losses`, or types (`dmlbench list losses`)."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-    """Run each combination with these seeds. A seed starts every loss from the same weights.
-    Intervals need two seeds or more."""
-    controls: tuple[Control, ...] = get_args(Control)
-    """Add these rows, which need no training: random vectors, the model before its first step
-    (untrained), and the labels themselves (oracle)."""
-    embeddings: tuple[Name, ...] = ()
-    """Add rows for these external embeddings: entries of `embeddings`."""
-    exclude: tuple[Exclude, ...] = ()
-    """Leave out these combinations: `[{dataset: sop, loss: htl}, {dataset: sop, backbone:
-    big}]`."""
-
-    def leaves_out(self, dataset: str, backbone: str, loss: str) -> bool:
-        """Whether `exclude` names this combination."""
-        cell = {"dataset": dataset, "backbone": backbone, "loss": loss}.items()
-        return any(rule.names.items() <= cell for rule in self.exclude)
-
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> Plan:
-        for field in type(self).model_fields:
-            values = getattr(self, field)
-            for value in values:
-                if values.count(value) > 1:
-                    raise ValueError(f"{field}: {value} is listed twice")
-        return self
 
 
 class Settings(Model):
@@ -337,25 +288,25 @@ class Settings(Model):
     """What the study runs."""
     recipe: Recipe = Recipe()
     """How every loss is trained."""
-    losses: dict[Name, dict[str, Any]] = {}
+    losses: EntriesByName = {}
     """Losses by their names: `name: {type: ...}`, with options of the loss. A name that is a type
     needs no entry."""
-    backbones: dict[Name, dict[str, Any]] = {}
+    backbones: EntriesByName = {}
     """Backbones by their names: `name: {type: ...}`, with settings of the backbone."""
-    datasets: dict[Name, dict[str, Any]] = {}
+    datasets: EntriesByName = {}
     """Data sets by their names: `name: {type: ...}`, with settings of the data set and options of
     its type."""
-    embeddings: dict[Name, Embeddings] = {}
+    embeddings: Annotated[dict[Name, Embeddings], Field(max_length=MAX_NAMES)] = {}
     """External embeddings by their names."""
     evaluation: Evaluation = Evaluation()
     """How the embeddings of every run are scored."""
-    published: dict[Name, Name] = {}
+    published: Annotated[dict[Name, Name], Field(max_length=MAX_NAMES)] = {}
     """In the paper track, the published system of each loss whose name is not that of its system:
     `{loss: system}`, with a system of dmlbench/study/published.csv."""
-    unconfirmed: dict[str, str] = {}
+    unconfirmed: RemarksByPath = {}
     """Remarks on values that no source confirms, by their key paths in this file: `recipe.lr: from
     memory of the paper`. The leaderboard lists them."""
-    deviations: dict[str, str] = {}
+    deviations: RemarksByPath = {}
     """Remarks on values in which the study knowingly departs from the paper, by their key paths in
     this file. The leaderboard lists them."""
     keep_model: bool = False
@@ -364,10 +315,19 @@ class Settings(Model):
     """Let this many jobs share a GPU. More than 1 may be faster if one job leaves most of a GPU
     idle, as small models on small images do. The jobs share its memory too. This does nothing on
     SLURM, which gives each job its own GPU."""
+    cluster: Cluster = Cluster()
+    """How jobs are submitted to a cluster. Locally, none of this is used."""
     tracking: bool = True
     """Write the results to MLflow after the leaderboard."""
     track_embeddings: bool = False
     """Copy the embeddings of each run to MLflow too. They take megabytes per run."""
+
+    @field_validator("study")
+    @classmethod
+    def _free_name(cls, name: str) -> str:
+        if problem := name_problem(name):
+            raise ValueError(problem)
+        return name
 
     @model_validator(mode="after")
     def _no_default_experiment(self) -> Settings:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 from dmlbench.utils.errors import WrongEnvironment
+from dmlbench.utils.numerals import parse_count
+
+MAX_CORES = 100_000
 
 
 def usable_cores() -> int:
@@ -18,8 +21,9 @@ def usable_cores() -> int:
     """
     affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    limit = os.environ.get("DMLBENCH_CORES") or str(cores)
-    if not limit.isdecimal() or not int(limit):
-        problem = "it is no whole number above 0. Unset it, and all usable cores are taken."
-        raise WrongEnvironment(f"DMLBENCH_CORES={limit}: {problem}")
-    return min(cores, int(limit))
+    try:
+        limit = parse_count(os.environ.get("DMLBENCH_CORES") or str(cores), MAX_CORES)
+    except ValueError as error:
+        fix = "Unset it, and all usable cores are taken."
+        raise WrongEnvironment(f"DMLBENCH_CORES: {error}. {fix}") from None
+    return min(cores, limit)

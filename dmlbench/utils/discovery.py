@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dmlbench.utils.errors import BrokenInstallation
+from dmlbench.utils.errors import BrokenInstallation, WrongEnvironment
 from dmlbench.utils.files import read_json_if_whole, write_json
 
 
@@ -90,16 +91,42 @@ def remember(name: str, facts: Any, answer: Any) -> None:
 
 def _run(module: str, arguments: Sequence[str], text: str = "") -> Any:
     command = [sys.executable, "-m", module, *arguments]
-    run = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=_limit_memory,
+    )
     if run.returncode:
-        raise BrokenInstallation((run.stderr.strip().splitlines() or ["no message"])[-1])
+        killed = f"it was killed by signal {-run.returncode}: is the memory short?"
+        reason = killed if run.returncode < 0 else "no message"
+        raise BrokenInstallation((run.stderr.strip().splitlines() or [reason])[-1])
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def _limit_memory() -> None:
+    """Let this process have the memory of the machine and no more: a wrong number in a study must
+    be an error, and not the end of other processes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or memory < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
+
+
 def cache_folder() -> Path:
-    """Where answers are kept: DMLBENCH_CACHE, or the user's cache folder."""
+    """Where answers are kept: DMLBENCH_CACHE, or the user's cache folder.
+
+    Raises:
+        WrongEnvironment: DMLBENCH_CACHE is a file.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dmlbench"
-    return Path(os.environ.get("DMLBENCH_CACHE") or default)
+    folder = Path(os.environ.get("DMLBENCH_CACHE") or default)
+    if folder.exists() and not folder.is_dir():
+        problem = "it is a file, and answers are kept in a folder. Name a folder, or unset it."
+        raise WrongEnvironment(f"DMLBENCH_CACHE={folder}: {problem}")
+    return folder
 
 
 def _cache_file(name: str, facts: Any) -> Path:

@@ -46,6 +46,7 @@ DESCRIPTIVE = frozenset(
         "DIM_DIVISORS",
         "LEAST",
         "ABOVE",
+        "MOST",
         "ONLY_WITH",
         "LEAST_IMAGES_PER_CLASS",
         "BELOW_IMAGES_PER_CLASS",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -11,6 +13,12 @@ MAX_REASON = 300
 """Characters of a library's error that are shown: some quote the file."""
 MAX_LINES = 20
 """Lines of a list that are shown."""
+
+OBEYED = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069"
+    r"\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)
+"""Characters that are no text: an XML file must not have them, or a terminal obeys them."""
 
 
 def count_of(number: int, noun: str) -> str:
@@ -63,6 +71,44 @@ def error_reason(error: BaseException) -> str:
     """
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
+
+
+def literal(text: str) -> str:
+    """The text in one line, without characters that a file or a terminal would obey.
+
+    Control characters, halves of characters, and marks that turn the direction of writing are
+    replaced.
+
+    >>> literal("a\\tb\\x1b[2Jc\\n\\u202ed")
+    'a b�[2Jc �d'
+    """
+    return OBEYED.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
+
+
+class ShortRepr(reprlib.Repr):
+    """The beginning of `repr(value)`: it never builds the rest."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = length
+
+    def repr_int(self, value: int, level: int) -> str:
+        try:
+            return super().repr_int(value, level)
+        except ValueError:  # Python does not write more than 4,300 digits
+            return "a number of thousands of digits"
+
+
+def short_repr(value: Any) -> str:
+    """The beginning of `repr(value)`, however large, deep or circular `value` is.
+
+    >>> short_repr([0] * 10**6), short_repr("a" * 10**6)[-5:]
+    ('[0, 0, 0, 0, 0, 0, ...]', "aaaa'")
+    """
+    return _SHORT.repr(value)
+
+
+_SHORT = ShortRepr(80)
 
 
 def did_you_mean(name: str, allowed: Iterable[str], show: int = 30) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import yaml
@@ -17,6 +17,8 @@ from dmlbench.utils.errors import UnreadableYaml
 
 DECIMAL = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 """A number that everybody reads alike: no leading zeros, underscores, colons or letters."""
+MAX_BYTES = 1_000_000
+"""Of a file. PyYAML reads this much in a few seconds."""
 MAX_DEPTH = 50
 """Mappings and lists inside each other."""
 MAX_VALUES = 100_000
@@ -87,7 +89,7 @@ def check_data(data: Any) -> None:
     def size(value: Any) -> int:
         if isinstance(value, str):
             _check_text(value)
-        if not isinstance(value, dict | list | tuple):
+        if not isinstance(value, Mapping | list | tuple):
             return 1
         name = id(value)
         if name in open_containers:
@@ -97,7 +99,7 @@ def check_data(data: Any) -> None:
         if name not in sizes:
             open_containers.add(name)
             parts: Iterable[Any] = value
-            if isinstance(value, dict):
+            if isinstance(value, Mapping):
                 parts = [*value, *value.values()]
             sizes[name] = 1 + sum(size(part) for part in parts)
             open_containers.remove(name)

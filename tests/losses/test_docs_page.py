@@ -41,9 +41,9 @@ def test_the_list_shows_names_code_titles_and_options(list_command):
     assert (
         "\ncosface             PML's CosFaceLoss: CosFace: Large Margin Cosine Loss for Deep Face "
         "Recognition\n"
-        "    margin = 0.35           number ≥ 0\n"
-        "    scale = 64              number > 0\n"
-        "    proxies_lr_factor = 1   number ≥ 0\n"
+        "    margin = 0.35           number ≥ 0, ≤ 1,000\n"
+        "    scale = 64              number > 0, ≤ 10,000\n"
+        "    proxies_lr_factor = 1   number ≥ 0, ≤ 1,000,000\n"
     ) in text
 
 

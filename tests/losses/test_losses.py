@@ -55,7 +55,7 @@ def test_the_search_space_contains_the_defaults_of_declared_options(name):
 def test_bounds_are_literal_and_belong_to_declared_options(name):
     module = importlib.import_module(f"dmlbench.losses.{name}")
     declared = read_declarations(module.__name__)
-    for bounds in ("LEAST", "ABOVE"):
+    for bounds in ("LEAST", "ABOVE", "MOST"):
         assert declared.constants.get(bounds) == getattr(module, bounds, None)
         assert set(declared.constants.get(bounds, ())) <= set(declared.options)
 
