@@ -126,8 +126,8 @@ def _cell_entries(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
 def _seed_entry(study: Study, cell: str, result: Result) -> Entry:
     run, paths = study.runs[result.planned["path"]], result.files
     files = [paths.run, paths.metrics]
-    learnt = (paths.artefacts / name for name in result.run.get("artefacts", []))
-    files += [file for file in learnt if file.is_file()]
+    written = [paths.folder / name for name in result.run["files"]]
+    files += [file for file in written if file.parent == paths.artefacts]
     if study.settings.track_embeddings and result.metrics["status"] == "ok":
         files.append(paths.embeddings)
     digest = _digest(run.eval_key, run.store, run.tested.dataset, paths.history, *files)
@@ -135,7 +135,9 @@ def _seed_entry(study: Study, cell: str, result: Result) -> Entry:
 
 
 def _seed_record(run: Run, result: Result, files: Sequence[Path]) -> Record:
-    provenance, metrics = result.run["provenance"], result.metrics
+    provenance, metrics, paths = result.run["provenance"], result.metrics, result.files
+    if paths.embeddings in files:
+        paths.check_file(paths.embeddings, result.run)
     start, end = _start_and_end(provenance)
     history = _history_points(result.files.history, start, end)
     last_step = max((point.step for point in history), default=0)

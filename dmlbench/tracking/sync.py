@@ -13,18 +13,20 @@ no digest, and is replaced.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
 import sys
+import textwrap
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dmlbench.tracking import database as local
 from dmlbench.tracking.records import SPLITS, Entry, Record, entries, read_available_results
+from dmlbench.utils.disk import disk_error
 from dmlbench.utils.errors import TrackingError
 from dmlbench.utils.text import count_of, listed
 
@@ -34,8 +36,17 @@ if TYPE_CHECKING:
 
     from dmlbench.study.study import Study
 
-DATABASE = Path("results/mlflow.db")
 ARTEFACTS = Path("results/mlartifacts")
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A server that does not answer: 50 s. With the defaults of MLflow it takes many minutes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+"""Settings of MLflow, unless the user has set them."""
+MAX_REASON = 400
+"""Characters of an error of MLflow that a message shows: it may hold a whole page of a proxy."""
 PATH, DIGEST = "dmlbench.path", "dmlbench.digest"
 PARENT = "mlflow.parentRunId"
 RUNS_QUERY = f"""
@@ -58,9 +69,13 @@ LOCAL_PAGE = "http://127.0.0.1:5000"
 """The address of `mlflow ui`."""
 
 
+class UnwrittenRuns(TrackingError):
+    """Some runs could not be written, and all others were."""
+
+
 def tracking_uri() -> str:
     """Where the runs go: MLFLOW_TRACKING_URI, or else a database in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local.DATABASE}"
 
 
 def track(study: Study, uri: str) -> str:
@@ -76,23 +91,26 @@ def track(study: Study, uri: str) -> str:
     Raises:
         TrackingError: MLflow cannot be reached, or refuses, or some runs cannot be written.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 14 s; MLflow's default: minutes
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
-        with _single_writer(uri):
+        with local.single_writer(uri):
             results = read_available_results(study)
             wanted = list(entries(study, results))
             actions = Counter(unchanged=len(wanted))
             experiment_id = _find_if_up_to_date(uri, study, wanted)
             if experiment_id is None:
-                with _fast_commits(uri):
+                if file := local.database_file(uri):
+                    local.make_ready(file)
+                is_ours = uri == f"sqlite:///{local.DATABASE}"
+                with local.fast_commits() if is_ours else contextlib.nullcontext():
                     experiment_id, actions = _synchronise(study, uri, wanted)
-    except TrackingError as error:
+    except UnwrittenRuns as error:
         raise TrackingError(_without_passwords(f"tracking to {uri}: {error}")) from None
     except Exception as error:
         if not _is_about_the_place(error):
             raise
-        raise TrackingError(_without_passwords(f"tracking to {uri} failed: {error}")) from None
+        raise TrackingError(_without_passwords(_describe_failure(uri, error))) from None
     counts = ", ".join(f"{actions[name]} {name}" for name in ("created", "replaced", "unchanged"))
     line = (
         f"{study.name}: {len(results)} of {len(study.runs)} results are at {uri}: "
@@ -101,9 +119,23 @@ def track(study: Study, uri: str) -> str:
     return _without_passwords("\n".join([line, *_how_to_look(uri, experiment_id)]))
 
 
+def _describe_failure(uri: str, error: Exception) -> str:
+    """Why nothing more can be written to `uri`, and what to do."""
+    reason = textwrap.shorten(str(error), MAX_REASON).rstrip(".")
+    hint = ""
+    if local.database_file(uri):
+        hint = "; if the file is damaged, delete it: it is made anew from the results"
+    elif re.search(r"\b40[13]\b", reason):
+        hint = "; MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN, let you in"
+    return (
+        f"tracking to {uri} failed: {reason}. The results and the table are complete without it. "
+        f"`snakemake track` tries again{hint}."
+    )
+
+
 def _is_about_the_place(error: Exception) -> bool:
     """Whether `error` says that MLflow, its database or the disk cannot be used."""
-    if isinstance(error, OSError | ImportError | sqlite3.Error):
+    if isinstance(error, OSError | ImportError | sqlite3.Error | TrackingError):
         return True
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -115,9 +147,11 @@ def _is_about_one_run(error: Exception) -> bool:
     """Whether `error` says nothing about the runs that are still to be written."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
+    from sqlalchemy.exc import SQLAlchemyError
 
-    refused = ErrorCode.Name(INVALID_PARAMETER_VALUE)
-    return not isinstance(error, MlflowException) or error.error_code == refused
+    if isinstance(error, MlflowException):
+        return bool(error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE))
+    return not isinstance(error, SQLAlchemyError) and not disk_error(error, ARTEFACTS)
 
 
 def _how_to_look(uri: str, experiment_id: str) -> list[str]:
@@ -136,14 +170,16 @@ def _find_if_up_to_date(uri: str, study: Study, wanted: Sequence[Entry]) -> str 
     This reads the database without mlflow, whose import takes longer than all the rest. None means
     that mlflow has to be asked.
     """
-    if not (file := _database_file(uri)):
+    file = local.database_file(uri)
+    if file is None or not file.is_file():  # a pipe would be waited for
         return None
     planned = Counter((entry.path, entry.parent, entry.digest) for entry in wanted)
     try:
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+        place = f"{file.as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(place, timeout=0, uri=True)) as database:
             tracked = Counter(database.execute(RUNS_QUERY, [study.name]))
             experiment = database.execute(EXPERIMENT_QUERY, [study.name]).fetchone()
-    except sqlite3.Error:  # there is no database yet, or its tables are others
+    except sqlite3.Error:  # its tables are others, or another program has locked it
         return None
     if not experiment or tracked != planned:
         return None
@@ -158,7 +194,7 @@ def _synchronise(study: Study, uri: str, wanted: Sequence[Entry]) -> tuple[str, 
         Its id, and the number of runs for each action.
 
     Raises:
-        TrackingError: some of `wanted` could not be written, and all others were.
+        UnwrittenRuns: some of `wanted` could not be written, and all others were.
     """
     from mlflow import MlflowClient
 
@@ -194,12 +230,16 @@ def _synchronise(study: Study, uri: str, wanted: Sequence[Entry]) -> tuple[str, 
         actions["deleted"] += 1
     if failures:
         count = f"{len(failures)} of {count_of(len(wanted), 'run')} could not be written"
-        raise TrackingError(listed(f"{count}, and all others were", failures))
+        raise UnwrittenRuns(listed(f"{count}, and all others were", failures))
     return experiment_id, actions
 
 
 def _write(client: MlflowClient, experiment_id: str, entry: Entry, parent_id: str | None) -> str:
-    """Create the run of `entry`, and return its id. If that fails, nothing of it stays."""
+    """Create the run of `entry`, and return its id.
+
+    If the run cannot be written, nothing of it stays. If MLflow cannot be reached any more, the
+    next import deletes what stays.
+    """
     record = entry.make_record()
     tags = {**record.tags, PATH: entry.path, **({PARENT: parent_id} if parent_id else {})}
     run_id: str = client.create_run(
@@ -207,8 +247,9 @@ def _write(client: MlflowClient, experiment_id: str, entry: Entry, parent_id: st
     ).info.run_id
     try:
         _fill(client, run_id, record)
-    except Exception:
-        client.delete_run(run_id)
+    except Exception as error:
+        if _is_about_one_run(error):
+            client.delete_run(run_id)
         raise
     client.set_tag(run_id, DIGEST, entry.digest)  # last: it says that the run is complete
     return run_id
@@ -235,23 +276,20 @@ def _fill(client: MlflowClient, run_id: str, record: Record) -> None:
 def _experiment_id(client: MlflowClient, study: Study, uri: str) -> str:
     """The id of the study's experiment. It is created if missing, and restored if deleted."""
     experiment = client.get_experiment_by_name(study.name)
-    file = _database_file(uri)
+    file = local.database_file(uri)
     if experiment is None:
         # for a database MLflow would choose ./mlruns; a server has its own place
         location = _artefacts(study, file) if file else None
         experiment = client.get_experiment(
             client.create_experiment(study.name, artifact_location=location)
         )
+    if experiment.name != study.name:
+        raise TrackingError("what answers there is no server of MLflow")
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     if file and _has_moved(experiment.artifact_location, study, file):
         _move_artefacts(file, experiment.experiment_id, experiment.artifact_location, study)
     return str(experiment.experiment_id)
-
-
-def _database_file(uri: str) -> Path | None:
-    """The file of a local database; None for any other place."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def _artefacts(study: Study, file: Path) -> str:
@@ -312,42 +350,6 @@ def _find_tracked(
                 duplicates.append(run)
         if not (token := page.token):
             return tracked, duplicates
-
-
-@contextlib.contextmanager
-def _single_writer(uri: str) -> Iterator[None]:
-    """Wait for another import to the same place: two that create one database break it."""
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else DATABASE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_name(f"{file.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("another import is running: waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _fast_commits(uri: str) -> Iterator[None]:
-    """Do not wait for the disk after each commit, of which MLflow makes ten for each run.
-
-    This is only for our own database. If the power fails, delete it and import again.
-    """
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    def switch_sync_off(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    if uri != f"sqlite:///{DATABASE}":
-        yield
-        return
-    event.listen(Engine, "connect", switch_sync_off)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", switch_sync_off)
 
 
 def _without_passwords(text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dmlbench.study.study import check_study
-from dmlbench.tracking import sync
+from dmlbench.tracking import database, sync
 
 CELL = "letters/tiny/proxy_anchor"
 RUN = f"{CELL}/seed0"
@@ -20,8 +20,8 @@ T_95 = math.tan(0.475 * math.pi)  # 97.5 % quantile of Student's t with one degr
 class Results:
     """A study with made-up result files, and the MLflow runs made from them."""
 
-    def __init__(self, settings, uri):
-        self.settings, self.uri = settings, uri
+    def __init__(self, settings, uri, template):
+        self.settings, self.uri, self.template = settings, uri, template
         self.read()
         self.write_all()
 
@@ -58,11 +58,9 @@ class Results:
             "images_per_second": None,
         }
         trained = {**names, "study": "tiny", "seed": run.seed, **result}
-        trained |= {"settings": run.settings, "provenance": provenance}
-        (folder / "run.json").write_text(json.dumps(trained))
+        trained |= {"settings": run.settings, "code": {}, "provenance": provenance}
         rows = [{"protocol": "zero_shot", "metric": m, "value": scores[m]} for m in scores]
-        scored = {"eval_key": run.eval_key, **result, "metrics": rows}
-        (folder / "metrics.json").write_text(json.dumps(scored))
+        scored = {"eval_key": run.eval_key, **result, "metrics": rows, "settings": {}, "code": {}}
         history = {
             "epoch": np.arange(1, epochs + 1),
             "step": 10 * np.arange(1, epochs + 1),
@@ -74,6 +72,9 @@ class Results:
         }
         pq.write_table(pa.table(history if epochs else {}), folder / "history.parquet")
         np.savez(folder / "embeddings.npz", embeddings=np.ones((2, 3)) * run.seed)
+        files = self.study.files.run(path)
+        files.write_run(trained)
+        files.write_metrics(scored, files.load_run())
 
     def track(self):
         """Import the results; return the number of runs for each action that was taken."""
@@ -221,8 +222,8 @@ def results(tiny, empty_database, tmp_path, monkeypatch):
     tiny["plan"] |= {"losses": ["normalized_softmax", "proxy_anchor"], "seeds": [0, 1]}
     tiny["plan"]["controls"] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sync, "DATABASE", tmp_path / "results/mlflow.db")
+    monkeypatch.setattr(database, "DATABASE", tmp_path / "results/mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("results").mkdir()
     shutil.copy(empty_database, "results/mlflow.db")
-    return Results(tiny, sync.tracking_uri())
+    return Results(tiny, sync.tracking_uri(), empty_database)

@@ -1,6 +1,5 @@
 """An MLflow run holds what the result files hold, and is replaced exactly when that changes."""
 
-import json
 import re
 import shutil
 
@@ -12,6 +11,8 @@ from mlflow.utils.validation import _validate_metric_name
 
 from dmlbench.tracking.records import metric_name
 from dmlbench.utils.modules import PACKAGE
+
+from ..result_edits import describe_again, edit_result
 
 CELL = "letters/tiny/proxy_anchor"
 RUN = f"{CELL}/seed0"
@@ -114,8 +115,7 @@ def test_counts_of_images_and_pairs_have_no_interval(results):
     scores = {"verification_accuracy": 0.5, "pairs": 6000.0, "lone_queries": 3.0}
     rows = [{"protocol": "verification", "metric": m, "value": v} for m, v in scores.items()]
     for path in results.study.runs:
-        file = results.folder(path) / "metrics.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"metrics": rows}))
+        edit_result(results.folder(path) / "metrics.json", metrics=rows)
     results.track()
     metrics = results.tracked()[CELL].data.metrics
     assert {name: metrics[name] for name in metrics if "cost" not in name} == {
@@ -136,15 +136,16 @@ def test_an_interrupted_training_started_before_its_last_attempt(results):
 
 
 def test_the_artefact_of_a_loss_is_an_artefact_of_its_seed(results):
-    file, learnt = results.folder(RUN) / "run.json", results.folder(RUN) / "artefacts/loss.json"
-    learnt.parent.mkdir()
-    learnt.write_text("{}")
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"artefacts": ["loss.json"]}))
+    files = results.study.files.run(RUN)
+    files.artefacts.mkdir()
+    files.loss_artefact.write_text("{}")
+    describe_again(files)
     results.track()
     run = results.tracked()[RUN]
     artefacts = {a.path for a in results.client.list_artifacts(run.info.run_id)}
     assert artefacts == {"loss.json", "metrics.json", "run.json"}
-    learnt.write_text('{"learnt": 1}')
+    files.loss_artefact.write_text('{"learnt": 1}')
+    describe_again(files)
     assert results.track() == {"replaced": 2, "unchanged": 4}
 
 
@@ -181,9 +182,9 @@ def test_a_change_in_one_file_replaces_the_run(results, name):
     other = results.folder(f"{CELL}/seed1") / name
     if name == "history.parquet":
         shutil.copy(other, results.folder(RUN))
+        describe_again(results.study.files.run(RUN))
     else:
-        file = results.folder(RUN) / name
-        file.write_text(file.read_text() + "\n")
+        edit_result(results.folder(RUN) / name, remark="new")
     assert results.track() == {"replaced": 2, "unchanged": 4}
 
 

@@ -1,15 +1,9 @@
 """After an import MLflow equals the result files, however often and badly it was done before."""
 
 import fcntl
-import importlib.util
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,7 +11,6 @@ import yaml
 from mlflow import MlflowClient
 
 from dmlbench.tracking import sync
-from dmlbench.utils.errors import TrackingError
 from dmlbench.utils.modules import PACKAGE
 
 ROOT = Path(__file__).parents[2]
@@ -223,70 +216,6 @@ def test_two_imports_at_once_make_one_new_database(results, tmp_path):
     assert not Path("mlruns").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("flask") is None, reason="the extra `ui` is not here")
-def test_a_server_gets_the_same_runs(results, server):
-    results.uri = server
-    assert results.track() == {"created": 6}
-    assert results.is_complete()
-    results.assert_as_written()
-    results.write(RUN, recall=0.9)
-    assert results.track() == {"replaced": 2, "unchanged": 4}
-    assert results.is_complete()
-    assert results.track() == {"unchanged": 6}
-
-
-@pytest.fixture
-def server(tmp_path, empty_database):
-    """The address of an empty MLflow server."""
-    folder = tmp_path / "server"
-    folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (
-        f"--host 127.0.0.1 --port {port} --workers 1 --artifacts-destination {folder}/files "
-        f"--backend-store-uri sqlite:///{folder}/mlflow.db"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *arguments.split()],
-        cwd=folder,
-        stdout=(folder / "log").open("w"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                log = (folder / "log").read_text()
-                assert process.poll() is None, log
-                assert time.monotonic() < deadline, log
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def test_the_error_about_a_server_that_does_not_answer_shows_no_password(results, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as closed:  # bound, but nobody listens
-        closed.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(TrackingError) as stopped:
-            sync.track(results.study, f"http://me:secret@{address}")
-    assert f"tracking to http://{address} failed" in str(stopped.value)
-    assert "secret" not in str(stopped.value)
-
-
 def test_an_environment_variable_names_another_place(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert sync.tracking_uri() == "sqlite:///results/mlflow.db"
@@ -300,4 +229,4 @@ def test_no_other_module_imports_mlflow():
         for path in PACKAGE.rglob("*.py")
         if "from mlflow" in path.read_text() or "import mlflow" in path.read_text()
     }
-    assert importing == {"tracking/sync.py"}
+    assert importing == {"tracking/sync.py", "tracking/database.py"}
