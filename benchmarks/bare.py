@@ -74,7 +74,7 @@ class SyntheticStore(Images):
     """The store that `make_store` writes. It has no tables, which would need pyarrow."""
 
     def __init__(self, folder: Path) -> None:
-        with np.load(folder / "index.npz") as table:
+        with np.load(folder / "index.npz", allow_pickle=False) as table:
             self.test, self.label = table["test"], table["label"]
             packing = table["sizes"], table["offsets"], table["lengths"]
             form, channels = str(table["form"]), int(table["channels"])

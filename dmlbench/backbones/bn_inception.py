@@ -41,7 +41,7 @@ NUM_FEATURES = 1024
 default_cfgs = generate_default_cfgs(
     {
         "bn_inception.caffe_in1k": {
-            "url": "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
+            "url": "https://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth",
             "origin_url": "https://github.com/Cadene/pretrained-models.pytorch",
             "paper_ids": "arXiv:1502.03167",
             "license": "bsd-3-clause",

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dmlbench.backbones.weights import check_digest
 from dmlbench.utils.errors import MissingWeights
 from dmlbench.utils.text import some_of
 
@@ -46,9 +47,12 @@ def read_checkpoint(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
             before others.
 
     Raises:
-        MissingWeights: it cannot be read, or holds no tensors.
+        MissingWeights: it cannot be read, or holds no tensors; a sha256 lies beside it and is not
+            its own; or a weight is no finite number.
     """
     try:
+        if str(torch.get_default_device()) != "meta":
+            check_digest(path)
         tensors = dict(_flatten(_load(path)))
     except pickle.UnpicklingError:
         raise MissingWeights(
@@ -61,7 +65,14 @@ def read_checkpoint(path: Path, expected: Collection[str]) -> dict[str, Tensor]:
     if not tensors:
         raise MissingWeights(f"{path} holds no tensors")
     prefix = _find_prefix(tensors, expected)
-    return {name[len(prefix) :]: tensors[name] for name in tensors if name.startswith(prefix)}
+    state = {name[len(prefix) :]: tensors[name] for name in tensors if name.startswith(prefix)}
+    for name, tensor in state.items():
+        if not tensor.is_meta and not torch.isfinite(tensor).all():
+            raise MissingWeights(
+                f"{path}: {name} has values that are NaN or infinite: the file is damaged, or its "
+                f"training diverged. Get it again, or take other weights"
+            )
+    return state
 
 
 def describe_mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

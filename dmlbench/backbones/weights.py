@@ -1,9 +1,9 @@
 """Files of pretrained weights.
 
 Staged weights are fetched once, where there is internet, and read by every training. Their files
-are <data>/weights/<model>.<tag>.safetensors. A run's key holds the tag that the model's name means,
-whether the file is there yet or not. Other weights are in a file of the user, or in an installed
-package.
+are <data>/weights/<model>.<tag>.safetensors, each with its sha256 beside it. A run's key holds the
+tag that the model's name means, whether the file is there yet or not. Other weights are in a file
+of the user, or in an installed package.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module, timm_models, timm_weights
+from dmlbench.utils.digests import describe_file
 from dmlbench.utils.errors import MissingWeights
 from dmlbench.utils.files import data_folder, replacing
 from dmlbench.utils.text import did_you_mean
@@ -123,6 +124,29 @@ def staged_weights(kind: str) -> Path:
     return path
 
 
+def digest_file(path: Path) -> Path:
+    """The file beside the weights `path` that holds their sha256, as `sha256sum` writes it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def check_digest(path: Path) -> None:
+    """Make sure that weights are those whose sha256 lies beside them, if it is there.
+
+    Raises:
+        MissingWeights: they are damaged.
+        OSError: they cannot be read.
+    """
+    digest = digest_file(path)
+    if not digest.is_file():
+        return
+    expected = digest.read_bytes().partition(b" ")[0]
+    if describe_file(path)["sha256"].encode() != expected:
+        raise MissingWeights(
+            f"{path} is damaged: its sha256 is not the one in {digest.name}. Delete both files: "
+            f"`snakemake` and `dmlbench weights` fetch timm's weights again"
+        )
+
+
 def fetch_weights(kind: str) -> Path:
     """Fetch the weights of the model `kind` from timm's source, unless they are staged already.
 
@@ -160,6 +184,9 @@ def fetch_weights(kind: str) -> Path:
     try:
         with replacing(path) as temporary:
             save_file(state, temporary, metadata={"model": name})
+            line = f"{describe_file(temporary)['sha256']}  {path.name}\n"
+            with replacing(digest_file(path)) as digest:
+                digest.write_text(line)
     except (OSError, SafetensorError) as error:
         raise MissingWeights(
             f"{path} cannot be written: {error}. "

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmlbench.datasets import load
-from dmlbench.datasets.store.checks import read_manifest
+from dmlbench.datasets.store.checks import check_store
+from dmlbench.datasets.store.format import MANIFEST_FILE
 from dmlbench.study.study import Study
 from dmlbench.utils.errors import DatasetError
 
@@ -21,16 +22,16 @@ def image_problems(study: Study, stores: Path) -> Iterator[str]:
         stores: the folder of the packed images.
     """
     for run in study.stores.values():
-        if not run.data.options:
-            continue
-        dataset = load(run.data.type, run.data.options)
         store = stores / run.store
         try:
-            manifest = read_manifest(store)
-            if not manifest:
+            manifest = check_store(store) if (store / MANIFEST_FILE).exists() else None
+            if not run.data.options:
+                continue
+            dataset = load(run.data.type, run.data.options)
+            if manifest is None:
                 dataset.check()
             # no place: the facts say which images
-            elif packed := manifest.get("settings", {}).get("place"):
+            elif packed := manifest["settings"].get("place"):
                 _check_source(store, Path(packed), dataset.place)
         except DatasetError as error:
             yield f"datasets.{run.dataset}: {error}"

@@ -156,15 +156,15 @@ def test_a_folder_in_place_of_the_csv_is_refused_with_the_csv_in_it(tmp_path):
 def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path, monkeypatch):
     file = write_csv(tmp_path, images=False)
 
-    def refuse(path):
+    def refuse(path, most):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("dmlbench.datasets.metadata.read_bytes", refuse)
     with pytest.raises(DatasetError, match=rf"^file: cannot read {file}: Permission denied\.$"):
         _ = Csv(**options(file)).rows
     monkeypatch.undo()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DatasetError, match="pipe is no file but a device or a pipe"):
+    with pytest.raises(DatasetError, match="pipe: it is a pipe, and not a file"):
         _ = Csv(**options(tmp_path / "pipe")).rows
     (tmp_path / "link.csv").symlink_to("nowhere.csv")
     for name in ("link.csv", "none.csv"):

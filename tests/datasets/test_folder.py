@@ -247,7 +247,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     ("name", "message"),
     [
         ("nothing", "folder: .*nothing is not there"),
-        ("file.png", "folder: .*file.png is a file, and neither a folder nor a .zip"),
+        ("file.png", "folder: .*file.png is neither a folder nor a .zip"),
         ("broken.zip", "broken.zip: cannot read this zip"),
     ],
 )

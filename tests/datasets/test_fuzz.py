@@ -29,6 +29,7 @@ from dmlbench.datasets.store.journal import Journal
 from dmlbench.datasets.store.pack import pack
 from dmlbench.datasets.store.reader import Store
 from dmlbench.training.external_embeddings import read_embeddings
+from dmlbench.utils.digests import describe_file, write_with_digest
 from dmlbench.utils.errors import UserError
 
 from .made_csv import HEADER, example_rows, options, write_csv
@@ -271,10 +272,14 @@ def use_store(original, draw, folder, name, mutate):
     shutil.copytree(original.folder / "data/stores" / form, stores / "own")
     file, manifest = stores / "own" / name, stores / "own/manifest.json"
     file.write_bytes(mutate(draw, file.read_bytes()))
-    if file != manifest:  # the size is right, so that the content counts
+    if file != manifest:  # size and digest are right, so that the content counts
         content = json.loads(manifest.read_bytes())
-        content["files"][name] = file.stat().st_size
-        manifest.write_text(json.dumps(content))
+        record = describe_file(file)
+        content["files"][name] = record["bytes"]
+        if name in content["digests"]:
+            content["digests"][name] = record["sha256"]
+        del content["digest"]
+        write_with_digest(manifest, content)
     assert "own" in list_data(folder / "data")
     try:
         store = Store(stores / "own")

@@ -11,6 +11,7 @@ from typing import Any
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import read_json_if_whole, write_json
 from dmlbench.utils.progress_bar import ProgressBar
+from dmlbench.utils.text import short_repr
 
 CHUNK = 2**22
 """Bytes that are hashed at a time."""
@@ -33,19 +34,20 @@ def parse_checksum(text: object, name: str) -> str:
     """
     where = f"checksums: {name}"
     if not isinstance(text, str):
-        raise DatasetError(f'{where}: {text!r} is no text as "md5:..." or "sha256:..."')
+        raise DatasetError(f'{where}: {short_repr(text)} is no text as "md5:..." or "sha256:..."')
     algorithm, colon, digits = text.strip().lower().rpartition(":")
     is_hex = bool(digits) and set(digits) <= set("0123456789abcdef")
     if not colon:
         by_length = {length: name for name, length in DIGITS.items()}
         likely = f"{by_length.get(len(digits), 'md5')}:{digits if is_hex else '...'}"
-        raise DatasetError(f'{where}: {text!r} does not begin with its algorithm: write "{likely}"')
+        shown = short_repr(text)
+        raise DatasetError(f'{where}: {shown} does not begin with its algorithm: write "{likely}"')
     if algorithm not in DIGITS:
         raise DatasetError(
-            f"{where}: {algorithm!r} is not one of the algorithms {', '.join(DIGITS)}"
+            f"{where}: {short_repr(algorithm)} is not one of the algorithms {', '.join(DIGITS)}"
         )
     if not is_hex:
-        raise DatasetError(f"{where}: {digits!r} are no hex digits (0-9, a-f)")
+        raise DatasetError(f"{where}: {short_repr(digits)} are no hex digits (0-9, a-f)")
     if len(digits) != DIGITS[algorithm]:
         raise DatasetError(
             f"{where}: {algorithm} has {DIGITS[algorithm]} hex digits, and these are "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,8 @@ from dmlbench.datasets.archives.spec import (
     checksum_algorithm,
 )
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.locks import wait_for_lock
+from dmlbench.utils.text import short_repr
 
 
 class _MissingArchives(Exception):
@@ -44,7 +45,8 @@ def fetch(sources: Sources, folder: Path, checksums: Mapping[str, str]) -> dict[
         DatasetError: archives cannot be had, have another checksum, or cannot be written.
     """
     if not isinstance(checksums, Mapping):
-        raise DatasetError(f'checksums: {checksums!r} is not {{"<archive>": "md5:...", ...}}')
+        shown = short_repr(checksums)
+        raise DatasetError(f'checksums: {shown} is not {{"<archive>": "md5:...", ...}}')
     groups: list[Mapping[str, Archive]] = archive_groups(sources)
     headers: Mapping[str, str] = {}
     if isinstance(sources, HubFiles):
@@ -165,9 +167,5 @@ def _locked(path: Path) -> Iterator[None]:
             if not path.is_file():
                 raise DatasetError(f"{path} cannot be written: {error.strerror}") from None
         else:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{path.name}: another process works on it: waiting", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock, path, f"{path.name}: another process works on it: waiting")
         yield

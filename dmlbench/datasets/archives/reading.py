@@ -25,6 +25,7 @@ from typing import IO, NoReturn, cast
 
 from dmlbench.datasets.names import normalize_path
 from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.reading import open_file
 from dmlbench.utils.text import error_reason, format_bytes
 
 MAX_MEMBER_BYTES = 2**29
@@ -87,7 +88,7 @@ def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 def _is_zip_content(path: Path) -> bool:
     """Whether the file `path` is a zip by its first bytes; refused if it is neither zip nor tar."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             head = file.read(8)
     except OSError as error:
         raise DatasetError(f"{path}: cannot read it: {error.strerror}") from error
@@ -148,7 +149,7 @@ def open_zip(path: Path) -> Iterator[tuple[zipfile.ZipFile, Mapping[str, zipfile
     """
     with ExitStack() as stack:
         try:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_file(path))))
             members = _zip_members(path, archive)
         except READ_ERRORS as error:
             raise DatasetError(f"{path}: cannot read this zip: {error_reason(error)}.") from error

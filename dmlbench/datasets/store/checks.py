@@ -1,5 +1,9 @@
-"""Checks of the manifest and of the columns of a store: a damaged store is refused when it is
-opened, and not with numbers that are wrong."""
+"""Checks of the manifest and of the tables of a store: a damaged store is refused when it is
+opened, and not with numbers that are wrong.
+
+The manifest ends with its digest, and holds those of the tables: all of it is read in milliseconds.
+The images are large. Their digests are in the index, and `dmlbench data verify` compares them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,10 @@ from dmlbench.datasets.store.format import (
     PAIRS_FILE,
     PROTOCOLS_FILE,
 )
-from dmlbench.utils.files import read_json_if_whole
+from dmlbench.utils.digests import describe_file, read_with_digest
+from dmlbench.utils.errors import DatasetError
+from dmlbench.utils.files import read_json
+from dmlbench.utils.text import error_reason
 
 MAKES_NUMBERS = False
 
@@ -33,15 +40,62 @@ INDEX_COLUMNS = {
 """The columns that every index has, with their Arrow types."""
 
 
+PACK_AGAIN = "Delete the folder, and `snakemake data` packs it again."
+"""What to do about a damaged store."""
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of the store in `folder`, without damaged values; {} if there is none."""
-    manifest = read_json_if_whole(folder / MANIFEST_FILE)
-    if not isinstance(manifest, dict):
+    """The manifest of the store in `folder`; {} if it is missing or damaged."""
+    try:
+        return _read_manifest(folder)
+    except (OSError, ValueError):
         return {}
-    return {name: value for name, value in manifest.items() if _VALID.get(name, _any_value)(value)}
 
 
-def check_manifest(manifest: Any) -> None:
+def check_store(folder: Path) -> dict[str, Any]:
+    """The manifest of the store in `folder`, once its files are those that were packed.
+
+    Of the images, only the size of their file is compared.
+
+    Raises:
+        DatasetError: it is damaged, or no store.
+    """
+    try:
+        manifest = _read_manifest(folder)
+        for name, size in manifest["files"].items():
+            if (actual := (folder / name).stat().st_size) != size:
+                raise ValueError(f"{name} has {actual:,} bytes and not {size:,}")
+        for name, digest in manifest["digests"].items():
+            if describe_file(folder / name)["sha256"] != digest:
+                raise ValueError(f"{name} is damaged: it is not the file that was packed")
+    except (OSError, ValueError) as error:
+        raise incomplete(folder, error) from error
+    return manifest
+
+
+def incomplete(folder: Path, error: Exception) -> DatasetError:
+    """The error about a store that cannot be used."""
+    reason = error_reason(error).rstrip(".")
+    return DatasetError(f"{folder}: no complete store of a data set: {reason}. {PACK_AGAIN}")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the store in `folder`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    path = folder / MANIFEST_FILE
+    manifest = read_json(path)
+    _check_manifest(manifest)  # first, as it names the value
+    if read_with_digest(path) != manifest:
+        raise ValueError(f"{MANIFEST_FILE} has changed while it was read")
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def _check_manifest(manifest: Any) -> None:
     """Make sure that a manifest has every value that is read from it.
 
     Raises:
@@ -74,10 +128,6 @@ def check_index(types: Mapping[str, str], form: str) -> None:
             raise ValueError(f"{name} in {INDEX_FILE} is {types.get(name, 'missing')}, not {type}")
 
 
-def _any_value(value: Any) -> bool:
-    return True
-
-
 def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0  # True is no count
 
@@ -100,6 +150,16 @@ def _are_files(value: Any) -> bool:
     )
 
 
+def _are_digests(value: Any) -> bool:
+    """Whether `value` is {file name: sha256} of the tables of a store."""
+    needed = {INDEX_FILE, PROTOCOLS_FILE}
+    return (
+        isinstance(value, dict)
+        and needed <= value.keys() <= needed | {PAIRS_FILE}
+        and all(isinstance(digest, str) for digest in value.values())
+    )
+
+
 def _are_settings(value: Any) -> bool:
     """Whether `value` says what was packed: its archives and its folder."""
     return (
@@ -119,5 +179,6 @@ _VALID: Mapping[str, Callable[[Any], bool]] = {
     "splits": _are_splits,
     "content": lambda value: isinstance(value, str),
     "files": _are_files,
+    "digests": _are_digests,
     "settings": _are_settings,
 }

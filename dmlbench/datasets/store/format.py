@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MAKES_NUMBERS = False
-FORMAT = 2
+FORMAT = 3
 """Version of the format. It is part of a store's name, so stores of different formats stay
 apart."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlbench.datasets.store.checks import PACK_AGAIN
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.text import error_reason
 
@@ -62,8 +63,8 @@ class Images:
             return unpack_image(content, self.form, (self.channels, *self.sizes[row].tolist()))
         except (ValueError, OSError) as error:
             raise DatasetError(
-                f"{self._path.parent}: it is damaged: image {row}: {error_reason(error)}. Delete "
-                f"the folder and pack again."
+                f"{self._path.parent}: it is damaged: image {row}: {error_reason(error)}. "
+                f"{PACK_AGAIN}"
             ) from error
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from dmlbench.datasets import list_datasets, load
 from dmlbench.datasets.archives.spec import archive_groups
+from dmlbench.datasets.store.checks import PACK_AGAIN
 from dmlbench.datasets.store.format import IMAGES_FILE, MANIFEST_FILE
 from dmlbench.datasets.store.images import image_digest
 from dmlbench.datasets.store.reader import UNREADABLE, Store
@@ -113,7 +114,7 @@ def verify(name: str, data: Path, stores: Sequence[str] | None = None) -> Iterat
         if differences:
             title = (
                 f"{folder}: {count_of(len(differences), 'difference')} from what was packed. "
-                "Delete the folder and pack again"
+                f"{PACK_AGAIN.rstrip('.')}"
             )
             problems.append(listed(title, differences))
         else:
@@ -167,7 +168,7 @@ def _reading(folder: Path) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         reason = " ".join(str(error).split()).rstrip(".")  # pyarrow's text has several lines
-        message = f"{folder}: it is damaged: {reason}. Delete the folder and pack again."
+        message = f"{folder}: it is damaged: {reason}. {PACK_AGAIN}"
         raise DatasetError(message) from error
 
 

@@ -10,15 +10,15 @@ A store holds
   (only of JPEG stores), digest (of its bytes);
 - protocols.parquet: protocol, id, role ("query", "gallery", "both"), repetition;
 - pairs.parquet, for verification: first, second (ids), same (class), fold;
-- manifest.json, written last: what was packed, the sizes of the files, and `content`, the sha256 of
-  the rows of the tables without offsets.
+- manifest.json, written last: what was packed, the sizes of the files, the sha256 of the tables,
+  and `content`, the sha256 of the rows of the tables without offsets. It ends with its own sha256.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -45,10 +45,11 @@ from dmlbench.datasets.store.format import (
 )
 from dmlbench.datasets.store.journal import Journal
 from dmlbench.datasets.store.reader import Store
+from dmlbench.utils.digests import describe_file, write_with_digest
 from dmlbench.utils.discovery import versions
 from dmlbench.utils.errors import DatasetError
-from dmlbench.utils.files import write_json
 from dmlbench.utils.fingerprint import code_digest
+from dmlbench.utils.locks import wait_for_lock
 from dmlbench.utils.text import count_of
 
 KEPT = "What is decoded is kept: the same command goes on from there."
@@ -131,13 +132,17 @@ def pack(
                 by_file = _build_tables(dataset, index, rows, paths, form)
                 for name, table in by_file.items():
                     pq.write_table(table, partial / name, write_page_checksum=True)
-        files = {name: (partial / name).stat().st_size for name in (IMAGES_FILE, *by_file)}
+                    _wait_for_disk(partial / name)
+        records = {name: describe_file(partial / name) for name in by_file}
+        images_bytes = (partial / IMAGES_FILE).stat().st_size
+        files = {IMAGES_FILE: images_bytes} | {name: records[name]["bytes"] for name in by_file}
         manifest = {
             **request,
             "images": len(rows),
             "splits": counts,
             "content": tables.content_digest(*by_file.values()),
             "files": files,
+            "digests": {name: record["sha256"] for name, record in records.items()},
             "cut": _count_cropped(index, side),
             "settings": settings,
         }
@@ -145,7 +150,8 @@ def pack(
         (out / MANIFEST_FILE).unlink(missing_ok=True)
         for name in files:
             (partial / name).replace(out / name)
-        write_json(out / MANIFEST_FILE, manifest)
+        _wait_for_disk(out)  # a machine that dies must not leave a manifest without its files
+        write_with_digest(out / MANIFEST_FILE, manifest)
         shutil.rmtree(partial)
 
 
@@ -161,12 +167,17 @@ def _locked(out: Path) -> Iterator[None]:
             f"DMLBENCH_DATA=<folder> keeps data in a folder of your own."
         ) from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{out}: another process packs it; waiting", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock, out, f"{out}: another process packs it; waiting")
         yield
+
+
+def _wait_for_disk(path: Path) -> None:
+    """Wait until the file or folder `path` is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_packed(out: Path, request: Mapping[str, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,11 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dmlbench.datasets.store.checks import check_index, check_manifest
+from dmlbench.datasets.store.checks import PACK_AGAIN, check_index, check_store, incomplete
 from dmlbench.datasets.store.format import (
     IMAGES_FILE,
     INDEX_FILE,
-    MANIFEST_FILE,
     PAIRS_FILE,
     PROTOCOLS_FILE,
 )
@@ -101,8 +99,8 @@ class Columns(Mapping[str, NDArray[Any]]):
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
-    fix = "Delete the folder and pack again."
-    return DatasetError(f"{path.parent}: it is damaged: {path.name}: {error_reason(error)}. {fix}")
+    problem = f"it is damaged: {path.name}: {error_reason(error)}"
+    return DatasetError(f"{path.parent}: {problem}. {PACK_AGAIN}")
 
 
 def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
@@ -164,12 +162,8 @@ class Store(Images):
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.manifest = check_store(self.path)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.path / MANIFEST_FILE).read_bytes())
-            check_manifest(self.manifest)
-            for name, size in self.manifest["files"].items():
-                if (actual := (self.path / name).stat().st_size) != size:
-                    raise ValueError(f"{name} has {actual:,} bytes and not {size:,}")
             self.index = Columns(self.path / INDEX_FILE)
             """The columns of index.parquet, in the order of the ids."""
             check_index(self.index.types, self.manifest["store"])
@@ -187,10 +181,7 @@ class Store(Images):
             if not self.fill_their_file():
                 raise ValueError("its files do not belong together")
         except UNREADABLE as error:
-            raise DatasetError(
-                f"{self.path}: no complete store of a data set: {error_reason(error)}. "
-                f"Delete the folder and pack again."
-            ) from error
+            raise incomplete(self.path, error) from error
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.path,)  # another process maps the file and gets no copy

@@ -10,6 +10,7 @@ import pytest
 
 from dmlbench.datasets.store.checks import read_manifest
 from dmlbench.datasets.store.reader import Store
+from dmlbench.utils.digests import describe_file, write_with_digest
 from dmlbench.utils.errors import DatasetError
 
 from .made_images import some_images
@@ -28,8 +29,10 @@ def folder(glyphs, tmp_path):
 
 
 def change_manifest(folder, **changes):
+    """Change values of the manifest, and its digest with them."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    del manifest["digest"]
+    write_with_digest(folder / "manifest.json", manifest | changes)
 
 
 WRONG_VALUES = {
@@ -42,22 +45,22 @@ WRONG_VALUES = {
     "splits": (None, [], {"train": 3}, {"train": [1]}, {"train": [1, "2"]}, {"train": [0, 1]}),
     "content": (None, 3),
     "files": (None, {}, {"images.bin": 1}, {"../x": 1}),
+    "digests": (None, {}, {"index.parquet": "0"}, {"index.parquet": 3, "protocols.parquet": "0"}),
     "settings": (None, [], {"place": 3}, {"place": None, "archives": 3}),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)
 def test_a_wrong_value_of_the_manifest_is_named(folder, name):
-    right = read_manifest(folder)
     for value in WRONG_VALUES[name]:
         change_manifest(folder, **{name: value})
         with pytest.raises(DatasetError) as caught:
             Store(folder)
         assert str(caught.value) == (
             f"{folder}: no complete store of a data set: {name} in manifest.json is {value!r}. "
-            f"Delete the folder and pack again."
+            f"Delete the folder, and `snakemake data` packs it again."
         )
-        assert read_manifest(folder) == {k: v for k, v in right.items() if k != name}
+        assert read_manifest(folder) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"3", b"{", b"\xff", b"[" * 100_000])
@@ -74,9 +77,11 @@ def test_a_store_without_a_manifest_has_an_empty_one(tmp_path):
 
 def write_index(folder, table):
     pq.write_table(table, folder / "index.parquet")
-    files = read_manifest(folder)["files"]
+    manifest, record = read_manifest(folder), describe_file(folder / "index.parquet")
     change_manifest(
-        folder, files=files | {"index.parquet": (folder / "index.parquet").stat().st_size}
+        folder,
+        files=manifest["files"] | {"index.parquet": record["bytes"]},
+        digests=manifest["digests"] | {"index.parquet": record["sha256"]},
     )
 
 
@@ -132,24 +137,50 @@ def test_an_empty_cell_is_refused_when_its_column_is_read(folder):
         store.split("train")
 
 
-def test_a_changed_byte_of_a_column_is_refused_when_the_column_is_read(folder, glyphs):
-    file = folder / "index.parquet"
-    column = pq.ParquetFile(file).metadata.row_group(0)
-    (place,) = (
-        column.column(k).data_page_offset + column.column(k).total_compressed_size // 2
-        for k in range(column.num_columns)
-        if column.column(k).path_in_schema == "label"
+@pytest.fixture
+def with_pairs(folder):
+    """A store with all four small files."""
+    pairs = pa.table({"first": [0], "second": [1], "same": [True], "fold": [0]})
+    pq.write_table(pairs, folder / "pairs.parquet")
+    manifest, record = read_manifest(folder), describe_file(folder / "pairs.parquet")
+    change_manifest(
+        folder,
+        files=manifest["files"] | {"pairs.parquet": record["bytes"]},
+        digests=manifest["digests"] | {"pairs.parquet": record["sha256"]},
     )
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.write_bytes(content)
-    store = Store(folder)
-    np.testing.assert_array_equal(store.index["split"], glyphs.index["split"])
-    with pytest.raises(
-        DatasetError, match=rf"^{folder}: it is damaged: index.*Delete the folder"
-    ) as caught:
-        store.split("train")
-    assert "\n" not in str(caught.value)
+    Store(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "index.parquet", "protocols.parquet", "pairs.parquet"]
+)
+def test_a_changed_bit_of_a_small_file_is_refused_when_the_store_is_opened(with_pairs, name):
+    file, rng = with_pairs / name, np.random.default_rng(0)
+    right = file.read_bytes()
+    for place in rng.integers(8 * len(right), size=100):
+        content = bytearray(right)
+        content[place // 8] ^= 1 << place % 8
+        file.write_bytes(content)
+        with pytest.raises(DatasetError) as caught:
+            Store(with_pairs)
+        message = str(caught.value)
+        assert message.startswith(f"{with_pairs}: no complete store of a data set: ")
+        assert message.endswith(". Delete the folder, and `snakemake data` packs it again.")
+        assert "\n" not in message
+        if name != "manifest.json":
+            assert f"{name} is damaged: it is not the file that was packed" in message
+
+
+def test_the_tables_of_another_store_are_refused(folder, pack_images, tmp_path):
+    other = pack_images(some_images(), 8, tmp_path / "other").path
+    for name in ("index.parquet", "protocols.parquet", "manifest.json"):
+        right = (folder / name).read_bytes()
+        shutil.copy(other / name, folder / name)
+        with pytest.raises(DatasetError, match="no complete store of a data set"):
+            Store(folder)
+        (folder / name).write_bytes(right)
+    Store(folder)
 
 
 def test_a_damaged_jpeg_of_a_store_is_named(pack_images, tmp_path):

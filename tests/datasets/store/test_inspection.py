@@ -25,6 +25,7 @@ from dmlbench.datasets.store.inspection import (
 )
 from dmlbench.datasets.store.reader import Store
 from dmlbench.study.study import read_study
+from dmlbench.utils.digests import write_with_digest
 from dmlbench.utils.errors import DatasetError
 
 
@@ -50,7 +51,8 @@ def store(request, pack_images: Callable[..., Store], data: Path) -> Store:
     """A store whose manifest says that it is Omniglot."""
     packed = pack_images(list(images()), 8, data / "stores" / "omniglot-8-x", form=request.param)
     manifest = packed.manifest | {"type": "omniglot"}
-    (packed.path / "manifest.json").write_text(json.dumps(manifest))
+    del manifest["digest"]
+    write_with_digest(packed.path / "manifest.json", manifest)
     return Store(packed.path)
 
 
@@ -170,7 +172,7 @@ def test_verify_finds_changes_of_images_and_tables(store: Store, data: Path):
 
 @pytest.fixture
 def damaged(store: Store, data: Path) -> Path:
-    """A second store, whose index can be opened but not be read to its end."""
+    """A second store, with a damaged index."""
     folder = data / "stores" / "omniglot-8-a"
     shutil.copytree(store.path, folder)
     content = bytearray((folder / "index.parquet").read_bytes())
@@ -187,7 +189,8 @@ def test_verify_names_a_damaged_store_and_continues_with_the_others(
 ):
     lines = verify("omniglot", data)
     assert next(lines).startswith(f"{store.path}: 12 images")
-    with pytest.raises(DatasetError, match=rf"{damaged}: it is damaged: .*Delete the folder"):
+    problem = rf"{damaged}: .*index\.parquet is damaged: .*Delete the folder"
+    with pytest.raises(DatasetError, match=problem):
         next(lines)
 
 
@@ -198,7 +201,7 @@ def test_show_prints_the_error_of_a_damaged_store_and_continues_with_the_others(
     shutil.copytree(store.path, old)
     (old / "manifest.json").write_text(json.dumps(store.manifest | {"format": 1}))
     text = describe("omniglot", None, None, data)
-    assert f"{damaged}: it is damaged" in text
+    assert f"{damaged}: no complete store of a data set: index.parquet is damaged" in text
     assert f"{old}: no complete store of a data set: its format is 1" in text
     assert fingerprints(store)["train"] in text
     for folder in (damaged, old):

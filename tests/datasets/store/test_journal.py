@@ -144,8 +144,9 @@ def test_after_a_damaged_image_only_this_image_is_decoded_again(
     decoded_paths.clear()
     store = pack_images([*photographs.values()], 4, tmp_path / "store")
     assert decoded_paths == ["2.png"]
-    # another order in images.bin: other offsets, and so other checksums in the index
-    assert store.manifest | {"files": {}} == whole.manifest | {"files": {}}
+    # another order in images.bin: other offsets in the index, and so other digests
+    order = {"files": {}, "digests": {}, "digest": ""}
+    assert store.manifest | order == whole.manifest | order
     assert not (tmp_path / "store/partial").exists()
 
 

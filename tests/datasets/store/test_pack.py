@@ -1,6 +1,7 @@
 """The content of a packed store, and the data sets that packing refuses."""
 
 import itertools
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 
 from dmlbench.cli.main import main
 from dmlbench.datasets import Row
+from dmlbench.datasets.store.pack import pack
 from dmlbench.datasets.store.reader import Store
 from dmlbench.utils.errors import DatasetError
 
@@ -187,7 +189,6 @@ def test_the_manifest_counts_the_cropped_images(
         ),
         (["csv", "32", "{}", "--options", "{}"], "'csv' needs options"),
         (["cvs", "32", "{}", "--options", "{}"], "no data set 'cvs'. Did you mean 'csv'?"),
-        (["glyphs", "0", "{}"], "short side is 0"),
         (["glyphs", "32", "{}", "--options", '{"file": "a.csv"}'], "'glyphs' has no options"),
         (["glyphs", "32", '{"a.zip": "md5:0"}'], r"unknown archive: a\.zip \(known: none\)"),
         (
@@ -205,6 +206,11 @@ def test_a_mistake_in_the_command_prints_one_message(
     with pytest.raises(SystemExit) as end:
         main(["data", "pack", name, side, checksums, "pixels", store, *options])
     assert re.match(f"dmlbench: .*{message}", str(end.value.code))
+
+
+def test_images_without_a_pixel_are_not_packed(tmp_path: Path):
+    with pytest.raises(DatasetError, match="the short side is 0, and not 1 pixel or more"):
+        pack("glyphs", 0, tmp_path / "store", tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -268,3 +274,19 @@ def test_a_split_other_than_the_declared_one_is_refused(
         pack_images(some_images(), 4, tmp_path / "store", splits=splits)
     with pytest.raises(DatasetError, match="no images"):
         pack_images([], 4, tmp_path / "store")
+
+
+def test_images_and_tables_are_on_the_disk_before_the_manifest(
+    pack_images: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced, wait = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        wait(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    store = pack_images([(Row("a", "a", (), "train"), solid)], 2, tmp_path / "store")
+    manifest = next(name for name in synced if "manifest" in name)
+    before = synced[: synced.index(manifest)]
+    assert {*before} >= {"images.bin", *store.manifest["digests"], "store"}
