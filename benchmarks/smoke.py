@@ -38,7 +38,7 @@ from dmlbench.evaluation.ranking import rank, unit
 from dmlbench.training import batches, progress
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.prefetch import MapFunction, device_batches
-from dmlbench.training.run_state import Stopped
+from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import embed, embed_test, train
 
 IMAGES, EPOCHS = 448, 3

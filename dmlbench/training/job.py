@@ -6,11 +6,13 @@ was stopped with its state saved, and must be started again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import time
 import traceback
-from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,13 +24,31 @@ import pyarrow.parquet as pq
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
-from dmlbench.training.process import keep_freed_memory, keep_kernels
+from dmlbench.training.process import begin_log, keep_freed_memory, keep_kernels
 from dmlbench.training.provenance import measurements, provenance, utc_now
-from dmlbench.training.run_state import Attempts, Stopped, hold_state, stop_requests
-from dmlbench.utils.errors import DatasetError, MissingWeights, UserError, failure_result
+from dmlbench.training.run_state import Attempts, hold_state, more_time
+from dmlbench.training.scratch import staged_store
+from dmlbench.training.time_limit import (
+    Stopped,
+    StopRequests,
+    TimeLimit,
+    read_time_limit,
+    stop_requests,
+    timings,
+)
+from dmlbench.utils.device import check_gpu_seen
+from dmlbench.utils.disk import disk_error
+from dmlbench.utils.errors import (
+    DatasetError,
+    DiskError,
+    GpuNotSeen,
+    MissingWeights,
+    UserError,
+    failure_result,
+)
 from dmlbench.utils.files import replacing, write_json
 from dmlbench.utils.fingerprint import code_digests
-from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+from dmlbench.utils.gpu_lease import lease, visible_gpus
 from dmlbench.utils.startup import heavy_imports
 
 if TYPE_CHECKING:
@@ -59,73 +79,106 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
     Returns:
         The exit code.
     """
-    files = study.files.run(run.path)
-    state = files.state
-    with hold_state(state):
+    files, limit = study.files.run(run.path), read_time_limit(max_minutes)
+    with hold_state(files.state):
         if _is_finished(files, run, study.settings.keep_model):
             print(f"{run.path}: finished under this key already")
-            shutil.rmtree(state, ignore_errors=True)
+            shutil.rmtree(files.state, ignore_errors=True)
             return 0
+        begin_log(files.train_log, run.train_key)
         shutil.rmtree(files.artefacts, ignore_errors=True)  # of the result that is replaced now
-        attempts = Attempts(state, run.train_key)
-        started = time.monotonic()
-        origin = provenance()
-        failure = attempts.failure()
+        attempts = Attempts(files.state, run.train_key)
+        started, origin = time.monotonic(), provenance()
         output = Output([], np.empty((0, run.model.dim), np.float32), np.empty(0, np.int32))
-        if not failure:
-            gpus = visible_gpus() if run.uses_model else []
+
+        def write(result: dict[str, Any]) -> None:
+            seconds = round(time.monotonic() - started, 3)
+            times = {"finished": utc_now(), "wall_seconds": seconds}
+            measured = {} if attempts.failure() else measurements(output.history)
+            _write(files, run, study, result, output, origin | measured | times)
+
+        with stop_requests(limit) as stop:  # also while results are written
             try:
-                with (
-                    stop_requests(max_minutes) as stop,
-                    lease(gpus, study.settings.runs_per_gpu, partial(_raise_if, stop)) as gpu,
-                ):
-                    if gpu or not run.uses_model:
-                        os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
-                    if gpu:
-                        origin["runs_per_gpu"] = study.settings.runs_per_gpu
-                    attempts.begin()
-                    output = _compute(study, run, stores, stop)
+                result = attempts.failure()
+                if not result:
+                    output = _attempt(study, run, stores, stop, attempts, origin)
+                    result = {"status": "ok", "error": None}
+                write(result)
             except Stopped as stopped:
-                print(stopped, flush=True)
-                attempts.end(stopped.reason)
+                print(f"{stopped}; the time limit of this job: {limit}", flush=True)
+                attempts.end(stopped.reason, _why_stopped(stopped, limit))
+                return TRY_AGAIN
+            except GpuNotSeen as error:  # the GPU of another node may work
+                print(error, flush=True)
+                attempts.end("gpu_not_seen", str(error))
                 return TRY_AGAIN
             except Exception as error:
-                traceback.print_exc()
-                output = output._replace(history=getattr(error, "history", []))
-                failure = _failure(error)
-            origin |= measurements(output.history)
-        origin |= {"finished": utc_now(), "wall_seconds": round(time.monotonic() - started, 3)}
-        result = failure or {"status": "ok", "error": None}
-        _write(files, run, study, result, output, origin)
+                attempts.forget()  # before the result: maybe it cannot be written
+                problem = disk_error(error, files.folder)
+                print(problem or traceback.format_exc(), file=sys.stderr, flush=True)
+                result = _failure(problem or error)
+                history = getattr(error, "history", [])
+                output = Output(history, output.embeddings[:0], output.ids[:0])
+                write(result)
         if result["status"] in ("ok", "diverged"):
-            shutil.rmtree(state, ignore_errors=True)
+            shutil.rmtree(files.state, ignore_errors=True)
         else:  # keep the checkpoint for the next time that the run is started
             attempts.forget()
         print(f"{run.path}: {result['status']}")
     return 0
 
 
-def _raise_if(stop: Callable[[], str | None]) -> None:
-    """End the wait for a GPU if `stop` gives a reason."""
-    if reason := stop():
-        raise Stopped(reason, f"{reason} while waiting for a GPU")
+def _attempt(
+    study: Study,
+    run: Run,
+    stores: Path,
+    stop: StopRequests,
+    attempts: Attempts,
+    origin: dict[str, Any],
+) -> Output:
+    """Train or embed on a GPU of this machine, if it has any; `origin` notes how it is shared."""
+    gpus = visible_gpus() if run.uses_model else []
+    with lease(gpus, study.settings.runs_per_gpu, partial(_raise_if, stop)) as gpu:
+        if gpu or not run.uses_model:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
+        if gpu:
+            origin["runs_per_gpu"] = study.settings.runs_per_gpu
+        attempts.begin(stop.limit)
+        with stop.ending_at_once():
+            return _compute(study, run, stores, stop)
 
 
-def _compute(study: Study, run: Run, stores: Path, stop: Callable[[], str | None]) -> Output:
+def _raise_if(stop: StopRequests) -> None:
+    """End the wait for a GPU if there is a reason to stop."""
+    if reason := stop.reason:
+        raise Stopped(reason, f"{reason}: while waiting for a GPU")
+
+
+def _why_stopped(stopped: Stopped, limit: TimeLimit) -> str:
+    """Why an attempt that was stopped may have come nowhere, for the case that it did."""
+    if stopped.reason != "timeout":
+        return str(stopped)
+    if timings.start is None:
+        return f"its time limit of {limit} was over before its first step. {more_time({})}"
+    return f"its time limit of {limit} was over. {more_time(asdict(timings))}"
+
+
+def _compute(study: Study, run: Run, stores: Path, stop: StopRequests) -> Output:
     """Train or embed; write the artefact of the loss, and the model if the study keeps it."""
     if run.recipe.gpu_compile:
         keep_kernels(stores.parent / "compiled")
     with heavy_imports():
         import torch
 
+        from dmlbench.training.checkpoint import finish_copying
         from dmlbench.training.controls import control_embeddings
         from dmlbench.training.external_embeddings import read_embeddings
         from dmlbench.training.train import Diverged, embed_test, train
 
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
-        print(f"{GPU_NOT_SEEN}: training on the CPU", flush=True)
+    if run.uses_model:
+        check_gpu_seen(device.type == "cuda")
     test = _open_store(stores, run.tested)
     if run.embeddings:
         rows = test.split("test", run.tested.data.class_fraction).rows
@@ -134,8 +187,16 @@ def _compute(study: Study, run: Run, stores: Path, stop: Callable[[], str | None
         return Output([], *control_embeddings(run.tested, test, device))
     store = _open_store(stores, run)
     files = study.files.run(run.path)
-    model, loss, history = train(run, store, device, files.state, stop)
-    embeddings, ids = embed_test(model, test, device, run.tested)
+    try:
+        model, loss, history = train(run, store, device, files.state, stop)
+        with stop.ending_at_once():
+            embeddings, ids = embed_test(model, test, device, run.tested)
+    except Stopped:
+        finish_copying()
+        raise
+    finally:
+        with contextlib.suppress(DiskError):  # the training itself has succeeded, or says more
+            finish_copying()
     if not np.isfinite(embeddings).all():
         raise Diverged("the embeddings hold NaN or infinity after the last step", history)
     if learnt := loss.artefact():
@@ -167,7 +228,7 @@ def _open_store(stores: Path, run: Run) -> Store:
     """The packed images of the data set of `run`."""
     from dmlbench.datasets.store.reader import Store
 
-    store = Store(stores / run.store)
+    store = Store(staged_store(stores / run.store))
     if store.manifest["facts"] != run.facts:
         raise DatasetError(
             f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "
@@ -189,10 +250,9 @@ def _write(
         pq.write_table(_table(output.history), temporary)
     with replacing(files.embeddings) as temporary, temporary.open("wb") as file:
         np.savez(file, embeddings=output.embeddings, id=output.ids, train_key=run.train_key)
-    if not study.settings.keep_model:
-        files.model.unlink(missing_ok=True)
-    write_json(
-        files.run,
+    if not study.settings.keep_model or result["status"] != "ok":
+        files.model.unlink(missing_ok=True)  # of the result that is replaced now
+    files.write_run(
         {
             "study": study.name,
             "dataset": run.dataset,
@@ -201,11 +261,10 @@ def _write(
             "seed": run.seed,
             "train_key": run.train_key,
             **result,
-            "artefacts": sorted(file.name for file in files.artefacts.glob("[!.]*")),
             "settings": run.settings,
             "code": code_digests(*run.modules),
             "provenance": origin,
-        },
+        }
     )
 
 
@@ -226,18 +285,17 @@ def _table(history: list[dict[str, Any]]) -> pa.Table:
 
 
 def _is_finished(files: RunFiles, run: Run, keep_model: bool) -> bool:
-    """Whether the result of `run` is complete under its key.
-
-    It must have the artefacts that it names, and the model if the study keeps it.
-    """
+    """Whether the result of `run` is there, under its key and whole; with the model if the study
+    keeps it."""
     result = files.read_run()
     if result is None or result["train_key"] != run.train_key or result["status"] != "ok":
         return False
-    needed = [files.embeddings, files.history]
-    needed += [files.artefacts / name for name in result.get("artefacts", [])]
+    missing = {*files.find_missing(result)}
     if keep_model and run.trains:
-        needed.append(files.model)
-    return all(file.is_file() for file in needed)
+        missing |= {files.model} if not files.model.is_file() else set()
+    else:
+        missing -= {files.model}
+    return not missing and not files.find_damaged(result)
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -249,6 +307,8 @@ def _failure(error: Exception) -> dict[str, Any]:
     status = "error"
     if isinstance(error, Diverged):
         status = "diverged"
+    elif isinstance(error, DiskError):
+        status = error.status
     elif isinstance(error, MissingWeights):
         status = "missing_weights"
     elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(

@@ -46,8 +46,11 @@ class Progress:
             self._write(step, rate, value)
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        """Report that an epoch is done; `row` is its row of the history."""
-        if self.bar.disable:
+        """Report that an epoch is done; `row` is its row of the history.
+
+        The log has the epochs of earlier attempts already.
+        """
+        if self.bar.disable and row["step"] > self.first:
             print(
                 f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.5g}, lr {row['lr']:.3g}, "
                 f"{row['images_per_second']:.0f} images/s",

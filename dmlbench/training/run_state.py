@@ -1,37 +1,50 @@
-"""The state folder of an unfinished training: its lock, its attempts, and requests to stop."""
+"""The state folder of an unfinished training: its lock and its attempts."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dmlbench.training.time_limit import TimeLimit, Timings, timings
+from dmlbench.utils.cluster_job import current_job, job_state, oom_kills
+from dmlbench.utils.errors import WrongEnvironment
 from dmlbench.utils.files import read_json_if_whole, write_json
+from dmlbench.utils.locks import try_lock, wait_for_lock
+from dmlbench.utils.text import format_duration
 
 MAKES_NUMBERS = False
 MAX_IDLE_ATTEMPTS = 2
 """After this many attempts in a row without progress, the run has failed."""
-SAVING_SHARE = 0.05
-"""The share of the allowed minutes that is kept for saving."""
 MAX_SILENCE = 300.0
 """A trainer on another machine that gave no sign for this many seconds may be dead."""
+CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
+"""The last two checkpoints, in the state folder."""
+NOT_ITS_FAULT = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REQUEUED", "REVOKED"})
+"""How SLURM says that a job ended by no fault of its own."""
 
-
-class Stopped(Exception):
-    """The training was asked to stop, and has saved its state.
-
-    `reason` is "stopped" or "timeout".
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+MORE_MEMORY = (
+    "Raise `memory_mb` under `cluster:` of the study, or lower `batch_size` or `image_size`; on "
+    "one machine, let fewer jobs run at once (`--cores`)"
+)
+UNKNOWN: dict[str, Any] = {
+    "saved": -1,
+    "idle": 0,
+    "ended": "killed",
+    "message": "",
+    "host": "",
+    "job": None,
+    "restarts": None,
+    "limit": None,
+    "oom_kills": float("inf"),
+    "timings": asdict(Timings()),
+}
+"""The values that a record of attempts does not have."""
 
 
 @contextlib.contextmanager
@@ -40,24 +53,21 @@ def hold_state(state: Path) -> Iterator[None]:
 
     If another trainer works on the same run, wait for it. It may be left over from a workflow that
     was killed.
+
+    Raises:
+        WrongEnvironment: the file system has no locks.
     """
-    waited = False
+    path = state / "lock"
     while True:
         state.mkdir(parents=True, exist_ok=True)
         try:
-            lock = (state / "lock").open("w")
+            lock = path.open("w")
         except FileNotFoundError:
             continue  # its last holder has just removed the folder
         with lock:
+            wait_for_lock(lock, path, f"another trainer works on {state}: waiting for it")
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waited:
-                    print(f"another trainer works on {state}: waiting for it", flush=True)
-                waited = True
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                is_same = (state / "lock").stat().st_ino == os.fstat(lock.fileno()).st_ino
+                is_same = path.stat().st_ino == os.fstat(lock.fileno()).st_ino
             except FileNotFoundError:
                 is_same = False
             if is_same:  # else its last holder removed the folder, and this lock guards nothing
@@ -70,37 +80,74 @@ class Attempts:
 
     def __init__(self, state: Path, key: str) -> None:
         self.path = state / "attempts.json"
-        self.saved = _time_of_checkpoint(state)
+        saved = _time_of_checkpoint(state)
         self.now: dict[str, Any] = {
             "key": key,
-            "saved": self.saved,
+            "saved": saved,
             "idle": 0,
             "ended": "killed",
+            "message": "",
             "host": platform.node(),  # only here can `status` see who holds the lock
+            "process": os.getpid(),
+            "job": current_job(),
+            "restarts": os.environ.get("SLURM_RESTART_COUNT"),
+            "began": time.time(),
+            "oom_kills": oom_kills(),
         }
-        last = read_json_if_whole(self.path)
-        if last and last["key"] == key:
-            is_idle = self.saved <= last["saved"] and last["ended"] != "stopped"
+        if last := _read_attempts(self.path, key):
+            ended, message = self._how_it_ended(last)
+            is_idle = saved <= last["saved"] and ended != "stopped"
+            self.now |= {"ended": ended, "message": message}
             self.now["idle"] = last["idle"] + 1 if is_idle else 0
-            self.now["ended"] = last["ended"]
+            timings.save, timings.step = last["timings"]["save"], last["timings"]["step"]
+
+    def _how_it_ended(self, last: dict[str, Any]) -> tuple[str, str]:
+        """The status of the last attempt, and why. One that was killed wrote neither."""
+        if last["ended"] != "killed":
+            return last["ended"], last["message"]
+        place = f"{last['host']}, job {last['job']}" if last["job"] else last["host"]
+        state = self._scheduler_state(last)
+        if state in NOT_ITS_FAULT:
+            return "stopped", f"{state} ({place})"
+        if state == "TIMEOUT":
+            return "timeout", f"SLURM ended it: TIMEOUT ({place}). {more_time(last['timings'])}"
+        if state == "OUT_OF_MEMORY":
+            return "out_of_memory", f"SLURM ended it: OUT_OF_MEMORY ({place}). {MORE_MEMORY}"
+        is_full = last["host"] == self.now["host"] and last["oom_kills"] < self.now["oom_kills"]
+        cause = "out of memory?"
+        if is_full:
+            cause = "the kernel killed processes there, out of memory"
+        elif last["limit"]:
+            cause += f" or its time limit of {format_duration(last['limit'])}?"
+        return "killed", f"it was killed ({place}: {cause}). {MORE_MEMORY}"
+
+    def _scheduler_state(self, last: dict[str, Any]) -> str | None:
+        """What SLURM says of the job of the last attempt, if that was another one."""
+        if not last["job"]:
+            return None
+        if last["job"] != self.now["job"]:
+            return job_state(last["job"])
+        return "REQUEUED" if last["restarts"] != self.now["restarts"] else None
 
     def failure(self) -> dict[str, Any] | None:
-        """The result of a run that makes no progress, with status killed or timeout.
+        """The result of a run that makes no progress, with the status of its last attempt.
 
         None if the run may have another attempt.
         """
         if self.now["idle"] < MAX_IDLE_ATTEMPTS:
             return None
-        message = f"{MAX_IDLE_ATTEMPTS} attempts in a row ended without progress"
+        count = f"{MAX_IDLE_ATTEMPTS} attempts in a row ended without progress"
+        message = f"{count}. The last one: {self.now['message']}"
         return {"status": self.now["ended"], "error": {"message": message, "tail": []}}
 
-    def begin(self) -> None:
-        """Record that an attempt begins."""
-        self.end("killed")  # until it ends in another way
+    def begin(self, limit: TimeLimit) -> None:
+        """Record that an attempt begins, which must end by `limit`."""
+        self.now["limit"] = limit.seconds if limit.seconds < float("inf") else None
+        self.end("killed", "")  # until it ends in another way
 
-    def end(self, reason: str) -> None:
-        """Record how this attempt ends: killed, timeout, or stopped by the user."""
-        self.now["ended"] = reason
+    def end(self, reason: str, message: str) -> None:
+        """Record how this attempt ends: killed, timeout, or stopped by the user; and why."""
+        self.now |= {"ended": reason, "message": message, "timings": asdict(timings)}
         write_json(self.path, self.now)
 
     def forget(self) -> None:
@@ -108,39 +155,27 @@ class Attempts:
         self.path.unlink(missing_ok=True)
 
 
+def more_time(timings: dict[str, Any]) -> str:
+    """What to do about a limit that is too short, and how long the parts of an attempt took."""
+    took = f"{Timings(**timings)}. " if any(timings.values()) else ""
+    return f"{took}Raise `max_minutes` or `time_factor` under `cluster:` of the study"
+
+
+def _read_attempts(path: Path, key: str) -> dict[str, Any] | None:
+    """The record of the attempts under `key`; None if there is none."""
+    record = read_json_if_whole(path)
+    if not isinstance(record, dict) or record.get("key") != key:
+        return None
+    return UNKNOWN | record
+
+
 def _time_of_checkpoint(state: Path) -> int:
-    """When the checkpoint was saved, in nanoseconds; -1 if there is none."""
-    try:
-        return (state / "checkpoint.pt").stat().st_mtime_ns
-    except FileNotFoundError:
-        return -1
-
-
-@contextlib.contextmanager
-def stop_requests(max_minutes: float | None) -> Iterator[Callable[[], str | None]]:
-    """Yield a function that returns the reason to stop, or None.
-
-    The reason is "stopped" after SIGTERM or SIGINT, and "timeout" when `max_minutes` are nearly
-    over.
-    """
-    caught: list[int] = []
-    allowed = 60 * max_minutes * (1 - SAVING_SHARE) if max_minutes else float("inf")
-    deadline = time.monotonic() + allowed
-
-    def stop() -> str | None:
-        if caught:
-            return "stopped"
-        return "timeout" if time.monotonic() > deadline else None
-
-    def catch(number: int, _frame: Any) -> None:
-        caught.append(number)
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """When the last checkpoint was saved, in nanoseconds; -1 if there is none."""
+    times = [-1]
+    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
+        with contextlib.suppress(FileNotFoundError):
+            times.append((state / name).stat().st_mtime_ns)
+    return max(times)
 
 
 class UnfinishedTraining(NamedTuple):
@@ -154,6 +189,10 @@ class UnfinishedTraining(NamedTuple):
     """The number of attempts before this one that ended without progress."""
     quiet: float
     """Seconds since its last sign."""
+    host: str = ""
+    """The machine of its last attempt."""
+    job: str | None = None
+    """The scheduler's job of its last attempt, as "slurm:17"."""
 
     @property
     def place(self) -> str:
@@ -166,8 +205,8 @@ class UnfinishedTraining(NamedTuple):
 def inspect_training(state: Path, key: str) -> UnfinishedTraining | None:
     """The training under `key` in the folder `state`; None if none has begun."""
     is_held = _is_held(state / "lock")
-    attempts = read_json_if_whole(state / "attempts.json")
-    if not attempts or attempts["key"] != key:  # before the first attempt, or of other settings
+    attempts = _read_attempts(state / "attempts.json", key)
+    if not attempts:  # before the first attempt, or of other settings
         return UnfinishedTraining("running", {}, 0, 0.0) if is_held else None
     progress = read_json_if_whole(state / "progress.json") or {}
     last_sign = max(progress.get("time", 0.0), _modified(state / "attempts.json"))
@@ -177,11 +216,13 @@ def inspect_training(state: Path, key: str) -> UnfinishedTraining | None:
         kind = "running"
     elif attempts["ended"] != "killed":  # an attempt has "killed" until it ends in another way
         kind = "stopped"
-    elif is_held is False and attempts.get("host") == platform.node():
+    elif is_held is False and attempts["host"] == platform.node():
         kind = "dead"
     else:  # a kernel lock on another machine may be invisible here
         kind = "running" if quiet <= MAX_SILENCE else "silent"
-    return UnfinishedTraining(kind, progress, attempts["idle"], quiet)
+    return UnfinishedTraining(
+        kind, progress, attempts["idle"], quiet, attempts["host"], attempts["job"]
+    )
 
 
 def _is_held(lock: Path) -> bool | None:
@@ -189,11 +230,8 @@ def _is_held(lock: Path) -> bool | None:
     try:
         with lock.open() as file:
             # shared, and only for a moment: a trainer that begins right then waits for it
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
+            return not try_lock(file, lock, shared=True)
+    except (OSError, WrongEnvironment):  # there is none, or the disk has no locks
         return None
 
 

@@ -24,7 +24,7 @@ from dmlbench.training import batches
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.prefetch import MapFunction, device_batches
 from dmlbench.training.progress import Progress
-from dmlbench.training.run_state import Stopped
+from dmlbench.training.time_limit import Stopped
 from dmlbench.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def train(
         return {"squares": squares, **drawn}
 
     progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
-    for row in history:  # the log of earlier attempts is gone
+    for row in history:  # of earlier attempts
         progress.epoch(row, recipe.epochs)
     if first:
         print(f"resumed at step {first} of {total}", flush=True)

@@ -58,6 +58,21 @@ class MissingResult(UserError):
     """A result is missing, or is not the one that the study asks for."""
 
 
+class DiskError(UserError, OSError):
+    """A file cannot be written: the disk is full, read-only or broken; see utils/disk.py.
+
+    `status` is what a run has that fails by it: "disk_full" or "disk_error".
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class GpuNotSeen(UserError):
+    """This job was given a GPU, and torch does not see it: another node may do better."""
+
+
 class MissingWeights(UserError):
     """Pretrained weights are not here and cannot be fetched."""
 

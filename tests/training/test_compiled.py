@@ -15,7 +15,7 @@ from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
 from dmlbench.training.process import keep_kernels
-from dmlbench.training.run_state import Stopped
+from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import compiles, embed, train
 
 CPU = torch.device("cpu")

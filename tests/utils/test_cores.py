@@ -12,12 +12,12 @@ def test_a_job_uses_no_more_cores_than_its_workflow_gives_it(monkeypatch):
         assert usable_cores() == used
 
 
-@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", " 2", "²"])
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", " 2", "²", "1" * 60])
 def test_a_number_of_cores_that_is_none_is_refused(monkeypatch, value):
     monkeypatch.setenv("DMLBENCH_CORES", value)
     with pytest.raises(WrongEnvironment) as caught:
         usable_cores()
     assert str(caught.value) == (
-        f"DMLBENCH_CORES={value}: it is no whole number above 0. Unset it, and all usable cores "
-        "are taken."
+        f"DMLBENCH_CORES: {value!r} is not a whole number from 1 to 100,000. Unset it, and all "
+        "usable cores are taken."
     )

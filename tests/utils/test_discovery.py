@@ -1,9 +1,11 @@
 """A question about installed packages is asked once, in a process of its own."""
 
+import os
+
 import pytest
 
-from dmlbench.utils.discovery import ask, ask_once, remembered
-from dmlbench.utils.errors import BrokenInstallation
+from dmlbench.utils.discovery import ask, ask_once, cache_folder, remembered
+from dmlbench.utils.errors import BrokenInstallation, WrongEnvironment
 
 ANSWERS = "import json, sys\nprint('importing ...')\nprint(json.dumps(sys.argv[1:]))\n"
 FAILS = "import sys\nsys.exit('first line\\nit does not work')\n"
@@ -60,3 +62,37 @@ def test_a_cache_that_cannot_be_written_is_done_without(write, monkeypatch):
     write(ANSWERS)
     monkeypatch.setenv("DMLBENCH_CACHE", "/proc/nowhere")
     assert ask_once("question", [], "asked", "a") == ["a"]
+
+
+def test_a_file_is_no_cache_folder(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", "/dev/null"):
+        monkeypatch.setenv("DMLBENCH_CACHE", str(path))
+        with pytest.raises(WrongEnvironment, match=rf"^DMLBENCH_CACHE={path}: it is a file, and"):
+            cache_folder()
+
+
+def test_a_question_that_fills_the_memory_is_an_error_and_nothing_else(monkeypatch, tmp_path):
+    monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "greedy.py").write_text("bytearray(10**15)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(BrokenInstallation, match="MemoryError"):
+        ask("greedy", [], "greedy")
+
+
+def test_a_killed_question_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(BrokenInstallation, match="killed by signal 9: is the memory short"):
+        ask("killed", [], "killed")
+
+
+def test_the_memory_of_a_question_is_limited(monkeypatch, tmp_path):
+    monkeypatch.setenv("DMLBENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "limit.py").write_text(
+        "import resource; print(resource.getrlimit(resource.RLIMIT_DATA)[0])\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < ask("limit", [], "limit") <= memory

@@ -256,7 +256,9 @@ def test_modules_of_one_name_that_exchange_their_contents_move_the_digest(packag
     assert code_digest("pkg.a") != before
 
 
-@pytest.mark.parametrize("between", ["pass", '"""A text."""', "LEAST = {'x': 1}"])
+@pytest.mark.parametrize(
+    "between", ["pass", '"""A text."""', "LEAST = {'x': 1}", "MOST = {'x': 1}"]
+)
 def test_imports_around_what_does_nothing_are_neighbours(package, between):
     package("a", "import math\nimport ast\n")
     before = code_digest("pkg.a")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from dmlbench.utils.errors import WrongEnvironment
 from dmlbench.utils.gpu_lease import lease, restrict_gpus, visible_gpus
 
 SMI = """#!/bin/sh
@@ -208,3 +209,105 @@ def test_users_of_a_machine_share_its_locks(tmp_path, monkeypatch):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
     modes = {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
     assert modes == {0o644}
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """The folder that all users of the machine share, before anybody made it."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary/dmlbench-gpus"
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A private file of this user."""
+    file = tmp_path / "victim"
+    file.write_text("private")
+    file.chmod(0o600)
+    yield file
+    assert file.read_text() == "private"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def refused(match):
+    return pytest.raises(WrongEnvironment, match=match)
+
+
+def test_a_link_in_place_of_a_lock_is_not_followed(shared, victim, tmp_path):
+    shared.mkdir(0o1777)
+    for target in (victim, tmp_path / "missing"):
+        (shared / "a.0").symlink_to(target)
+        with refused(rf"{shared}/a.0: this is a link of user \w+\..*remove it"), lease(["a"]):
+            pass
+        (shared / "a.0").unlink()
+    assert not (tmp_path / "missing").exists()
+
+
+def test_without_gpus_nobody_can_keep_a_study_from_running(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    shared.symlink_to(tmp_path)
+    restrict_gpus(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(shared, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shared.symlink_to(tmp_path / "elsewhere")
+    with refused(rf"^{shared}: this is a link of user \w+\."), lease(["a"]):
+        pass
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "file in place of the folder"])
+def test_what_is_no_plain_file_is_refused_at_once(shared, kind):
+    if kind == "file in place of the folder":
+        shared.touch()
+    else:
+        shared.mkdir(0o1777)
+        (shared / "a.door").mkdir() if kind == "folder" else os.mkfifo(shared / "a.door")
+    with refused(r"this is (no plain file|Not a directory) of user"), lease(["a"]):
+        pass
+
+
+def test_a_folder_in_which_others_could_remove_locks_is_refused(tmp_path):
+    tmp_path.chmod(0o777)
+    with refused("everybody can remove what others made"), lease(["a"], folder=tmp_path):
+        pass
+
+
+def test_an_own_folder_with_another_mode_is_opened_for_all(shared):
+    shared.mkdir(0o700)
+    with lease(["a"]) as device:
+        assert device == "a"
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become two users")
+def test_two_users_share_a_gpu(tmp_path):
+    """The second one uses the folder and the locks of the first one, and waits for it."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    shared = tmp_path / "temporary"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    code = (
+        "import os, sys, tempfile; from dmlbench.utils.gpu_lease import lease\n"
+        "tempfile.tempdir = sys.argv[2]; os.setgid(60000); os.setuid(int(sys.argv[1]))\n"
+        "def give_up(): sys.exit('waits')\n"
+        "with lease(['a'], 1, give_up) as device:\n"
+        "    print(device, flush=True); sys.stdin.read()"
+    )
+
+    def start(user):
+        command = [sys.executable, "-c", code, str(user), str(shared)]
+        return subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True)
+
+    first = start(60001)
+    assert first.stdout.readline() == "a\n"
+    assert start(60002).communicate() == ("", "waits\n")
+    first.communicate()
+    assert start(60002).communicate() == ("a\n", "")
+    owners = {file.stat().st_uid for file in (shared / "dmlbench-gpus").iterdir()}
+    assert owners == {60001}

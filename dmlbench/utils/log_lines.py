@@ -1,0 +1,10 @@
+"""The lines in the logs of jobs that are read again, to say how a job ended."""
+
+PREFIX = "dmlbench: "
+"""Begins the message of a command that failed, as on a terminal."""
+DONE = f"{PREFIX}done"
+"""The last line of a job that succeeded."""
+STOPPED = "stopped"
+"""The message of a job that Ctrl-C ended."""
+ATTEMPT = f"{PREFIX}attempt"
+"""Begins the first line of each attempt in the log of a training."""
