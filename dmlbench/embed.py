@@ -26,7 +26,7 @@ from dmlbench.datasets.store.images import unpack_image
 from dmlbench.training.batches import central_boxes, crops, floats
 from dmlbench.training.train import EMBED_BATCH, autocast, set_up
 from dmlbench.utils.errors import DatasetError, MissingResult
-from dmlbench.utils.files import read_result, replacing
+from dmlbench.utils.files import replacing
 from dmlbench.utils.text import count_of, listed
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def load_model(study: Study, run: Run) -> EmbeddingModel:
     folder = files.folder
     if not run.trains:
         raise MissingResult(f"{run.path}: this is no training, so it has no model.")
-    trained = read_result(files.run)
+    trained = files.load_run()
     if trained["train_key"] != run.train_key:
         raise MissingResult(
             f"{folder}: this model was trained with other settings or code (`dmlbench plan STUDY "
@@ -94,11 +94,17 @@ def load_model(study: Study, run: Run) -> EmbeddingModel:
         )
     if trained["status"] != "ok":
         raise MissingResult(f"{folder}: this training failed: {trained['error']['message']}")
+    train_again = f"snakemake --configfile STUDY --forcerun {files.run}"
     if not files.model.is_file():
         raise MissingResult(
             f"{files.model}: the weights were not kept. Set `keep_model: true` in the study, and "
             f"train this run again:\n"
-            f"  snakemake --configfile STUDY --forcerun {files.run}"
+            f"  {train_again}"
+        )
+    if not files.is_whole(files.model, trained):
+        raise MissingResult(
+            f"{files.model}: damaged: it is not the file that its training wrote. Train this run "
+            f"again:\n  {train_again}"
         )
     settings = run.model.model_copy(update={"pretrained": False})  # fetch no weights
     model = EmbeddingModel(settings, run.recipe, run.facts["channels"])

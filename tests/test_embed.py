@@ -17,6 +17,7 @@ from dmlbench.study.study import read_study
 from dmlbench.training.external_embeddings import read_embeddings
 from dmlbench.training.job import train_job
 from dmlbench.utils.errors import DatasetError, MissingResult
+from tests.result_edits import edit_result
 
 RUN = "shapes/tiny/normalized_softmax/seed0"
 CLASSES, IMAGES = 8, 5
@@ -262,14 +263,25 @@ def test_the_error_about_a_model_that_was_not_kept_says_how_to_get_it(embed_plac
         embed_places("my")
 
 
+@pytest.mark.parametrize("damage", ["a bit", "truncated", "another"])
+def test_a_damaged_model_is_refused(embed_places, folder, damage):
+    model = folder / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-9] ^= 1
+    damaged = {"a bit": bytes(content), "truncated": bytes(content[:-9]), "another": b"weights"}
+    model.write_bytes(damaged[damage])
+    with pytest.raises(MissingResult, match=r"model\.safetensors: damaged: (.|\n)*--forcerun \S*"):
+        embed_places("my")
+
+
 def test_runs_without_a_usable_model_are_refused(embed_places, folder, study):
-    result = json.loads((folder / "run.json").read_text())
-    failed = {"status": "diverged", "error": {"message": "the loss is nan"}}
+    failed = {"status": "diverged", "error": {"message": "the loss is nan", "tail": []}}
+    key = json.loads((folder / "run.json").read_text())["train_key"]
     for changes, message in (
         ({"train_key": "older"}, "other settings or code"),
-        (failed, "this training failed: the loss is nan"),
+        (failed | {"train_key": key}, "this training failed: the loss is nan"),
     ):
-        (folder / "run.json").write_text(json.dumps(result | changes))
+        edit_result(folder / "run.json", **changes)
         with pytest.raises(MissingResult, match=message):
             embed_places("my")
     (folder / "run.json").unlink()

@@ -13,13 +13,13 @@ import numpy as np
 
 from dmlbench.datasets.store.reader import Store
 from dmlbench.evaluation.evaluate import evaluate
+from dmlbench.study.result_files import TRAIN_AGAIN
+from dmlbench.study.result_shape import DAMAGED, OK
 from dmlbench.study.run import GPU_SCORING_IMAGES, METRICS, Run
 from dmlbench.study.study import Study
-from dmlbench.utils.errors import MissingResult, failure_result
-from dmlbench.utils.files import read_result, write_json
+from dmlbench.utils.errors import DiskError, MissingResult, failure_result
 from dmlbench.utils.fingerprint import code_digests
 from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
-from dmlbench.utils.text import error_reason
 
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 """What torch and CUDA say if the memory of the GPU is too small."""
@@ -28,40 +28,42 @@ OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 def evaluate_job(study: Study, run: Run, stores: Path) -> None:
     """Score the embeddings of `run` and write metrics.json.
 
-    If the training failed, metrics.json has its status and error, and no scores.
+    If the training failed, metrics.json has its status and error, and no scores. If its embeddings
+    are damaged, the status is "damaged": then the training counts as not done.
 
     Raises:
         MissingResult: the run has no result, or that of other settings.
     """
     files = study.files.run(run.path)
-    trained = read_result(files.run)
+    trained = files.load_run()
     if trained["train_key"] != run.train_key:
         raise MissingResult(
             f"{files.run}: it has key {trained['train_key']}, and the study expects "
-            f"{run.train_key}. Remove the file, and call `snakemake` again."
+            f"{run.train_key}. {TRAIN_AGAIN}"
         )
     result: dict[str, Any] = {"status": trained["status"], "error": trained["error"], "metrics": []}
-    if trained["status"] == "ok":
+    keys = {"eval_key": run.eval_key, "train_key": run.train_key}
+    origin = {"settings": run.metric_settings, "code": code_digests(METRICS)}
+    if trained["status"] == OK:
         try:
-            result |= _score(files.embeddings, run, stores, study.settings.runs_per_gpu)
+            files.check_file(files.embeddings, trained)
+            scores = _score(files.embeddings, run, stores, study.settings.runs_per_gpu)
+            files.write_metrics({**keys, **result, **scores, **origin}, trained)
+            return
+        except MissingResult as error:
+            result |= failure_result(DAMAGED, str(error))
+        except DiskError:
+            raise
         except Exception as error:
             traceback.print_exc()
             result |= failure_result("error", f"{type(error).__name__}: {error}")
-    keys = {"eval_key": run.eval_key, "train_key": run.train_key}
-    origin = {"settings": run.metric_settings, "code": code_digests(METRICS)}
-    write_json(files.metrics, {**keys, **result, **origin})
+    files.write_metrics({**keys, **result, **origin}, trained)
 
 
 def _score(file: Path, run: Run, stores: Path, runs_per_gpu: int) -> dict[str, Any]:
     """The metrics, and the device that computed them: a GPU if there is one and it is faster."""
-    try:
-        with np.load(file) as content:
-            embeddings, ids, key = content["embeddings"], content["id"], str(content["train_key"])
-    except Exception as error:  # parsers raise nearly anything for a damaged file
-        fix = "Remove it, and call `snakemake` again"
-        raise ValueError(f"{file}: this file is damaged: {error_reason(error)}. {fix}.") from error
-    if key != run.train_key:
-        raise ValueError(f"{file.name} has key {key}, and run.json has {run.train_key}")
+    with np.load(file, allow_pickle=False) as content:
+        embeddings, ids = content["embeddings"], content["id"]
     store = Store(stores / run.tested.store)
     score = functools.partial(
         evaluate,

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from dmlbench.datasets.store.reader import Store
 from dmlbench.utils.errors import DatasetError, InvalidArgument
 from dmlbench.utils.files import data_folder
-from dmlbench.utils.text import did_you_mean
+from dmlbench.utils.text import did_you_mean, short_repr
 
 MAKES_NUMBERS = False
 SPLITS = ("train", "test")
@@ -99,5 +99,5 @@ def load_store(
             f"store, or its name in {stores}."
         )
     if split not in SPLITS:
-        raise InvalidArgument(f"split: found {split!r}. Allowed: {', '.join(SPLITS)}.")
+        raise InvalidArgument(f"split: found {short_repr(split)}. Allowed: {', '.join(SPLITS)}.")
     return StoreDataset(Store(folder), split, transform)

@@ -24,11 +24,14 @@ from numpy.typing import NDArray
 from dmlbench.datasets.store.reader import Store
 from dmlbench.study.preflight import check_before_jobs
 from dmlbench.study.result_files import RunFiles
+from dmlbench.study.result_shape import OK
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study, check_study, find_file, read_study
-from dmlbench.utils.errors import InvalidArgument, UserError
-from dmlbench.utils.files import data_folder, read_json_if_whole, read_result
+from dmlbench.utils.errors import InvalidArgument, StudyError, UnreadableYaml, UserError
+from dmlbench.utils.files import data_folder, read_json, read_json_if_whole
 from dmlbench.utils.modules import PACKAGE
+from dmlbench.utils.text import short_repr
+from dmlbench.utils.yaml_text import check_data
 from dmlbench.workflow.launch import snakemake_command
 from dmlbench.workflow.verdict import put_aside
 
@@ -70,6 +73,7 @@ class TrainedRun:
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """A row for each epoch: `epoch`, `loss`, `lr`, `seconds`, and what the loss records."""
+        self.files.check_file(self.files.history, self.files.load_run())
         rows: list[dict[str, float]] = pq.ParquetFile(self.files.history).read().to_pylist()
         return rows
 
@@ -77,7 +81,7 @@ class TrainedRun:
     def protocols(self) -> dict[str, dict[str, float]]:
         """The scores of each test protocol of the data set: protocol -> metric -> value."""
         scores: dict[str, dict[str, float]] = {}
-        for row in read_result(self.files.metrics)["metrics"]:
+        for row in self.files.load_metrics()["metrics"]:
             scores.setdefault(row["protocol"], {})[row["metric"]] = row["value"]
         return scores
 
@@ -112,8 +116,11 @@ class TrainedRun:
     @cached_property
     def learnt(self) -> dict[str, Any]:
         """What the loss has learnt besides its parameters, as HTL's tree; empty for most losses."""
-        artefact = read_json_if_whole(self.files.loss_artefact) or {}
-        learnt: dict[str, Any] = artefact.get("learnt", {})
+        trained, file = self.files.load_run(), self.files.loss_artefact
+        if file.relative_to(self.folder).as_posix() not in trained["files"]:
+            return {}
+        self.files.check_file(file, trained)
+        learnt: dict[str, Any] = read_json(file)["learnt"]
         return learnt
 
     @cached_property
@@ -131,12 +138,15 @@ class TrainedRun:
     def is_finished(self) -> bool:
         """Whether its files are those of this study and this code."""
         metrics, trained = self.files.read_metrics(), self.files.read_run()
-        if not metrics or not trained or metrics["status"] != "ok":
+        if not metrics or not trained or metrics["status"] != OK:
             return False
-        keys = metrics["eval_key"], trained["train_key"]
-        is_model_there = not self._keeps_model or self.files.model.is_file()
-        is_there = self.files.embeddings.is_file() and self.files.history.is_file()
-        return keys == (self.run.eval_key, self.run.train_key) and is_there and is_model_there
+        keys = metrics["eval_key"], trained["train_key"], metrics["training"]
+        if keys != (self.run.eval_key, self.run.train_key, trained["digest"]):
+            return False
+        if self._keeps_model and not self.files.model.is_file():
+            return False
+        missing = {*self.files.find_missing(trained)} - {self.files.model}
+        return not missing and not self.files.find_damaged(trained)
 
     def __repr__(self) -> str:
         shown = ("recall@1", "map@r", "nmi")
@@ -149,7 +159,8 @@ class TrainedRun:
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        with np.load(self.files.embeddings) as content:
+        self.files.check_file(self.files.embeddings, self.files.load_run())
+        with np.load(self.files.embeddings, allow_pickle=False) as content:
             return {name: content[name] for name in ("embeddings", "id")}
 
     @cached_property
@@ -235,7 +246,8 @@ def train(
         content = _plain(study)
         checked = check_study(content, "dmlbench.train")
     elif not isinstance(study, str | os.PathLike):
-        raise InvalidArgument(f"study: found {study!r}. Give a file, a name, or a mapping.")
+        shown = short_repr(study)
+        raise InvalidArgument(f"study: found {shown}. Give a file, a name, or a mapping.")
     else:
         content = find_file(Path(study))
         checked = read_study(study)
@@ -260,23 +272,31 @@ def _single_run(
         entry = {"type": part} if isinstance(part, str) else part
         if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
             name = {"datasets": "dataset", "backbones": "backbone", "losses": "loss"}[section]
-            problem = "is missing" if part is None else f"found {part!r}"
+            problem = "is missing" if part is None else f"found {short_repr(part)}"
             raise InvalidArgument(f'{name}: {problem}. Give a name, or {{"type": name, ...}}.')
         plan[section] = [entry["type"]]
         content[section] = {entry["type"]: entry}
     content["plan"] = plan
     content |= {"recipe": recipe} if recipe is not None else {}
     content |= {"evaluation": evaluation} if evaluation is not None else {}
-    plain: dict[str, Any] = _plain(content)
+    return _plain(content)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` as YAML would give them: a path as text, a number of NumPy as one of Python."""
+    try:
+        check_data(settings)
+    except UnreadableYaml as error:
+        raise StudyError("dmlbench.train", error.problems) from None
+    plain: dict[str, Any] = _plain_value(settings)
     return plain
 
 
-def _plain(value: Any) -> Any:
-    """`value` as YAML would give it: a path as text, a number of NumPy as one of Python."""
+def _plain_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _plain_value(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain_value(inner) for inner in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return str(value) if isinstance(value, Path) else value

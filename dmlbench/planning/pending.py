@@ -1,8 +1,9 @@
 """The jobs that `snakemake` would run now, and why, found from the result files alone.
 
-Snakemake runs a job if its output was made under another key, if an input is newer than the
-output, or if another job that runs needs the output and it is missing. A missing file that no job
-needs is no reason to run, as long as verdict.txt is there.
+The workflow asks this module too (see workflow/rules/common.smk), so Snakemake runs what is pending
+here. Only the content of the files counts, not their dates: a job is pending if its output has
+another key than the planned one, is damaged, or belongs to other inputs than those that are there.
+Embeddings, histories and artefacts that are missing are no reason to run, until a job needs them.
 
 `find_pending` takes three steps:
 
@@ -26,7 +27,6 @@ from dmlbench.planning.reasons import (
     AFTER_TRAINING,
     Reason,
     RunResults,
-    changed_at,
     why_leaderboard,
     why_track,
     why_verdict,
@@ -51,8 +51,6 @@ class Pending:
     leaderboard: Reason | None = None
     track: Reason | None = None
     verdict: Reason | None = None
-    missing_unneeded: list[str] = field(default_factory=list)
-    """Paths of runs whose result files are missing, and that no job needs."""
 
     @property
     def last(self) -> dict[str, Reason]:
@@ -87,11 +85,6 @@ def find_pending(study: Study, stores: Path) -> Pending:
         before = pending.counts
         add_downstream(study, pending)
         add_missing(study, results, pending)
-    pending.missing_unneeded = [
-        result.path
-        for result in results
-        if result.path not in pending.evaluate and not (result.scored and result.trained)
-    ]
     _add_inputs(study, stores, pending)
     return pending
 
@@ -109,13 +102,10 @@ def find_changed(study: Study, results: Sequence[RunResults]) -> Pending:
             pending.train[result.path] = reason
         elif reason := result.why_rescore():
             pending.evaluate[result.path] = reason
-    newest = max(result.newest for result in results)
-    pending.leaderboard = why_leaderboard(study, newest)
-    newest = max(newest, changed_at(study.files.table))
+    pending.leaderboard = why_leaderboard(study, results)
     if study.settings.tracking:
         pending.track = why_track(study)
-        newest = max(newest, changed_at(study.files.tracked))
-    pending.verdict = why_verdict(study, newest)
+    pending.verdict = why_verdict(study)
     return pending
 
 
@@ -126,21 +116,22 @@ def add_missing(study: Study, results: Sequence[RunResults], pending: Pending) -
     for result in results:
         if not result.scored and result.path not in pending.evaluate:
             pending.evaluate[result.path] = result.why_score()
-    if not study.files.table.is_file():
-        pending.leaderboard = pending.leaderboard or Reason("not written yet")
     if study.settings.tracking and not study.files.tracked.is_file():
         pending.track = pending.track or Reason("not done yet")
+    is_shown = bool(pending.leaderboard or pending.track)
     for result in results:
-        files = result.files
-        needed = [files.run, files.history] if pending.leaderboard or pending.track else []
-        if result.path in pending.evaluate:
-            needed += [files.run, files.embeddings]
-        if result.is_missing(*needed) and result.path not in pending.train:
+        is_scored = result.path in pending.evaluate
+        needed = [
+            file
+            for file in result.missing
+            if (is_scored if file == result.files.embeddings else is_shown)
+        ]
+        if needed and result.path not in pending.train:
             pending.train[result.path] = result.why_train()
 
 
 def add_downstream(study: Study, pending: Pending) -> None:
-    """Add the jobs that come after pending jobs: their input will be newer than their output."""
+    """Add the jobs that come after pending jobs: their inputs will change."""
     pending.evaluate |= dict.fromkeys(pending.train, AFTER_TRAINING)
     if pending.evaluate:
         pending.leaderboard = pending.leaderboard or AFTER_OTHERS

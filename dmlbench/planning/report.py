@@ -77,12 +77,6 @@ def show_diff(study: Study, stores: Path) -> None:
             print(f"\n{rule}: {len(jobs)}", *_reason_lines(study, jobs), sep="\n  ")
     if pending.last:
         print("", *(f"{rule}: {why.text}" for rule, why in pending.last.items()), sep="\n")
-    if pending.missing_unneeded:
-        runs = describe_runs(study, [study.runs[path] for path in pending.missing_unneeded])
-        print(
-            f"\nResult files of {runs} are missing, and snakemake does not look for them. To make "
-            f"them again, remove {study.files.verdict}."
-        )
     if without_model := _runs_without_model(study, pending):
         print(
             f"\nkeep_model: {describe_runs(study, without_model)} have a result and no "

@@ -4,7 +4,9 @@ The names inside `state/` and `leaderboard/` are in the modules that write these
 
 results/<study>/
   study.json                 the settings, as the study was last run
+  job_estimates.json         on a cluster: what the jobs were submitted with
   lock                       held by the process that works on the study
+  driver.json                held by the process of `dmlbench submit`
   verdict.txt                whether every run has a result
   tracked.txt                what was written to MLflow
   leaderboard/               tables, page, plots
@@ -15,13 +17,22 @@ results/<study>/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmlbench.utils.files import read_json_if_whole
+from dmlbench.study.result_shape import check_metrics, check_run
+from dmlbench.utils.digests import (
+    describe_file,
+    is_unchanged,
+    read_with_digest,
+    write_with_digest,
+)
+from dmlbench.utils.errors import MissingResult
 
+MAKES_NUMBERS = False
 RESULTS = Path("results")
 SNAPSHOT = "study.json"
 
@@ -37,8 +48,22 @@ class StudyFiles:
         return self.folder / SNAPSHOT
 
     @property
+    def estimates(self) -> Path:
+        """How long the jobs take on a cluster, as they were submitted."""
+        return self.folder / "job_estimates.json"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "lock"
+
+    @property
+    def driver(self) -> Path:
+        """The process of `dmlbench submit`."""
+        return self.folder / "driver.json"
+
+    @property
+    def submit_log(self) -> Path:
+        return self.logs / "submit.log"
 
     @property
     def verdict(self) -> Path:
@@ -169,14 +194,142 @@ class RunFiles:
         """The files that every training writes, run.json last."""
         return [self.history, self.embeddings, self.run]
 
+    def load_run(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            MissingResult: it is missing or damaged.
+        """
+        return _load(self.run, check_run)
+
+    def load_metrics(self) -> dict[str, Any]:
+        """The content of metrics.json.
+
+        Raises:
+            MissingResult: it is missing or damaged.
+        """
+        return _load(self.metrics, check_metrics)
+
     def read_run(self) -> dict[str, Any] | None:
         """run.json; None if it is missing or damaged."""
-        return read_json_if_whole(self.run)
+        with contextlib.suppress(MissingResult):
+            return self.load_run()
+        return None
 
     def read_metrics(self) -> dict[str, Any] | None:
         """metrics.json; None if it is missing or damaged."""
-        return read_json_if_whole(self.metrics)
+        with contextlib.suppress(MissingResult):
+            return self.load_metrics()
+        return None
 
     def read_failure(self) -> dict[str, Any]:
-        """failed.json; empty if there is none."""
-        return read_json_if_whole(self.failed) or {}
+        """failed.json; empty if it is missing or damaged."""
+        with contextlib.suppress(MissingResult):
+            return _load(self.failed, check_metrics)
+        return {}
+
+    def write_run(self, content: Mapping[str, Any]) -> None:
+        """Write run.json, which also says what the other files of the training are.
+
+        It is the last file of a training: it says that the others are whole.
+        """
+        written = [self.history, self.embeddings, self.model, *sorted(self.artefacts.glob("[!.]*"))]
+        files = {
+            file.relative_to(self.folder).as_posix(): describe_file(file)
+            for file in written
+            if file.is_file()
+        }
+        write_with_digest(self.run, {**content, "files": files})
+
+    def write_metrics(self, content: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+        """Write metrics.json.
+
+        Args:
+            trained: the content of run.json from which the scores were computed.
+
+        Raises:
+            ValueError: these cannot be scores.
+        """
+        content = {**content, "training": trained["digest"]}
+        check_metrics(content)
+        write_with_digest(self.metrics, content)
+
+    def find_damaged(self, trained: Mapping[str, Any], quick: bool = False) -> list[Path]:
+        """The files of a training that are there and are not those that it wrote.
+
+        Args:
+            trained: the content of run.json.
+            quick: of large files, compare the size alone.
+        """
+        damaged = []
+        for name, record in trained["files"].items():
+            file = self.folder / name
+            try:
+                if not is_unchanged(file, record, quick):
+                    damaged.append(file)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                damaged.append(file)
+        return damaged
+
+    def find_missing(self, trained: Mapping[str, Any]) -> list[Path]:
+        """The files of a training that are not there; `trained` is the content of run.json."""
+        files = [self.folder / name for name in trained["files"]]
+        return [file for file in files if not file.is_file()]
+
+    def find_problems(self, trained: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        """The files of a training that are damaged, and those that a table needs and that are not
+        there; `trained` is the content of run.json."""
+        unneeded = (self.embeddings, self.model)
+        missing = [file for file in self.find_missing(trained) if file not in unneeded]
+        damaged = self.find_damaged(trained, quick=True)
+        return [(file, "missing") for file in missing] + [(file, "damaged") for file in damaged]
+
+    def is_whole(self, file: Path, trained: Mapping[str, Any]) -> bool:
+        """Whether `file` is there, and is the one that a training wrote.
+
+        Args:
+            file: one of its other files than run.json.
+            trained: the content of run.json.
+        """
+        record = trained["files"].get(file.relative_to(self.folder).as_posix())
+        try:
+            return bool(record) and is_unchanged(file, record)
+        except OSError:
+            return False
+
+    def check_file(self, file: Path, trained: Mapping[str, Any]) -> None:
+        """Check that a file of a training is the one that it wrote.
+
+        Args:
+            file: one of its other files than run.json.
+            trained: the content of run.json.
+
+        Raises:
+            MissingResult: it is missing or damaged.
+        """
+        if not self.is_whole(file, trained):
+            problem = "damaged: it is not the file that its training wrote"
+            problem = problem if file.is_file() else "there is no such file"
+            raise MissingResult(f"{file}: {problem}. {TRAIN_AGAIN}")
+
+
+TRAIN_AGAIN = "`snakemake` trains this run again."
+
+
+def _load(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The content of the result file `path`.
+
+    Raises:
+        MissingResult: it is missing, damaged, or not what `check` expects.
+    """
+    try:
+        content = read_with_digest(path)
+        check(content)
+    except OSError as error:
+        raise MissingResult(f"{path}: {error.strerror}. `snakemake` makes it.") from None
+    except (ValueError, RecursionError) as error:
+        problem = f"damaged, edited, or of an older version: {error}"
+        raise MissingResult(f"{path}: {problem}. `snakemake` makes it again.") from None
+    return content

@@ -63,6 +63,11 @@ class Run:
     """The data set that it is tested on; None if that is the one that it is trained on."""
 
     @property
+    def cell(self) -> str:
+        """`dataset/backbone/loss`: what all its seeds have in common."""
+        return f"{self.dataset}/{self.backbone}/{self.loss}"
+
+    @property
     def path(self) -> str:
         """`dataset/backbone/loss/seed0`: its name in the study, and its folder."""
         return f"{self.dataset}/{self.backbone}/{self.loss}/seed{self.seed}"
@@ -105,7 +110,7 @@ class Run:
         is_staged = self.model.pretrained is True
         return timm_weights()[self.model.type] if is_staged else None
 
-    @property
+    @cached_property
     def store(self) -> str:
         """Name of the folder of packed images.
 

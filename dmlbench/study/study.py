@@ -21,9 +21,12 @@ from dmlbench.study.run import Run, json_key
 from dmlbench.study.settings import Settings
 from dmlbench.utils.errors import StudyError, UnreadableYaml
 from dmlbench.utils.fingerprint import code_digest
+from dmlbench.utils.reading import read_bytes
 from dmlbench.utils.text import did_you_mean
-from dmlbench.utils.yaml_text import check_data, read_yaml
+from dmlbench.utils.yaml_text import MAX_BYTES, check_data, read_yaml
 
+MAX_SNAPSHOT_BYTES = 10 * MAX_BYTES
+"""Of the settings as JSON, which repeat what aliases stand for."""
 TABLES = "dmlbench.leaderboard.build"
 """The module that makes the leaderboard."""
 
@@ -85,7 +88,7 @@ class Study:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Names, path and keys of each run, as the leaderboard reads them."""
+        """Names, path, keys and settings of each run, as the leaderboard reads them."""
         return [
             {
                 "dataset": run.dataset,
@@ -97,6 +100,7 @@ class Study:
                 "tree": run.tree,
                 "train_key": run.train_key,
                 "eval_key": run.eval_key,
+                "settings": run.settings,
             }
             for path, run in self.runs.items()
         ]
@@ -134,7 +138,9 @@ def read_settings(path: str | Path) -> Any:
         StudyError: there is no such file, or it is not YAML.
     """
     try:
-        return read_yaml(find_file(Path(path)).read_text("utf-8"))
+        file = find_file(Path(path))
+        most = MAX_SNAPSHOT_BYTES if file.name == SNAPSHOT else MAX_BYTES
+        return read_yaml(read_bytes(file, most).decode())
     except FileNotFoundError:
         known = sorted(snapshot.parent.name for snapshot in RESULTS.glob(f"*/{SNAPSHOT}"))
         hint = f" Studies with results here: {', '.join(known)}." if known else ""

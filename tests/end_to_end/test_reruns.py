@@ -18,24 +18,6 @@ def test_a_study_runs_to_its_leaderboard_and_then_nothing_is_left(finished):
     assert "Nothing to be done" in finished.run()
 
 
-def test_an_option_of_a_loss_reruns_only_its_runs(finished, tiny):
-    tiny["losses"] = {"proxy_anchor": {"alpha": 16}}
-    finished.write(tiny)
-    assert finished.planned() == {"train": 1, "evaluate": 1, **REST}
-
-
-def test_another_seed_adds_only_its_runs(finished, tiny):
-    tiny["plan"]["seeds"] = [0, 1]
-    finished.write(tiny)
-    assert finished.planned() == {"train": 2, "evaluate": 2, **REST}
-
-
-def test_a_removed_loss_only_rebuilds_the_table(finished, tiny):
-    tiny["plan"]["losses"] = ["proxy_anchor"]
-    finished.write(tiny)
-    assert finished.planned() == REST
-
-
 def test_the_recipe_reruns_every_training_and_no_control(finished, tiny):
     tiny["recipe"]["epochs"] = 2
     finished.write(tiny)
@@ -44,31 +26,12 @@ def test_the_recipe_reruns_every_training_and_no_control(finished, tiny):
 
 CODE = {
     "a comment": ("losses/proxy_anchor.py", '"""', '# why\n"""', {}),
-    "a loss's arithmetic": (
-        "losses/proxy_anchor.py",
-        "from torch import",
-        "EXTRA = 1\nfrom torch import",
-        {"train": 1, "evaluate": 1, **REST},
-    ),
-    "a metric": (
-        "evaluation/retrieval.py",
-        "import numpy as np",
-        "import numpy as np\nEXTRA = 1",
-        {"evaluate": 3, **REST},
-    ),
     "the training": (
         "training/train.py",
         "EMBED_BATCH = 256",
         "EMBED_BATCH = 255",
         {"train": 3, "evaluate": 3, **REST},
     ),
-    "the table": (
-        "leaderboard/table.py",
-        "import pandas as pd",
-        "import pandas as pd\nEXTRA = 1",
-        REST,
-    ),
-    "the command line": ("cli/main.py", "import argparse", "import argparse\nEXTRA = 1", {}),
 }
 
 

@@ -28,14 +28,13 @@ def study(tiny, tmp_path, monkeypatch):
 def write_training(study, test, embeddings, status="ok", **changes):
     """Write the files of the control as a training would."""
     run = study.runs[CONTROL]
-    folder = study.folder / "runs" / CONTROL
-    folder.mkdir(parents=True)
+    files = study.files.run(CONTROL)
+    files.folder.mkdir(parents=True)
     error = None if status == "ok" else {"message": "it broke", "tail": ["a", "b"]}
-    record = {"train_key": run.train_key, "status": status, "error": error}
-    (folder / "run.json").write_text(json.dumps(record | changes.pop("record", {})))
-    columns = {"embeddings": embeddings, "id": test.rows.astype(np.int32)}
-    np.savez(folder / "embeddings.npz", **(columns | {"train_key": run.train_key} | changes))
-    return run, folder
+    outcome = {"train_key": run.train_key, "status": status, "error": error}
+    np.savez(files.embeddings, embeddings=embeddings, id=test.rows.astype(np.int32))
+    files.write_run({**outcome, "settings": {}, "code": {}, "provenance": {}, **changes})
+    return run, files.folder
 
 
 def score(study, run, folder, data_folder):
@@ -88,29 +87,54 @@ def test_unusable_embeddings_give_an_error_and_no_score(
     assert message in result["error"]["message"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\3\4 cut off"])
-def test_a_damaged_file_of_embeddings_is_named(study, data_folder, test_split, content):
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "a bit": flip_a_bit,
+    "empty": lambda file: file.write_bytes(b""),
+    "of another run": lambda file: np.savez(file, embeddings=np.eye(3), id=np.arange(3)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_embeddings_are_not_scored_and_the_training_counts_as_damaged(
+    study, data_folder, test_split, damage
+):
     run, folder = write_training(study, test_split, perfect(test_split))
-    (folder / "embeddings.npz").write_bytes(content)
+    DAMAGES[damage](folder / "embeddings.npz")
+    result = score(study, run, folder, data_folder)
+    assert (result["status"], result["metrics"]) == ("damaged", [])
+    assert result["error"]["message"] == (
+        f"{folder}/embeddings.npz: damaged: it is not the file that its training wrote. "
+        "`snakemake` trains this run again."
+    )
+
+
+def test_missing_embeddings_are_named(study, data_folder, test_split):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    (folder / "embeddings.npz").unlink()
+    result = score(study, run, folder, data_folder)
+    assert result["status"] == "damaged"
+    assert "embeddings.npz: there is no such file" in result["error"]["message"]
+
+
+def test_scores_that_cannot_be_are_an_error(study, data_folder, test_split, monkeypatch):
+    row = {"protocol": "zero_shot", "metric": "map@r", "value": 1.5}
+    monkeypatch.setattr(job, "evaluate", lambda *_, **__: [row])
+    run, folder = write_training(study, test_split, perfect(test_split))
     result = score(study, run, folder, data_folder)
     assert (result["status"], result["metrics"]) == ("error", [])
-    message = result["error"]["message"]
-    assert message.startswith(f"ValueError: {folder}/embeddings.npz: this file is damaged: ")
-    assert message.endswith(". Remove it, and call `snakemake` again.")
-
-
-def test_embeddings_of_another_key_are_refused(study, data_folder, test_split):
-    run, folder = write_training(study, test_split, perfect(test_split), train_key="other")
-    result = score(study, run, folder, data_folder)
-    assert result["status"] == "error"
-    assert "embeddings.npz has key other" in result["error"]["message"]
+    assert "map@r is 1.5, and must be from 0 to 1" in result["error"]["message"]
 
 
 def test_a_training_of_another_key_is_refused(study, data_folder, test_split):
-    run, folder = write_training(
-        study, test_split, perfect(test_split), record={"train_key": "other"}
-    )
-    with pytest.raises(MissingResult, match=r"run\.json: it has key other.*`snakemake` again"):
+    run, folder = write_training(study, test_split, perfect(test_split), train_key="other")
+    with pytest.raises(MissingResult, match=r"run\.json: it has key other.*trains this run again"):
         evaluate_job(study, run, data_folder / "stores")
     assert not (folder / "metrics.json").exists()
 

@@ -8,6 +8,10 @@ import dmlbench
 from dmlbench import losses
 from dmlbench.utils.errors import InvalidArgument, UserError
 
+BOMB = ["x"]
+for _ in range(9):
+    BOMB = [BOMB] * 9  # 9^9 texts, which no message may write
+
 
 def test_the_loss_is_that_of_the_package_with_the_same_numbers():
     torch.manual_seed(0)
@@ -47,9 +51,18 @@ def test_super_classes_reach_the_loss(convert):
         (("htl", 5, 8, [[0.5] * 5]), r"parents: they are float64 \(1, 5\), not integers"),
         (("htl", 5, 8, "ab"), r"parents: they are <U2 \(\), not integers"),
         (("nowhere.Mine", 5, 8), "no loss 'nowhere.Mine'. There is no module nowhere"),
-        (("htl", 0, 8), "num_classes: found 0, not a whole number above 0"),
-        (("htl", 5, 8.0), "embedding_dim: found 8.0, not a whole number above 0"),
+        (("htl", 0, 8), "num_classes: found 0, not a whole number from 1 to 1,000,000,000"),
+        (("htl", 5, 8.0), "embedding_dim: found 8.0, not a whole number from 1 to 1,000,000,000"),
         (("htl", True, 8), "num_classes: found True"),
+        (("htl", 10**12, 8), "num_classes: found 1000000000000, not a whole number from 1 to"),
+        (("htl", 5, 10**5000), "embedding_dim: found a number of thousands of digits, not a"),
+        (("arcface", 10**9, 10**9), "arcface: it cannot be created for 1,000,000,000 classes"),
+        (("triplet", 5, 8, None, {"margin": -1e300}), r"triplet.margin: found -1e\+300. Allowed:"),
+        (("supcon", 5, 8, None, {"temperature": 1e-300}), "supcon.temperature: found 1e-300"),
+        (("htl", 5, 8, None, {"levels": 10**9}), "htl.levels: found 1000000000. Allowed: .* 1,000"),
+        (("htl", 5, 8, None, {"levels": BOMB}), r"htl.levels: found \[\[\["),
+        ((BOMB, 5, 8), r"name: found \[\[\["),
+        (("htl", BOMB, 8), r"num_classes: found \[\[\["),
         (("htl", "5", 8), "num_classes: found '5'"),
         (("hpl", 5, 8, None, {"hierarchy": "given"}), "hpl: hierarchy 'given' with levels 2 needs"),
         (("htl", 5, 8, None, {"level": 4}), r"htl.level: .*levels"),

@@ -1,6 +1,7 @@
 """`dmlbench.score` gives the numbers of the workflow, whatever holds the embeddings."""
 
 import inspect
+import itertools
 import subprocess
 import sys
 
@@ -207,6 +208,13 @@ REFUSED = [
     ({"recall_at": []}, "recall_at: it is empty"),
     ({"recall_at": [0]}, "recall_at.0: found 0"),
     ({"recall_at": [1.5]}, r"recall_at.0: found 1\.5"),
+    ({"recall_at": [1, 1]}, "recall_at: 1 is listed twice"),
+    ({"recall_at": [-1]}, "recall_at.0: found -1"),
+    ({"recall_at": [10**30]}, "recall_at.0: found a whole number of more than 15 digits"),
+    ({"recall_at": itertools.count(1)}, "recall_at: it has more than 100 values"),
+    ({"kmeans_iterations": 10**12}, "kmeans_iterations: found .*at most 10,000"),
+    ({"threads": 10**6}, "threads: found .*at most 1,024"),
+    ({"device": [[0] * 10**6] * 10**3}, r"device: torch cannot use \[\[0, 0"),
     ({"kmeans_restarts": 0}, "kmeans_restarts: found 0"),
     ({"threads": True}, "threads: found "),
     ({"device": "cuda:99"}, "device: torch cannot use 'cuda:99'"),

@@ -16,6 +16,10 @@ from dmlbench.utils.errors import InvalidArgument, StudyError
 
 PARTS = {"dataset": "glyphs", "backbone": "test_resnet", "loss": "htl"}
 
+BOMB = ["x"]
+for _ in range(9):
+    BOMB = [BOMB] * 9  # 9^9 texts
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, data_folder):
@@ -56,6 +60,8 @@ def command(folder, monkeypatch):
         ({"study": {"study": "x"}, "recipe": {}}, "study: a study has its own data sets"),
         ({"study": {"study": "x"}, "seed": 0}, "study: a study has its own data sets"),
         ({"study": ["x"]}, "study: found .'x'.. Give a file, a name, or a mapping"),
+        ({"study": BOMB}, r"study: found \[\[\["),
+        (PARTS | {"loss": BOMB}, r"loss: found \[\[\["),
     ],
 )
 def test_parts_that_make_no_run_are_refused(folder, arguments, message):
@@ -77,6 +83,16 @@ def test_parts_that_make_no_run_are_refused(folder, arguments, message):
 def test_settings_are_checked_as_those_of_a_study_file(folder, arguments, message):
     with pytest.raises(StudyError, match=message):
         dmlbench.train(**arguments)
+
+
+def test_a_study_without_end_is_refused_at_once(folder):
+    loop = {"study": "x"}
+    loop["plan"] = loop
+    for content, problem in ((loop, "stands inside the value"), ({"plan": BOMB}, "100,000 values")):
+        with pytest.raises(StudyError, match=problem):
+            dmlbench.train(content)
+    with pytest.raises(StudyError, match="100,000 values"):
+        dmlbench.train(**PARTS, recipe={"lr": BOMB})
 
 
 def test_a_recipe_that_is_no_mapping_is_refused_as_in_a_study_file(folder):

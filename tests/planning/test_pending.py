@@ -1,6 +1,6 @@
 """Which jobs are pending, and why: each step alone, and all steps together."""
 
-import json
+import contextlib
 import os
 import shutil
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dmlbench.leaderboard.made_of import read_results_digest, write_made_of
 from dmlbench.planning.pending import (
     AFTER_OTHERS,
     AFTER_TRAINING,
@@ -19,8 +20,11 @@ from dmlbench.planning.pending import (
     find_pending,
     read_results,
 )
+from dmlbench.study.result_shape import DAMAGED
 from dmlbench.study.study import check_study
 from dmlbench.tracking.sync import tracking_uri
+from dmlbench.utils.digests import add_digest
+from dmlbench.workflow.verdict import leaderboard_line, success_message
 
 PATH, OTHER = "letters/tiny/proxy_anchor/seed0", "letters/tiny/normalized_softmax/seed0"
 REASON = Reason("for a test")
@@ -41,8 +45,9 @@ class TestFindChanged:
     def test_a_finished_study_has_no_changes(self, finished):
         assert changed_of(finished) == Pending()
 
-    def test_a_study_without_results_only_misses_its_verdict(self, tiny):
-        assert changed_of(check_study(tiny, "tiny")).counts == {"verdict": 1}
+    def test_a_study_without_results_only_misses_its_leaderboard_and_its_verdict(self, tiny):
+        counts = changed_of(check_study(tiny, "tiny")).counts
+        assert counts == {"build_leaderboard": 1, "verdict": 1}
 
     def test_a_result_of_other_settings_is_trained_again(self, finished, edit_result):
         run = finished.runs[PATH]
@@ -51,65 +56,100 @@ class TestFindChanged:
         edit_result(file, train_key="other", settings=before)
         assert changed_of(finished).train == {PATH: ("recipe.lr: 0.5 -> 0.003", "")}
 
-    def test_a_result_without_digests_was_made_by_other_code(self, finished, edit_result):
-        edit_result(finished.files.run(PATH).run, train_key="other", code=None)
-        assert changed_of(finished).train == {PATH: ("the training's code", "")}
-
-    def test_scores_without_digests_were_made_by_other_settings_or_code(
+    def test_code_that_changed_without_a_digest_of_a_module_is_the_training_s(
         self, finished, edit_result
     ):
-        file = finished.files.run(PATH).metrics
-        edit_result(file, eval_key="other", code=None, settings=None)
-        assert changed_of(finished).evaluate == {PATH: ("the metrics' settings or code", "")}
+        edit_result(finished.files.run(PATH).run, train_key="other")
+        assert changed_of(finished).train == {PATH: ("the training's code", "")}
 
     def test_scores_with_other_settings_are_computed_again(self, finished, edit_result):
         before = finished.runs[PATH].metric_settings | {"kmeans_seed": 7}
         edit_result(finished.files.run(PATH).metrics, eval_key="other", settings=before)
         assert changed_of(finished).evaluate == {PATH: ("evaluation.kmeans_seed: 7 -> 0", "")}
 
-    @pytest.mark.parametrize("name", ["run.json", "embeddings.npz"])
-    def test_scores_that_are_older_than_their_training_are_computed_again(self, finished, name):
-        files = finished.files.run(PATH)
-        later = files.metrics.stat().st_mtime + 1
-        os.utime(files.folder / name, (later, later))
+    def test_scores_of_another_training_with_this_key_are_computed_again(
+        self, finished, edit_result
+    ):
+        edit_result(finished.files.run(PATH).metrics, training="other")
         assert changed_of(finished).evaluate == {PATH: ("trained again since", "")}
 
     def test_scores_of_another_training_are_computed_again(self, finished, edit_result):
         edit_result(finished.files.run(PATH).metrics, eval_key="other", train_key="other")
         assert changed_of(finished).evaluate == {PATH: ("trained again since", "")}
 
-    def test_a_leaderboard_of_other_runs_is_built_again(self, finished, edit_result):
-        edit_result(finished.files.made_of, key="other")
-        pending = changed_of(finished)
-        assert pending.leaderboard == ("its runs or their results changed", "")
-        edit_result(finished.files.made_of, code={})
-        assert "code of dmlbench/leaderboard/build.py, " in changed_of(finished).leaderboard.text
-        finished.files.made_of.unlink()
-        assert changed_of(finished).leaderboard.text == "it does not say what it was made from"
+    def test_a_leaderboard_of_other_runs_or_results_is_built_again(self, finished, edit_result):
+        made_of = finished.files.made_of
+        before = made_of.read_text()
+        edit_result(made_of, results="other")
+        assert changed_of(finished).leaderboard == ("results changed", "")
+        edit_result(made_of, key="other")
+        assert changed_of(finished).leaderboard == ("its runs or their results changed", "")
+        edit_result(made_of, code={})
+        assert "dmlbench/leaderboard/build.py, " in changed_of(finished).leaderboard.text
+        made_of.write_text(before.replace('"results"', '"result"'))
+        assert changed_of(finished).leaderboard == ("it does not say what it was made from", "")
 
-    def test_a_leaderboard_that_is_older_than_a_result_is_built_again(self, finished):
-        os.utime(finished.files.table, (0, 0))
-        assert changed_of(finished).leaderboard == ("results are newer", "")
+    @pytest.mark.parametrize("content", [None, "", "edited"])
+    def test_a_leaderboard_is_built_again_if_a_file_is_missing_or_changed(self, finished, content):
+        (finished.files.leaderboard / "leaderboard.csv").write_text("study,loss\n")
+        write_made_of(finished, read_results_digest(finished))
+        finished.files.verdict.write_text(
+            f"{success_message(finished)}\n{leaderboard_line(finished)}\n"
+        )
+        assert changed_of(finished) == Pending()
+        table = finished.files.leaderboard / "leaderboard.csv"
+        table.unlink() if content is None else table.write_text(content)
+        expected = ("missing or damaged: leaderboard.csv", "")
+        assert changed_of(finished).leaderboard == expected
 
-    def test_tracking_that_is_older_than_the_leaderboard_is_done_again(self, tiny, finish):
+    def test_tracking_is_done_again_if_its_note_or_the_leaderboard_changed(self, tiny, finish):
         study = check_study(tiny | {"tracking": True}, "tiny")
         finish(study)
         assert changed_of(study).track is None
-        study.files.tracked.write_text("key other\n")
+        tracked = study.files.tracked
+        before = tracked.read_text()
+        tracked.write_text(before.replace("key", "Key"))
+        assert changed_of(study).track == ("damaged: tracked.txt", "")
+        tracked.write_text(add_digest("key other\n"))
         assert changed_of(study).track == ("the results, the code or the place changed", "")
-        study.files.tracked.write_text(f"key {study.tracking_key(tracking_uri())}\n")
-        os.utime(study.files.tracked, (0, 0))
-        assert changed_of(study).track == ("the table is newer", "")
+        tracked.write_text(add_digest(f"key {study.tracking_key(tracking_uri())}\n"))
+        assert changed_of(study).track == ("the leaderboard changed", "")
 
-    def test_a_verdict_about_other_runs_or_older_results_is_given_again(self, finished):
-        finished.files.verdict.write_text("tiny: all 2 runs have a result\n")
+    def test_a_verdict_about_other_runs_or_another_leaderboard_is_given_again(self, finished):
+        verdict = finished.files.verdict
+        before = verdict.read_text()
+        verdict.write_text(before.replace("all 3 runs", "all 2 runs"))
         assert changed_of(finished).verdict == ("the runs or the tracking changed", "")
-        finished.files.verdict.unlink()
+        verdict.write_text(before.splitlines()[0])
+        assert changed_of(finished).verdict == ("the leaderboard changed", "")
+        verdict.unlink()
         assert changed_of(finished).verdict == ("not written yet", "")
 
-    def test_a_verdict_that_is_older_than_the_leaderboard_is_given_again(self, finished):
-        os.utime(finished.files.verdict, (0, 0))
-        assert changed_of(finished).verdict == ("results are newer", "")
+    def test_dates_of_files_are_no_reason(self, finished):
+        for number, file in enumerate(sorted(finished.folder.rglob("*"))):
+            os.utime(file, (number % 3, number % 3))
+        assert changed_of(finished) == Pending()
+
+    @pytest.mark.parametrize("name", ["run", "history", "embeddings"])
+    def test_a_damaged_file_of_a_training_is_no_training(self, finished, name):
+        file = getattr(finished.files.run(PATH), name)
+        file.write_bytes(file.read_bytes() + b"x")
+        assert changed_of(finished).train == {PATH: (f"damaged: {file.name}", "")}
+
+    def test_damaged_scores_are_computed_again(self, finished):
+        file = finished.files.run(PATH).metrics
+        file.write_text(file.read_text().replace("0.5", "0.6"))
+        assert changed_of(finished).evaluate == {PATH: ("damaged: metrics.json", "")}
+
+    def test_a_scoring_that_found_damaged_embeddings_asks_for_a_training(
+        self, finished, edit_result
+    ):
+        error = {"message": "embeddings.npz: damaged", "tail": []}
+        file = finished.files.run(PATH).metrics
+        edit_result(file, status=DAMAGED, error=error, metrics=[])
+        assert changed_of(finished).train == {PATH: ("damaged: embeddings.npz", "")}
+        edit_result(file, training="one before")  # it was trained again since
+        assert changed_of(finished).train == {}
 
 
 class TestAddDownstream:
@@ -142,7 +182,6 @@ class TestAddMissing:
         pending = missing_of(study, Pending(verdict=REASON))
         assert pending.evaluate == dict.fromkeys(study.runs, ("not scored yet", ""))
         assert pending.train == dict.fromkeys(study.runs, ("no result yet", ""))
-        assert pending.leaderboard == ("not written yet", "")
         assert pending.track is None
 
     def test_a_verdict_needs_tracking_if_the_study_is_tracked(self, tiny, stores):
@@ -170,13 +209,16 @@ class TestAddMissing:
         key = key or study.runs[PATH].train_key
         files = study.files.run(PATH)
         files.folder.mkdir(parents=True)
-        failed = {"status": "diverged", "error": {"message": "the loss is nan"}, "train_key": key}
-        files.failed.write_text(json.dumps(failed))
+        error = {"message": "the loss is nan", "tail": []}
+        failed = {"status": "diverged", "error": error, "metrics": [], "settings": {}, "code": {}}
+        files.write_metrics(failed | {"train_key": key, "eval_key": key}, {"digest": "any"})
+        files.metrics.rename(files.failed)
         assert missing_of(study, Pending(verdict=REASON)).train[PATH].text == text
 
     def test_scores_that_failed_are_computed_again_without_a_training(self, finished, edit_result):
         files = finished.files.run(PATH)
-        edit_result(files.metrics, status="error", error={"message": "it broke"})
+        error = {"message": "it broke", "tail": []}
+        edit_result(files.metrics, status="error", error=error, metrics=[])
         files.metrics.rename(files.failed)
         pending = missing_of(finished, Pending(verdict=REASON))
         assert (pending.evaluate, pending.train) == ({PATH: ("failed: error", "it broke")}, {})
@@ -192,10 +234,11 @@ class TestFindPending:
     def test_nothing_is_pending_in_a_finished_study(self, finished, stores):
         assert find_pending(finished, stores) == Pending()
 
-    def test_a_training_that_is_newer_than_its_scores_is_scored(
-        self, finished, stores, write_results
-    ):
-        write_results(finished, PATH, stage="run.json")
+    def test_a_training_with_other_embeddings_is_scored(self, finished, stores):
+        files = finished.files.run(PATH)
+        trained = files.load_run()
+        files.embeddings.write_text("others")
+        files.write_run({name: trained[name] for name in trained if name != "digest"})
         pending = find_pending(finished, stores)
         assert pending.evaluate == {PATH: ("trained again since", "")}
         assert pending.counts == {"evaluate": 1, "build_leaderboard": 1, "verdict": 1}
@@ -204,21 +247,21 @@ class TestFindPending:
         finished.files.run(OTHER).history.unlink()
         assert find_pending(finished, stores).counts == {}
         finished.files.run(PATH).metrics.unlink()
-        finished.files.verdict.unlink()
         pending = find_pending(finished, stores)
         assert pending.train == {OTHER: ("no history.parquet", "")}
         assert pending.evaluate == {PATH: ("not scored yet", ""), OTHER: AFTER_TRAINING}
 
-    def test_missing_files_that_no_job_needs_are_holes(self, finished, stores):
+    def test_results_that_are_missing_are_made_again(self, finished, stores):
         finished.files.run(PATH).metrics.unlink()
         finished.files.run(OTHER).run.unlink()
         pending = find_pending(finished, stores)
-        assert pending.counts == {}
-        assert sorted(pending.missing_unneeded) == sorted([PATH, OTHER])
-        finished.files.verdict.unlink()
-        pending = find_pending(finished, stores)
-        assert pending.missing_unneeded == []
         assert pending.counts == {"train": 1, "evaluate": 2, "build_leaderboard": 1, "verdict": 1}
+
+    def test_missing_embeddings_are_made_again_once_they_are_scored(self, finished, stores):
+        finished.files.run(PATH).embeddings.unlink()
+        assert find_pending(finished, stores) == Pending()
+        finished.files.run(PATH).metrics.unlink()
+        assert find_pending(finished, stores).train == {PATH: ("no embeddings.npz", "")}
 
     def test_a_store_is_packed_if_a_pending_job_needs_it(self, finished, tiny, stores):
         (manifest,) = stores.glob("*/manifest.json")
@@ -266,10 +309,11 @@ def damage(finished, edit_result):
         for path, name, fault in faults:
             files = finished.files if path is None else finished.files.run(path)
             file = getattr(files, name)
-            if fault == "older" and file.exists():
-                os.utime(file, (0, 0))
+            if fault == "damaged" and file.exists():
+                file.write_bytes(file.read_bytes()[:-1] + b"x")
             elif fault == "other" and file.suffix == ".json" and file.exists():
-                edit_result(file, train_key="other", eval_key="other", key="other")
+                with contextlib.suppress(ValueError):  # it is damaged already
+                    edit_result(file, train_key="other", eval_key="other", key="other")
             else:
                 file.unlink(missing_ok=True)
 
@@ -280,12 +324,12 @@ FAULTS = st.lists(
     st.tuples(
         st.sampled_from([PATH, OTHER]),
         st.sampled_from(["run", "history", "embeddings", "metrics"]),
-        st.sampled_from(["missing", "older", "other"]),
+        st.sampled_from(["missing", "damaged", "other"]),
     )
     | st.tuples(
         st.none(),
         st.sampled_from(["table", "made_of", "verdict"]),
-        st.sampled_from(["missing", "older", "other"]),
+        st.sampled_from(["missing", "damaged", "other"]),
     ),
     max_size=5,
 )

@@ -141,16 +141,6 @@ def test_only_the_first_names_of_a_long_axis_are_written_out(tiny):
     assert text == "6 runs (letters x tiny x proxy_anchor x seed 0, 1, 2, 3 and 2 more)"
 
 
-def test_result_files_that_no_job_needs_are_named_with_the_file_to_remove(finished, diff):
-    finished.files.run(PATH).metrics.unlink()
-    text = diff(finished)
-    assert "to do: nothing" in text
-    assert (
-        "Result files of 1 run (letters x tiny x proxy_anchor x seed 0) are missing, and snakemake "
-        "does not look for them. To make them again, remove results/tiny/verdict.txt." in text
-    )
-
-
 def test_models_that_were_not_kept_are_named(tiny, finished, diff):
     assert "model" not in diff(finished)
     text = diff(check_study(tiny | {"keep_model": True}, "tiny"))

@@ -10,12 +10,17 @@ from pydantic import ValidationError
 from dmlbench.losses import list_losses
 from dmlbench.study.error_messages import MAX_LENGTH, describe_errors, show
 from dmlbench.study.loss_options import create_options_model, options_model
+from dmlbench.study.plan import Plan
 from dmlbench.study.sections import SECTIONS
-from dmlbench.study.settings import Backbone, Dataset, Plan, Recipe, Settings
+from dmlbench.study.settings import Backbone, Dataset, Recipe, Settings
 from dmlbench.study.study import check_study
 from dmlbench.utils.errors import StudyError
 
-NAME = "a name (letters, digits, _ . + -, and a letter or a digit first; at most 100 characters)"
+LR = "a number above 0 and at most 1,000"
+NAME = (
+    "a name (letters, digits, _ . + -, and a letter or a digit first; at most 100 characters, as "
+    "it names a folder)"
+)
 YES = "YAML reads yes, no, on and off as true and false."
 PLAIN = "Write a number in plain decimal, as 10, 0.5 or 1e-3."
 PLAN = {"datasets": ["a"], "backbones": ["b"], "losses": ["c"], "seeds": [0]}
@@ -37,11 +42,11 @@ def errors_of(model, values, path=""):
 
 
 LINES = {
-    "no number": (Recipe, {"lr": True}, f"lr: found true. Allowed: a number above 0. {YES}"),
+    "no number": (Recipe, {"lr": True}, f"lr: found true. Allowed: {LR}. {YES}"),
     "no whole number": (
         Recipe,
         {"epochs": 2.5},
-        "epochs: found 2.5. Allowed: a whole number of at least 1.",
+        "epochs: found 2.5. Allowed: a whole number of at least 1 and at most 100,000.",
     ),
     "two bounds": (
         Recipe,
@@ -51,24 +56,26 @@ LINES = {
     "or null": (
         Recipe,
         {"clip_norm": "x"},
-        f"clip_norm: found 'x'. Allowed: a number above 0 or null. {PLAIN}",
+        "clip_norm: found 'x'. Allowed: a number above 0 and at most 1,000,000,000 or null. "
+        f"{PLAIN}",
     ),
-    "octal": (Recipe, {"lr": "010"}, f"lr: found '010'. Allowed: a number above 0. {PLAIN}"),
+    "octal": (Recipe, {"lr": "010"}, f"lr: found '010'. Allowed: {LR}. {PLAIN}"),
     "several values": (
         Recipe,
         {"lr": [0.1, 0.2]},
-        "lr: found [0.1, 0.2]. Allowed: a number above 0. Write one value, without brackets.",
+        f"lr: found [0.1, 0.2]. Allowed: {LR}. Write one value, without brackets.",
     ),
     "no list": (
         Plan,
         PLAN | {"seeds": 3},
-        "seeds: found 3. Allowed: a list of: a whole number of at least 0 and below 2147483648. "
+        "seeds: found 3. Allowed: a list of: a whole number of at least 0 and below 2,147,483,648. "
         "Write a list: [3].",
     ),
     "nothing": (
         Recipe,
         {"step_epochs": None},
-        "step_epochs: found null. Allowed: a list of: a whole number of at least 1. "
+        "step_epochs: found null. Allowed: a list of: a whole number of at least 1 and at most "
+        "100,000. "
         "Write a list: [0, 1, 2].",
     ),
     "empty list": (
@@ -80,7 +87,7 @@ LINES = {
         Recipe,
         {"augmentation": {"crop_scale": [0.5]}},
         "augmentation.crop_scale: found [0.5]. "
-        "Allowed: a list of two: a number above 0 and at most 1.",
+        "Allowed: a list of two: a number of at least 0.0001 and at most 1.",
     ),
     "boolean": (
         Plan,
@@ -102,8 +109,7 @@ LINES = {
     "key": (
         Settings,
         {"study": "a", "plan": PLAN, "losses": {True: {}}},
-        "losses: found the key true. Allowed: a name (letters, digits, _ . + -, and a letter or a "
-        f"digit first). {YES} Put text in quotes.",
+        f"losses: found the key true. Allowed: {NAME}. {YES} Put text in quotes.",
     ),
     "checksum": (
         Dataset,
@@ -138,7 +144,7 @@ LINES = {
         {"epochs": 10**5000},
         "epochs: found a whole number of more than 15 digits.",
     ),
-    "not finite": (Recipe, {"lr": float("inf")}, "lr: found inf. Allowed: a number above 0."),
+    "not finite": (Recipe, {"lr": float("inf")}, f"lr: found inf. Allowed: {LR}."),
 }
 
 
@@ -219,7 +225,7 @@ ELSEWHERE = {
     "backbone": "Did you mean 'backbones'?",  # and not that of plan.exclude
     "losses.st1.gama": "Did you mean 'gamma'?",
     "losses.st1.neighbours": "Allowed: centers_lr_factor, ",  # an option of another loss
-    "nothing_like_it": "Allowed: backbones, datasets, ",
+    "nothing_like_it": "Allowed: backbones, cluster, datasets, ",
 }
 
 

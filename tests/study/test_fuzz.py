@@ -6,6 +6,7 @@ DMLBENCH_FUZZ_SEED chooses other mutations than those of the default suite.
 import copy
 import datetime
 import json
+import math
 import os
 import random
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmlbench.study.settings import Settings
+from dmlbench.study.settings import Recipe, Settings
 from dmlbench.study.study import check_study, read_study
 from dmlbench.utils.errors import StudyError
 
@@ -77,6 +78,12 @@ VALUES = [
     *({"type": None}, {"type": []}, {"type": "htl", "lr": 1}, {"recipe": {"lr": "x"}}, "recipe"),
 ]
 """Values in the data of a study."""
+EXTREMES = [
+    *(1e300, -1e300, 1e-300, -1e-300, 5e-324, -0.0, 1.7e308, 1e15, 1e9, 10**9, 10**15, 10**18, -1),
+    *("1e300", "-1e300", "1e-400", "1e999", "inf", "-inf", "nan", ".nan", "NaN", "infinity", "-0"),
+    *(2**31, 2**63, 2**64, 1e-7, True, False, "1000000", "-1", "1" * 300, "1" * 5000, "9" * 14),
+]
+"""Numbers that no study needs, in every way in which they may be written."""
 KEYS = [
     *Settings.model_fields,
     "lr",
@@ -129,6 +136,28 @@ def mutate_text(draw):
             lines += draw.choice(STUDIES).splitlines()
         lines = lines or [""]
     return draw.choice(("\n", "\n", "\r\n")).join(lines)
+
+
+def number_places(data):
+    """Each container and the key in it of every number inside `data`."""
+    places = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in places:
+        if isinstance(value, dict | list):
+            yield from number_places(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield data, key
+
+
+def mutate_numbers(draw):
+    """The content of a study with extreme values in place of some of its numbers."""
+    data = yaml.safe_load(draw.choice(STUDIES))
+    data.setdefault("recipe", {})
+    for key in draw.sample([*Recipe.model_fields], 3):
+        data["recipe"].setdefault(key, 1)
+    places = [*number_places(data)]
+    for container, key in draw.sample(places, min(len(places), draw.choice((1, 1, 2)))):
+        container[key] = draw.choice(EXTREMES)
+    return data
 
 
 def containers(data):
@@ -195,10 +224,25 @@ def check_accepted(study):
     run = next(iter(study.runs.values()))
     assert again.runs[run.path].eval_key == run.eval_key
     assert again.runs.keys() == study.runs.keys()
+    for number in derived_numbers(study):
+        assert math.isfinite(number)
+        assert abs(number) < 1e13
+
+
+def derived_numbers(study):
+    """What is computed from the settings of each run: sizes, steps, learning rates."""
+    for run in study.runs.values():
+        recipe, model = run.recipe, run.model
+        yield recipe.batch_size * model.image_size**2 * run.facts["channels"]
+        yield recipe.lr * recipe.head_lr_factor
+        if recipe.schedule == "step":
+            yield recipe.lr * recipe.step_factor ** len(recipe.step_epochs)
+        yield from (value for value in run.loss_options.values() if isinstance(value, int | float))
+        yield from run.metric_settings["recall_at"]
 
 
 def check_mutations(numbers, tmp_path, monkeypatch):
-    """Read the studies of these `numbers`; those with an odd number are mutated as text."""
+    """Read the studies of these `numbers`: mutated as text, as data, or in their numbers alone."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cards.csv").write_text(CARDS)
     (tmp_path / "given.npz").write_text("vectors")
@@ -206,13 +250,14 @@ def check_mutations(numbers, tmp_path, monkeypatch):
     print(f"DMLBENCH_FUZZ_SEED={SEED}")  # pytest shows it if the test fails
     for number in numbers:
         draw = random.Random(f"{SEED}-{number}")
-        if number % 2:
+        is_text = number % 3 == 1
+        if is_text:
             path.write_bytes(mutate_text(draw).encode("utf-8", "surrogatepass"))
         else:
-            data = mutate_data(draw)
+            data = mutate_data(draw) if number % 3 else mutate_numbers(draw)
         start = time.process_time()
         try:
-            study = read_study("fuzz.yaml") if number % 2 else check_study(data, "fuzz.yaml")
+            study = read_study("fuzz.yaml") if is_text else check_study(data, "fuzz.yaml")
             check_accepted(study)
             accepted += 1
         except StudyError as error:

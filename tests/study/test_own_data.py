@@ -1,6 +1,5 @@
 """The user's own images and embeddings: their stores, their rows, and the check of their files."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,12 @@ from dmlbench.utils.errors import StudyError
 
 
 @pytest.fixture
-def pack(tmp_path):
+def pack(tmp_path, write_store):
     """Write the manifest of each store of a study, as if it was packed from a folder."""
 
     def write(study, place):
         for name in study.stores:
-            manifest = tmp_path / "stores" / name / "manifest.json"
-            manifest.parent.mkdir(parents=True)
-            manifest.write_text(json.dumps({"settings": {"place": str(place)}}))
+            write_store(tmp_path / "stores" / name, settings={"place": str(place)})
 
     return write
 
@@ -79,3 +76,18 @@ def test_images_that_were_packed_from_another_folder_are_refused(own_data, tmp_p
     problems = [*image_problems(study, tmp_path / "stores")]
     assert len(problems) == 2
     assert f"was packed from {other}, which is still there, and the study names ." in problems[0]
+
+
+def test_a_damaged_store_is_refused_before_any_job(own_data, pack, tmp_path):
+    study = check_study(own_data, "my.yaml")
+    pack(study, Path.cwd())
+    stores = tmp_path / "stores"
+    assert [*image_problems(study, stores)] == []
+    for name, run in study.stores.items():
+        (stores / name / "protocols.parquet").write_bytes(b"y")
+        assert [*image_problems(study, stores)] == [
+            f"datasets.{run.dataset}: {stores / name}: no complete store of a data set: "
+            f"protocols.parquet is damaged: it is not the file that was packed. Delete the folder, "
+            f"and `snakemake data` packs it again."
+        ]
+        (stores / name / "protocols.parquet").write_bytes(b"x")

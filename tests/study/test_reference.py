@@ -40,11 +40,11 @@ def test_the_page_has_type_allowed_values_default_and_meaning(listed):
         "| `optimizer` | `adamw`, `adam` or `sgd` | `adamw` | "
         f"{' '.join(Recipe.model_fields['optimizer'].description.split())} |" in page
     )
-    assert "| `class_fraction` | number > 0, ≤ 1 | `1` | " in page
-    assert "| `clip_norm` | number > 0 or `null` | `null` | " in page
-    assert "| `recall_at` | list of: whole number ≥ 1; or `null` | `null` | " in page
-    assert "| `crop_scale` | list of two: number > 0, ≤ 1 | `[0.16, 1.0]` | " in page
-    assert "| `seeds` | non-empty list of: whole number ≥ 0, < 2147483648 | required | " in page
+    assert "| `class_fraction` | number ≥ 1e-06, ≤ 1 | `1` | " in page
+    assert "| `clip_norm` | number > 0, ≤ 1,000,000,000 or `null` | `null` | " in page
+    assert "| `recall_at` | list of: whole number ≥ 1, ≤ 1,000,000; or `null` | `null` | " in page
+    assert "| `crop_scale` | list of two: number ≥ 0.0001, ≤ 1 | `[0.16, 1.0]` | " in page
+    assert "| `seeds` | non-empty list of: whole number ≥ 0, < 2,147,483,648 | required | " in page
     assert "| `augmentation` | mapping | see [recipe.augmentation](#recipeaugmentation) | " in page
     assert "| `type` | text | the name of the entry | " in page
 
@@ -55,4 +55,4 @@ def test_the_list_has_each_setting_once(listed):
     paths = [path for path, _ in rows]
     assert len(set(paths)) == len(paths)
     assert {f"datasets.<name>.{name}" for name in Dataset.model_fields} <= set(paths)
-    assert ["recipe.lr", "number > 0; default: 0.0001"] in rows
+    assert ["recipe.lr", "number > 0, ≤ 1,000; default: 0.0001"] in rows

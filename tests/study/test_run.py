@@ -16,9 +16,9 @@ def run(letters):
     return check_study(letters, "my.yaml").runs[PATH]
 
 
-def test_the_manifest_of_a_packed_store_counts_its_images(run, tmp_path):
+def test_the_manifest_of_a_packed_store_counts_its_images(run, tmp_path, write_store):
     assert count_images(run, tmp_path) == {"train": 7502, "test": 7628}
-    (tmp_path / "manifest.json").write_text('{"splits": {"train": [2, 30], "test": [1, 20]}}')
+    write_store(tmp_path, splits={"train": [2, 30], "test": [1, 20]})
     assert count_images(run, tmp_path) == {"train": 30, "test": 20}
 
 

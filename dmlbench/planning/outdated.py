@@ -1,0 +1,103 @@
+"""Lets Snakemake run what is pending, without its own notes of earlier calls.
+
+Snakemake runs a job if an input is newer than its output. Dates of files say nothing about results
+that were copied or moved, and its notes, the folder .snakemake/, may be lost. So a pending job gets
+one more input, which is always newer; and for every other job, the dates of its inputs are ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dmlbench.planning.pending import Pending, find_pending
+from dmlbench.planning.reasons import why_track
+from dmlbench.study.study import Study
+
+MARKER = Path(".snakemake/outdated")
+"""The input of pending jobs: a link to a folder with a date in the future.
+
+Snakemake follows the link when it looks what to run. It does not when it checks, after a job, that
+no input is newer than the output. Of a folder it notes no content, by which it could find later
+that the input is the same as before.
+"""
+FUTURE = 2**31 - 2**20
+"""A date in 2038: nearly the latest that every file system can hold."""
+
+
+class Inputs:
+    """The inputs of the jobs of a study, as Snakemake gets them."""
+
+    def __init__(
+        self,
+        study: Study,
+        stores: Path,
+        ignore_date: Callable[[str], Any],
+        is_asked: bool = True,
+        is_forced: bool = False,
+    ) -> None:
+        """
+        Args:
+            stores: the folder of the packed images.
+            ignore_date: Snakemake's `ancient`.
+            is_asked: whether to look what is pending. If not, nothing is.
+            is_forced: whether the user forces jobs to run. Then what comes after them runs too.
+        """
+        self.study, self.stores, self.is_asked = study, stores, is_asked
+        self.ignore_date = ignore_date if is_asked and not is_forced else str
+
+    @cached_property
+    def pending(self) -> Pending:
+        """What `dmlbench plan --diff` shows."""
+        return find_pending(self.study, self.stores) if self.is_asked else Pending()
+
+    @cached_property
+    def marker(self) -> str:
+        """The file that makes a job run. Several processes may make it, all the same."""
+        folder = MARKER.with_name(f"{MARKER.name}.since")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not MARKER.is_symlink():
+            shutil.rmtree(MARKER, ignore_errors=True)  # a copy of this folder has no links
+            with contextlib.suppress(FileExistsError):
+                MARKER.symlink_to(folder.name)
+        for path, date in {folder: FUTURE, MARKER: 0}.items():
+            if path.lstat().st_mtime != date:  # another user, who may own it, has not set it
+                os.utime(path, (date, date), follow_symlinks=False)
+        return str(MARKER)
+
+    def of_training(self, path: str) -> list[str]:
+        """Beside the images and the weights."""
+        return [self.marker] if path in self.pending.train else []
+
+    def of_scoring(self, path: str) -> list[Any]:
+        files = self.study.files.run(path)
+        return self._inputs([files.run, files.embeddings], path in self.pending.evaluate)
+
+    def of_leaderboard(self) -> list[Any]:
+        return self._inputs(self._results(), bool(self.pending.leaderboard))
+
+    def of_tracking(self, leaderboard: Iterable[object]) -> list[Any]:
+        """`leaderboard`: its files."""
+        is_pending = self.pending.leaderboard or (self.is_asked and why_track(self.study))
+        return self._inputs([*self._results(), *leaderboard], bool(is_pending))
+
+    def of_verdict(self) -> list[Any]:
+        files = self.study.files
+        runs = [files.run(path).metrics for path in self.study.runs]
+        # before failed runs lose their files
+        tracked = [files.tracked] if self.study.settings.tracking else []
+        return self._inputs([*runs, files.table, *tracked], bool(self.pending.verdict))
+
+    def _results(self) -> list[Path]:
+        runs = [self.study.files.run(path) for path in self.study.runs]
+        return [file for run in runs for file in (run.run, run.metrics, run.history)]
+
+    def _inputs(self, files: Iterable[object], is_pending: bool) -> list[Any]:
+        if is_pending:
+            return [*map(str, files), self.marker]
+        return [self.ignore_date(str(file)) for file in files]
