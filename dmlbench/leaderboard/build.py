@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dmlbench.leaderboard.table import NO_HOLES, Hole
 from dmlbench.study.remarks import NO_REMARKS, Remarks
 from dmlbench.study.result_files import StudyFiles
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dmlbench.leaderboard.table import Result
+    from dmlbench.study.study import Study
+
 COMPARISON = "published_comparison.csv"
+
+
+def build_leaderboard(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> dict[str, str]:
+    """Write the leaderboard of `study`, and what it was made from.
+
+    Args:
+        holes: path of a run that has no result -> why.
+
+    Returns:
+        The plots that could not be drawn: name -> reason.
+
+    Raises:
+        MissingResult: another run has no result. Nothing is written then.
+    """
+    from dmlbench.leaderboard.made_of import read_results_digest, write_made_of
+
+    files = study.files
+    results = read_results_digest(study)
+    failed = build(study.name, study.rows, files, files.leaderboard, study.remarks, holes)
+    write_made_of(study, results, bool(holes), failed)
+    return failed
 
 
 def build(
@@ -19,36 +48,41 @@ def build(
     files: StudyFiles,
     out: Path,
     remarks: Remarks = NO_REMARKS,
-) -> None:
+    holes: Mapping[str, Hole] = NO_HOLES,
+) -> dict[str, str]:
     """Write the leaderboard of a study into the folder `out`. Equal results give equal files.
 
     The files are
 
     - leaderboard.{csv,md,html};
-    - plots/{recall,recall_curves,time,training}.{png,svg};
-    - plots/trees/<dataset>/<backbone>/<loss>.{png,svg} of each loss that learns a tree; trees of
-      other losses are removed;
+    - plots/{recall,recall_curves,time,training}.{png,svg}; what does not fit into one picture goes
+      on in recall-2.png, ...;
+    - plots/trees/<dataset>/<backbone>/<loss>.{png,svg} of each loss that learns a tree; pictures
+      that an earlier study left there are removed;
     - published_comparison.csv in the paper track.
 
     Args:
         runs: the planned runs in the order of the plan, as `Study.rows` gives them; see
             `table.read_results`. "tree" is the name of the picture of the run's cell, or None.
+        holes: path of a run that has no result -> why.
+
+    Returns:
+        The plots that could not be drawn: name -> reason. Their pictures say so, and the pages.
 
     Raises:
         MissingResult: a result is missing or has another key. Nothing is written then.
     """
     from dmlbench.leaderboard import comparison, html, markdown
     from dmlbench.leaderboard.page import compose
-    from dmlbench.leaderboard.plots.figure import save
+    from dmlbench.leaderboard.pictures import draw_all
     from dmlbench.leaderboard.plots.recall import recall
     from dmlbench.leaderboard.plots.recall_curves import recall_curves
     from dmlbench.leaderboard.plots.time import time
     from dmlbench.leaderboard.plots.training import training
-    from dmlbench.leaderboard.plots.tree import tree
-    from dmlbench.leaderboard.table import Result, read_results, tabulate, write_csv
+    from dmlbench.leaderboard.table import read_results, tabulate, write_csv
     from dmlbench.utils.files import replacing
 
-    results = read_results(runs, files)
+    results = read_results(runs, files, holes)
     table = tabulate(results)
     comparisons = [*comparison.compare(table, results, remarks)]
     page = compose(study_name, table, results, remarks, comparisons)
@@ -56,18 +90,15 @@ def build(
     for result in results:
         if result.planned["tree"]:
             trees.setdefault(result.planned["tree"], []).append(result)
-    figures = {
-        "recall": recall(table),
-        "recall_curves": recall_curves(table),
-        "time": time(table),
-        "training": training(results),
-        **{name: tree(seeds) for name, seeds in trees.items()},
+    plots: dict[str, Callable[[], Iterable[Figure]]] = {
+        "recall": lambda: recall(table),
+        "recall_curves": lambda: recall_curves(table),
+        "time": lambda: time(table),
+        "training": lambda: training(results),
+        **{name: partial(_draw_tree, seeds) for name, seeds in trees.items()},
     }
-    shutil.rmtree(out / "plots/trees", ignore_errors=True)
-    for name, figure in figures.items():
-        for suffix in ("png", "svg"):
-            with replacing(out / "plots" / f"{name}.{suffix}") as path:
-                save(figure, path)
+    pictures, failed = draw_all(plots, out / "plots")
+    page = replace(page, failed_plots=failed)
     with replacing(out / "leaderboard.csv") as path:
         write_csv(table, path)
     if remarks.track == "paper":
@@ -78,5 +109,11 @@ def build(
     with replacing(out / "leaderboard.md") as path:
         path.write_text(markdown.render(page), "utf-8")
     with replacing(out / "leaderboard.html") as path:
-        plots = {name: out / "plots" / f"{name}.svg" for name in figures}
-        path.write_text(html.render(page, plots), "utf-8")
+        path.write_text(html.render(page, pictures), "utf-8")
+    return failed
+
+
+def _draw_tree(seeds: Sequence[Result]) -> Iterator[Figure]:
+    from dmlbench.leaderboard.plots.tree import tree
+
+    yield tree(seeds)

@@ -1,12 +1,16 @@
-"""The leaderboard's page as one HTML file that loads nothing: sortable tables and the plots."""
+"""The leaderboard's page as one HTML file: sortable tables and the plots.
+
+It loads nothing. Only the page of a large study leaves its plots in the files beside it.
+"""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
+from urllib.parse import quote
 
+from dmlbench.leaderboard.made_of import failed_plot_lines
 from dmlbench.leaderboard.page import (
     NO_PUBLISHED_NUMBERS,
     NOTES,
@@ -19,9 +23,11 @@ from dmlbench.leaderboard.page import (
     Row,
     Section,
 )
+from dmlbench.leaderboard.pictures import Picture
 from dmlbench.leaderboard.style import colour
 from dmlbench.study.published import UNCONFIRMED
 from dmlbench.study.row_names import display_name
+from dmlbench.utils.text import literal
 
 CAPTIONS = {
     "recall": "MAP@R and Recall@1: mean over seeds with its 95 % interval, and single seeds",
@@ -30,6 +36,12 @@ CAPTIONS = {
     "training": "Loss against epoch: one line for each seed; the scales differ",
     "trees": "The tree of the training classes that a loss has learnt: where classes were merged",
 }
+MAX_EMBEDDED = 4_000_000
+"""Bytes of plots that a page holds."""
+BESIDE = (
+    "The plots of this large study are in the folder <code>plots</code> beside this page. Copy the "
+    "folder with it."
+)
 STYLE = """\
 :root { color-scheme: light dark; --ink: #222; --faded: #666; --line: #ddd; --paper: #fff;
   --stripe: #f6f6f4; --accent: #2f6690; }
@@ -94,35 +106,43 @@ for (const table of document.querySelectorAll("table")) {
 """
 
 
-def render(page: Page, plots: Mapping[str, Path]) -> str:
-    """The page with its plots in it.
+def render(page: Page, pictures: Sequence[Picture]) -> str:
+    """The page with its plots in it, or beside it if they are large.
 
     Args:
-        plots: SVG files by the names of the plots: "recall", "trees/letters/tiny/htl", ...
+        pictures: they are in the folder `plots` beside the page.
     """
-    head = "".join(f"<dt>{escape(name)}<dd>{escape(text)}" for name, text in page.head.items())
+    head = "".join(f"<dt>{_text(name)}<dd>{_text(text)}" for name, text in page.head.items())
+    is_large = sum(picture.svg.stat().st_size for picture in pictures) > MAX_EMBEDDED
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(page.title)}</title>\n<style>\n{STYLE}</style>",
-            f"<h1>{escape(page.title)}</h1>\n<dl>{head}</dl>",
+            f"<title>{_text(page.title)}</title>\n<style>\n{STYLE}</style>",
+            f"<h1>{_text(page.title)}</h1>\n<dl>{head}</dl>",
             *(_section(section) for section in page.sections),
             *([_published(page.published)] if page.published else []),
             *(_remarks(title, remarks) for title, remarks in page.remarks.items()),
-            f"<h2>How to read this</h2>\n<p>{escape(NOTES)}</p>\n<h2>Plots</h2>",
-            *(_plot(name, path) for name, path in plots.items()),
+            f"<h2>How to read this</h2>\n<p>{_text(NOTES)}</p>\n<h2>Plots</h2>",
+            *([f"<p>{BESIDE}</p>"] if is_large else []),
+            *(f"<p>{_text(line)}" for line in failed_plot_lines(page.failed_plots)),
+            *(_plot(picture, is_large) for picture in pictures),
             f"<script>\n{SCRIPT}</script>\n</html>\n",
         ]
     )
 
 
+def _text(text: str) -> str:
+    """`text` as HTML that shows exactly these letters."""
+    return escape(literal(text))
+
+
 def _section(section: Section) -> str:
-    columns = [f"<th><button>{escape(name)}</button>" for name in ["loss", *section.columns]]
+    columns = [f"<th><button>{_text(name)}</button>" for name in ["loss", *section.columns]]
     wide = ' class="wide"' if len(columns) > MAX_NARROW else ""
     return "\n".join(
         [
-            f'<h2>{escape(section.title)}</h2>\n<p class="faded">{escape(section.facts)}</p>',
+            f'<h2>{_text(section.title)}</h2>\n<p class="faded">{_text(section.facts)}</p>',
             f'<div class="scroll"><table{wide}>\n<thead><tr>{"".join(columns)}</thead>',
             f"<tbody>{_rows(section.losses)}</tbody>",
             f'<tbody class="controls">{_rows(section.controls)}</tbody>\n</table></div>',
@@ -136,38 +156,38 @@ def _rows(rows: Sequence[Row]) -> str:
 
 
 def _name(loss: str) -> str:
-    name = escape(display_name(loss))
+    name = _text(display_name(loss))
     return f'<th data-value="{name}"><i style="background: {colour(loss)}"></i>{name}'
 
 
 def _cell(cell: Cell) -> str:
     mean, sign, interval = cell.text.partition(" ± ")
-    text = escape(mean) + (f" <span>± {escape(interval)}</span>" if sign else "")
+    text = _text(mean) + (f" <span>± {_text(interval)}</span>" if sign else "")
     return f"<td>{text}" if cell.value is None else f'<td data-value="{cell.value!r}">{text}'
 
 
 def _failures(failures: Sequence[Failure]) -> str:
     lines = [
-        f"<li>{escape(runs)}: <b>{escape(status)}</b>: <code>{escape(message)}</code>"
+        f"<li>{_text(runs)}: <b>{_text(status)}</b>: <code>{_text(message)}</code>"
         for runs, status, message in failures
     ]
     return f"<p>Failed:</p>\n<ul>{''.join(lines)}</ul>" if lines else ""
 
 
 def _published(published: PublishedTable) -> str:
-    columns = "".join(f"<th>{escape(name)}" for name in published.columns)
+    columns = "".join(f"<th>{_text(name)}" for name in published.columns)
     rows = [
-        f"\n<tr{_row_class(row)}><th>{escape(row[0])}"
+        f"\n<tr{_row_class(row)}><th>{_text(row[0])}"
         f"{''.join(_cell(Cell(text)) for text in row[1:])}"
         for row in published.rows
     ]
-    reasons = "".join(f"<li>{escape(reason)}" for reason in published.reasons)
+    reasons = "".join(f"<li>{_text(reason)}" for reason in published.reasons)
     table = (
         f'<div class="scroll"><table class="published">\n<thead><tr>{columns}</thead>'
         f"<tbody>{''.join(rows)}</tbody>\n</table></div>\n<ol>{reasons}</ol>"
     )
     return (
-        f'<h2>{PUBLISHED_TITLE}</h2>\n<p class="faded">{escape(PUBLISHED_NOTES)}</p>\n'
+        f'<h2>{PUBLISHED_TITLE}</h2>\n<p class="faded">{_text(PUBLISHED_NOTES)}</p>\n'
         f"{table if rows else f'<p>{NO_PUBLISHED_NUMBERS}</p>'}"
     )
 
@@ -178,14 +198,19 @@ def _row_class(row: Sequence[str]) -> str:
 
 
 def _remarks(title: str, remarks: Mapping[str, str]) -> str:
-    lines = [f"<li><code>{escape(path)}</code>: {escape(remarks[path])}" for path in remarks]
-    return f"<h2>{escape(title)}</h2>\n<ul>{''.join(lines)}</ul>"
+    lines = [f"<li><code>{_text(path)}</code>: {_text(remarks[path])}" for path in remarks]
+    return f"<h2>{_text(title)}</h2>\n<ul>{''.join(lines)}</ul>"
 
 
-def _plot(name: str, path: Path) -> str:
-    image = b64encode(path.read_bytes()).decode()
-    caption = CAPTIONS[name.partition("/")[0]]
+def _plot(picture: Picture, is_beside: bool) -> str:
+    caption = CAPTIONS[picture.plot.partition("/")[0]]
+    if is_beside:
+        source = quote(f"plots/{picture.name}.svg")
+        loading = ' loading="lazy"'
+    else:
+        source = f"data:image/svg+xml;base64,{b64encode(picture.svg.read_bytes()).decode()}"
+        loading = ""
     return (
         f'<figure><figcaption>{caption}</figcaption><img alt="{caption}"'
-        f' src="data:image/svg+xml;base64,{image}"></figure>'
+        f' src="{source}"{loading}></figure>'
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dmlbench.leaderboard.made_of import failed_plot_lines
 from dmlbench.leaderboard.page import (
     NO_PUBLISHED_NUMBERS,
     NOTES,
@@ -17,23 +18,26 @@ from dmlbench.leaderboard.page import (
     Row,
 )
 from dmlbench.study.row_names import display_name
+from dmlbench.utils.text import literal
 
 
 def render(page: Page) -> str:
     """The page as text: its head, the tables of losses and of controls, and how to read it."""
-    parts = [f"# {page.title}", "\n".join(f"- {name}: {page.head[name]}" for name in page.head)]
+    head = [f"- {_escape(name)}: {_escape(text)}" for name, text in page.head.items()]
+    parts = [f"# {_escape(page.title)}", "\n".join(head)]
     for section in page.sections:
         parts += [
-            f"## {section.title}",
-            section.facts,
+            f"## {_escape(section.title)}",
+            _escape(section.facts),
             _score_table("loss", section.columns, section.losses),
             _score_table("control", section.columns, section.controls),
             _failures(section.failures),
         ]
     parts += _published(page.published) if page.published else []
     for title, remarks in page.remarks.items():
-        lines = [f"- `{path}`: {_escape(remarks[path])}" for path in remarks]
+        lines = [f"- {_code(path)}: {_escape(remarks[path])}" for path in remarks]
         parts += [f"## {title}", "\n".join(lines)]
+    parts.append("\n".join(f"- {_escape(line)}" for line in failed_plot_lines(page.failed_plots)))
     parts.append(f"---\n\n**How to read this.** {NOTES}")
     return "\n\n".join(part for part in parts if part)
 
@@ -48,7 +52,8 @@ def _table(
 ) -> str:
     """A table with `text_columns` aligned to the left, and all others to the right."""
     rule = ["---" if name in text_columns else "---:" for name in columns]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *rows])
+    lines = [[*map(_escape, line)] for line in (columns, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
 def _published(published: PublishedTable) -> list[str]:
@@ -64,13 +69,17 @@ def _escape(text: str) -> str:
 
     An underscore within a word stays: Markdown does not interpret it.
     """
-    return re.sub(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"[\\`*\[\]<>|~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", literal(text))
+
+
+def _code(text: str) -> str:
+    """The text in backticks: Markdown interprets nothing in it."""
+    return f"`{literal(text).replace('`', chr(39))}`"
 
 
 def _failures(failures: Sequence[Failure]) -> str:
     lines = [
-        # Markdown does not interpret a message in backticks
-        f"- {runs}: **{status}**: `{message.replace('`', chr(39))}`"
+        f"- {_escape(runs)}: **{_escape(status)}**: {_code(message)}"
         for runs, status, message in failures
     ]
     return "\n".join(["Failed:", "", *lines]) if lines else ""

@@ -123,6 +123,8 @@ class Page:
     published: PublishedTable | None = None
     remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Title -> key path in the study file -> remark."""
+    failed_plots: Mapping[str, str] = field(default_factory=dict)
+    """Plots that could not be drawn: name -> reason."""
 
 
 def compose(

@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.5,
     "text.color": INK,
+    "text.parse_math": False,  # a $ in the name of a class is a $
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 7.5,

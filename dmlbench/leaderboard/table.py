@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.study.result_files import RunFiles, StudyFiles
 from dmlbench.utils.errors import MissingResult
-from dmlbench.utils.files import read_result
+from dmlbench.utils.text import literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,9 +62,32 @@ class Result:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """history.parquet: a row for each epoch."""
+        from pyarrow.parquet import ParquetFile
+
+        # pandas' own reader takes three times as long, and a study may have 10,000 of these files
+        with ParquetFile(self.files.history) as file:
+            return file.read().to_pandas()
+
+
+class Hole(NamedTuple):
+    """Why a planned run has no result."""
+
+    status: str
+    message: str
+
+
+NO_HOLES: Mapping[str, Hole] = MappingProxyType({})
+
+
+class HoleResult(Result):
+    """A planned run that has no result: it counts as one that failed. No file of it is read."""
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """No rows."""
         import pandas as pd
 
-        return pd.read_parquet(self.files.history)
+        return pd.DataFrame({"epoch": [], "loss": []})
 
 
 class Panel(NamedTuple):
@@ -86,38 +110,58 @@ class Panel(NamedTuple):
         return " · ".join(part for part in parts if part)
 
 
-def read_results(runs: Sequence[Mapping[str, Any]], study: StudyFiles) -> list[Result]:
+def read_results(
+    runs: Sequence[Mapping[str, Any]], study: StudyFiles, holes: Mapping[str, Hole] = NO_HOLES
+) -> list[Result]:
     """Read run.json and metrics.json of each planned run.
 
     Args:
         runs: the planned runs, as `Study.rows` gives them. Each has "dataset", "tested_on",
-            "backbone", "loss", "seed", "path", "train_key" and "eval_key".
+            "backbone", "loss", "seed", "path", "train_key", "eval_key" and "settings".
+        holes: path of a run that has no result -> why. Its files are not read.
 
     Raises:
         MissingResult: files are missing, damaged or have other keys than planned; the text names
             them all.
     """
-    results, problems = [], []
+    results: list[Result] = []
+    problems: list[str] = []
     for planned in runs:
         files = study.run(planned["path"])
+        if hole := holes.get(planned["path"]):
+            results.append(_make_hole(planned, study, files, hole))
+            continue
         try:
-            run, metrics = read_result(files.run), read_result(files.metrics)
+            run, metrics = files.load_run(), files.load_metrics()
         except MissingResult as error:
             problems.append(str(error))
             continue
         results.append(Result(planned, run, metrics, files))
         problems += [
-            f"{file}: {key} is {content.get(key)}, the study expects {planned[key]}"
+            f"{file}: {key} is {content[key]}, the study expects {planned[key]}"
             for file, content, key in [
                 (files.run, run, "train_key"),
                 (files.metrics, metrics, "train_key"),
                 (files.metrics, metrics, "eval_key"),
             ]
-            if content.get(key) != planned[key]
+            if content[key] != planned[key]
         ]
+        if metrics["training"] != run["digest"]:
+            problems.append(f"{files.metrics}: these are the scores of another training")
+        problems += [f"{file}: {problem}" for file, problem in files.find_problems(run)]
     if problems:
         raise MissingResult("results that are not this study's:\n" + "\n".join(problems))
     return results
+
+
+def _make_hole(
+    planned: Mapping[str, Any], study: StudyFiles, files: RunFiles, hole: Hole
+) -> HoleResult:
+    """What stands for a result that is not there."""
+    ending = {"status": hole.status, "error": {"message": hole.message, "tail": []}}
+    settings = {"study": study.folder.name, "settings": planned["settings"], "provenance": {}}
+    keys = {key: planned[key] for key in ("train_key", "eval_key")}
+    return HoleResult(planned, settings | ending, keys | ending | {"metrics": []}, files)
 
 
 def tabulate(results: Sequence[Result]) -> pd.DataFrame:
@@ -140,7 +184,7 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
             **{VERSION + name: version for name, version in versions.items()},
             "study": result.run["study"],
             "status": metrics["status"],
-            "error": error.get("message"),
+            "error": _plain(error.get("message")),
             "train_key": metrics["train_key"],
             "eval_key": metrics["eval_key"],
         }
@@ -148,6 +192,11 @@ def tabulate(results: Sequence[Result]) -> pd.DataFrame:
     version_columns = sorted({key for row in rows for key in row if key.startswith(VERSION)})
     columns = [*COLUMNS, *version_columns]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(NUMBERS, "float64"))
+
+
+def _plain(message: str | None) -> str | None:
+    """An error's message, whose lines no terminal obeys."""
+    return message and "\n".join(map(literal, message.splitlines()))
 
 
 def panels(table: pd.DataFrame) -> Iterator[Panel]:

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ import pandas as pd
 import pytest
 
 from dmlbench.study.result_files import StudyFiles
+
+from ..result_edits import edit_result
 
 Planned = dict[str, Any]
 RECIPE = {"epochs": 8, "batch_size": 80, "optimizer": "adamw", "augmentation": {"flip": False}}
@@ -43,11 +44,12 @@ class Results:
         path = f"{dataset}/{backbone}/{loss}/seed{seed}"
         keys = {"train_key": f"t-{path}", "eval_key": f"e-{path}"}
         names = {"dataset": dataset, "backbone": backbone, "loss": loss, "seed": seed}
-        failure = {"message": error, "tail": ["..."]} if error else None
+        failure = {"message": error or f"it is {status}", "tail": ["..."]}
+        failure = None if status == "ok" else failure
         rows = [
             {"protocol": protocol, "metric": metric, "value": value}
             for protocol in protocols
-            for metric, value in (metrics or {}).items()
+            for metric, value in ((metrics or {"queries": 9.0}) if status == "ok" else {}).items()
         ]
         made_by = {
             "git_commit": "c0ffee",
@@ -60,28 +62,21 @@ class Results:
             "peak_memory_mb": 512.5,
             "images_per_second": 1234.5,
         }
-        self._write(
-            f"{path}/run.json",
-            {
-                "study": "made",
-                **names,
-                "train_key": keys["train_key"],
-                "status": status,
-                "error": failure,
-                "settings": {
-                    "recipe": recipe or RECIPE,
-                    "dataset": {"facts": {"levels": [*levels]}},
-                },
-                "provenance": {**made_by, **provenance},
-            },
-        )
-        self._write(
-            f"{path}/metrics.json", {**keys, "status": status, "error": failure, "metrics": rows}
-        )
+        outcome = {"train_key": keys["train_key"], "status": status, "error": failure, "code": {}}
+        settings = {
+            "recipe": recipe or RECIPE,
+            "dataset": {"facts": {"levels": [*levels]}},
+        }
+        files = self.files.run(path)
+        files.folder.mkdir(parents=True, exist_ok=True)
         epochs = np.arange(1, len(history or []) + 1)
         columns = {"epoch": epochs, "loss": np.array(history or [], dtype=float)}
         columns |= {name: np.full(len(epochs), value) for name, value in (learnt or {}).items()}
-        pd.DataFrame(columns).to_parquet(self.files.run(path).history)
+        pd.DataFrame(columns).to_parquet(files.history)
+        named = {"study": "made", **names, "settings": settings}
+        files.write_run({**named, **outcome, "provenance": {**made_by, **provenance}})
+        scored = {**keys, **outcome, "metrics": rows, "settings": {}}
+        files.write_metrics(scored, files.load_run())
         planned = {**names, "tested_on": tested_on or dataset, "path": path, "tree": tree, **keys}
         self.runs.append(planned)
         return self.runs[-1]
@@ -91,13 +86,7 @@ class Results:
         return StudyFiles(self.folder)
 
     def edit(self, path: str, **changes: Any) -> None:
-        content = json.loads((self.folder / "runs" / path).read_text())
-        self._write(path, content | changes)
-
-    def _write(self, path: str, content: dict[str, Any]) -> None:
-        file = self.folder / "runs" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content))
+        edit_result(self.folder / "runs" / path, **changes)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from dmlbench.leaderboard.page import (
     Section,
     compose,
 )
+from dmlbench.leaderboard.pictures import Picture
 from dmlbench.leaderboard.table import read_results, tabulate
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>htl</text></svg>'
@@ -50,7 +51,7 @@ class Parsed(HTMLParser):
 @pytest.fixture
 def plot(tmp_path):
     (tmp_path / "recall.svg").write_text(SVG)
-    return {"recall": tmp_path / "recall.svg"}
+    return [Picture("recall", "recall", tmp_path / "recall.svg")]
 
 
 def pages(results, plots):
@@ -113,6 +114,19 @@ def test_the_page_loads_nothing(study, results, plot):
     assert not re.search(r"@import|url\(|https?:", page)
     assert "prefers-color-scheme: dark" in page
     assert " ".join(NOTES.split()) in " ".join("".join(parsed.text).split())
+
+
+def test_the_page_of_a_large_study_names_the_files_of_its_plots_beside_it(plot, monkeypatch):
+    pictures = [plot[0], plot[0]._replace(plot="trees/a/b+c/htl", name="trees/a/b+c/htl")]
+    monkeypatch.setattr(html, "MAX_EMBEDDED", 2 * len(SVG) - 1)
+    parsed = Parsed(html.render(Page("made", {}, []), pictures))
+    sources = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
+    assert sources == ["plots/recall.svg", "plots/trees/a/b%2Bc/htl.svg"]
+    assert "Copy the folder with it." in " ".join(parsed.text)
+    monkeypatch.setattr(html, "MAX_EMBEDDED", 2 * len(SVG))
+    parsed = Parsed(html.render(Page("made", {}, []), pictures))
+    assert all(a["src"].startswith("data:") for tag, a in parsed.tags if tag == "img")
+    assert "Copy the folder" not in " ".join(parsed.text)
 
 
 def test_every_column_has_a_button_to_sort_by(study, results, plot):

@@ -141,7 +141,7 @@ def test_a_mean_over_fewer_seeds_than_planned_shows_both_numbers(results, page):
     results.add("htl", 2, status="killed")
     (row,) = tables(page())[0]
     assert (row["MAP@R"], row["seeds"]) == ("20.00 ± 0.00", "2 of 3")
-    assert "- htl, seed 2: **killed**: `no message`" in page()
+    assert "- htl, seed 2: **killed**: `it is killed`" in page()
 
 
 def test_a_study_in_which_everything_failed_has_a_page(results, page):

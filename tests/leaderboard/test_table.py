@@ -69,7 +69,7 @@ def test_a_run_whose_embeddings_could_not_be_scored_counts_as_failed(results):
     results.edit(
         f"{planned['path']}/metrics.json",
         status="error",
-        error={"message": "collapsed"},
+        error={"message": "collapsed", "tail": []},
         metrics=[],
     )
     assert list(collect(results)["status"]) == ["error"]

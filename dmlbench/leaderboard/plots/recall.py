@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from math import nan
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -12,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from dmlbench.leaderboard.plots.figure import add_caption, new_figure
+from dmlbench.leaderboard.plots.figure import add_caption, new_figure, split_by_height
 from dmlbench.leaderboard.statistics import summarise
 from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
-from dmlbench.leaderboard.table import panels
+from dmlbench.leaderboard.table import Panel, panels
 from dmlbench.study.row_names import display_name, is_control
 
 BAR_HEIGHT = 0.23  # inches
@@ -25,7 +26,22 @@ VERIFICATION = {"verification_accuracy": "Verification accuracy"}
 """Metrics that a row of panels shows, with their names. The first one ranks the losses."""
 
 
-def recall(table: pd.DataFrame) -> Figure:
+class Bar(NamedTuple):
+    """The bar of one loss."""
+
+    loss: str
+    y: float
+    seeds: np.ndarray[Any, Any]
+    """Their values (n,)."""
+    half: float
+    """Half the width of the interval of their mean; NaN for one seed."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.seeds.mean())
+
+
+def recall(table: pd.DataFrame) -> Iterator[Figure]:
     """MAP@R and Recall@1 of each loss, or its verification accuracy, in percent.
 
     It shows the mean, its 95 % interval and the seeds; the best loss comes first, and controls come
@@ -36,15 +52,21 @@ def recall(table: pd.DataFrame) -> Figure:
     """
     shown = list(panels(table))
     bars = [panel.rows["loss"].nunique() + 0.5 for panel in shown]
-    with mpl.rc_context(STYLE):
-        figure = new_figure(sum(bars) * BAR_HEIGHT + 0.8 * len(shown) + 0.2)
-        grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=bars)
-        for row, panel in zip(grid, shown, strict=True):
-            _bars(row, panel.rows)
-            row[0].set_title(panel.title)
-        add_caption(
-            figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: single seeds"
-        )
+    for part in split_by_height([count * BAR_HEIGHT + 0.8 for count in bars]):
+        yield _draw(shown[part], bars[part])
+
+
+@mpl.rc_context(STYLE)
+def _draw(shown: Sequence[Panel], bars: Sequence[float]) -> Figure:
+    """A row of panels for each of `shown`; `bars` are their heights in bars."""
+    figure = new_figure(sum(bars) * BAR_HEIGHT + 0.8 * len(shown) + 0.2)
+    grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=bars)
+    for row, panel in zip(grid, shown, strict=True):
+        _bars(row, panel.rows)
+        row[0].set_title(panel.title)
+    add_caption(
+        figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: single seeds"
+    )
     return figure
 
 
@@ -65,16 +87,22 @@ def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
     axes[1].set_visible(not verified)
     for ax, (metric, name) in zip(axes, shown.items(), strict=False):
         values = 100 * rows[rows["metric"] == metric].set_index("loss")["value"]
-        best = values[[not is_control(loss) for loss in values.index]].max()
+        seeds = {str(loss): cell.to_numpy() for loss, cell in values.groupby(level=0)}
+        best = max((max(cell) for loss, cell in seeds.items() if not is_control(loss)), default=nan)
         ends = [means[cell] + halves[cell] for cell in means if cell[1] == metric]
         # Leave room for intervals (but not for a huge one of two seeds) and for the numbers.
         limit = ROOM * np.nanmax([best, *np.minimum(ends, 1.4 * best)]) if best > 0 else 100.0
-        for loss, y in positions.items():
-            if loss in values.index:
-                _bar(ax, loss, y, values[[loss]].to_numpy(), halves[loss, metric], limit)
-            else:
-                status = ", ".join(rows.loc[rows["loss"] == loss, "status"].unique())
-                _label(ax, 0, y, status.replace("_", " "), style="italic", color=FADED)
+        bars = [
+            Bar(loss, y, seeds[loss], halves[loss, metric])
+            for loss, y in positions.items()
+            if loss in seeds
+        ]
+        if bars:
+            _draw_bars(ax, bars, limit)
+        for loss in positions.keys() - seeds.keys():
+            status = ", ".join(rows.loc[rows["loss"] == loss, "status"].unique())
+            text = status.replace("_", " ")
+            _label(ax, 0, positions[loss], text, style="italic", color=FADED)
         ax.set(xlim=(0, limit), ylim=(min(positions.values()) - 0.6, 0.6), xlabel=f"{name} (%)")
         ax.grid(axis="x")
         ax.set_yticks(list(positions.values()), [])
@@ -87,22 +115,36 @@ def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
         tick.label1.set_color(FADED if is_control(loss) else INK)
 
 
-def _bar(
-    ax: Axes, loss: str, y: float, seeds: np.ndarray[Any, Any], half: float, limit: float
-) -> None:
-    """Draw one bar at height `y`: the values of its seeds (n,), their mean and its interval."""
-    mean, tint = seeds.mean(), colour(loss)
-    pale = tuple(0.45 * part + 0.55 for part in to_rgb(tint))
-    ax.barh(y, mean, height=0.72, color=pale)
-    if mean > limit:  # the oracle: an axis up to 100 % would make all other bars short
-        _label(ax, limit, y, f"{mean:.1f} →", offset=-2, ha="right", fontsize=7)
-        return
-    if len(seeds) > 1:
-        heights = y + np.linspace(-0.2, 0.2, len(seeds))
-        ax.scatter(seeds, heights, s=8, color=tint, edgecolor="white", linewidth=0.4, zorder=3)
-        ax.errorbar(mean, y, xerr=half, color=INK, elinewidth=0.9, capsize=2.4, zorder=4)
-    right = np.nanmax([seeds.max(), mean + half])
-    _label(ax, min(right, limit / ROOM), y, f"{mean:.1f}", fontsize=7)
+def _draw_bars(ax: Axes, bars: Sequence[Bar], limit: float) -> None:
+    """Draw `bars` on an axis that ends at `limit`: their means, seeds and intervals."""
+    pale = [tuple(0.45 * part + 0.55 for part in to_rgb(colour(bar.loss))) for bar in bars]
+    ax.barh([bar.y for bar in bars], [bar.mean for bar in bars], height=0.72, color=pale)
+    for bar in bars:
+        if bar.mean > limit:  # the oracle: an axis up to 100 % would make all other bars short
+            _label(ax, limit, bar.y, f"{bar.mean:.1f} →", offset=-2, ha="right", fontsize=7)
+        else:
+            right = np.nanmax([bar.seeds.max(), bar.mean + bar.half])
+            _label(ax, min(right, limit / ROOM), bar.y, f"{bar.mean:.1f}", fontsize=7)
+    if several := [bar for bar in bars if len(bar.seeds) > 1 and bar.mean <= limit]:
+        ax.scatter(
+            np.concatenate([bar.seeds for bar in several]),
+            np.concatenate([bar.y + np.linspace(-0.2, 0.2, len(bar.seeds)) for bar in several]),
+            s=8,
+            color=[colour(bar.loss) for bar in several for _ in bar.seeds],
+            edgecolor="white",
+            linewidth=0.4,
+            zorder=3,
+        )
+        ax.errorbar(
+            [bar.mean for bar in several],
+            [bar.y for bar in several],
+            xerr=[bar.half for bar in several],
+            fmt="none",
+            ecolor=INK,
+            elinewidth=0.9,
+            capsize=2.4,
+            zorder=4,
+        )
 
 
 def _label(ax: Axes, x: float, y: float, text: str, offset: float = 4, **style: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy.special import expit, logit
@@ -17,7 +20,7 @@ from dmlbench.study.row_names import is_control
 TICKS = [0.1, 0.2, 0.5, 1, 2, 5, *range(10, 100, 10), 95, 98, 99, 99.5, 99.8, 99.9]
 
 
-def recall_curves(table: pd.DataFrame) -> Figure:
+def recall_curves(table: pd.DataFrame) -> Iterator[Figure]:
     """Recall@K in percent at the K that were scored, without controls.
 
     Thick lines are means over the seeds of a loss, thin lines are single seeds. Both axes are
@@ -39,9 +42,10 @@ def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
     seeds = 100 * values.reindex(columns=metrics).dropna()
     ends = {}
     for loss in map(str, seeds.index.unique("loss")):
-        for curve in seeds.loc[loss].to_numpy():
-            ax.plot(depths, curve, color=colour(loss), linewidth=0.5, alpha=0.35)
-        mean = seeds.loc[loss].to_numpy().mean(axis=0)
+        curves = seeds.loc[loss].to_numpy()
+        lines = [np.column_stack([depths, curve]) for curve in curves]
+        ax.add_collection(LineCollection(lines, colors=colour(loss), linewidths=0.5, alpha=0.35))
+        mean = curves.mean(axis=0)
         (line,) = ax.plot(depths, mean, color=colour(loss), linewidth=1.2, alpha=0.9)
         line.set(marker=marker(loss), markersize=4, markeredgecolor="white", markeredgewidth=0.4)
         line.set_clip_on(False)  # at 0 and 100 % the line is on the edge of the panel

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +20,7 @@ LOG_RATIO = 10
 """If the largest time is more than this many times the smallest, the axis is logarithmic."""
 
 
-def time(table: pd.DataFrame) -> Figure:
+def time(table: pd.DataFrame) -> Iterator[Figure]:
     """Recall@1 (or Recall at the least K scored) in percent against the minutes of one training.
 
     Marks are means over the seeds, lines the 95 % intervals of the scores. There is a panel for
@@ -37,11 +40,13 @@ def _points(ax: Axes, rows: pd.DataFrame) -> Points:
     minutes = rows.groupby("loss", sort=False)["train_seconds"].mean() / 60
     scores = 100 * summarise(rows).droplevel("metric")
     points = {loss: (minutes[loss], scores.loc[loss, "mean"]) for loss in minutes.index}
-    for loss, (x, y) in points.items():
-        half = scores.loc[loss, "half_width"]
-        ax.errorbar(x, y, half, fmt="none", ecolor=colour(loss), elinewidth=0.8, alpha=0.4)
+    x, y = np.array([*points.values()]).reshape(-1, 2).T
+    halves = scores.loc[[*points], "half_width"].to_numpy()
+    tints = [colour(loss) for loss in points]
+    ax.vlines(x, y - halves, y + halves, colors=tints, linewidths=0.8, alpha=0.4)
+    for loss, point in points.items():
         ax.plot(
-            x, y, marker=marker(loss), color=colour(loss), markersize=6, markeredgecolor="white"
+            *point, marker=marker(loss), color=colour(loss), markersize=6, markeredgecolor="white"
         )
     # Leave room for every seed, but not for a huge interval of two seeds.
     low, high = 100 * rows["value"].min(), 100 * rows["value"].max()

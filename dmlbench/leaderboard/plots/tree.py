@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from dmlbench.leaderboard.plots.figure import add_caption, new_figure
+from dmlbench.leaderboard.plots.figure import new_figure, text_figure
 from dmlbench.leaderboard.style import COLOURS, FADED, GRID, INK, STYLE, WIDTH, colour
 from dmlbench.leaderboard.table import Result
 from dmlbench.utils.files import read_json_if_whole
+from dmlbench.utils.text import literal
 
 MAX_LEAVES = 1000
 """A tree of more classes is cut: only its last merges are drawn."""
@@ -52,15 +53,12 @@ def tree(results: Sequence[Result]) -> Figure:
     Args:
         results: the seeds of one data set, backbone and loss.
     """
-    with mpl.rc_context(STYLE):
-        for result in results:
-            if artefact := _read_artefact(result):
-                return _draw(result, artefact)
-        figure = new_figure(0.5)
-        failed = {result.run["status"] for result in results} - {"ok"}
-        reason = ", ".join(sorted(failed)).replace("_", " ") or "none was kept"
-        add_caption(figure, f"{_title(results[0])}: no tree: {reason}")
-        return figure
+    for result in results:
+        if artefact := _read_artefact(result):
+            return _draw(result, artefact)
+    failed = {result.run["status"] for result in results} - {"ok"}
+    reason = ", ".join(sorted(failed)).replace("_", " ") or "none was kept"
+    return text_figure(f"{_title(results[0])}: no tree: {reason}")
 
 
 def compute_layout(
@@ -115,8 +113,9 @@ def _title(result: Result) -> str:
     return " · ".join(result.planned[name] for name in ("dataset", "backbone", "loss"))
 
 
+@mpl.rc_context(STYLE)
 def _draw(result: Result, artefact: Mapping[str, Any]) -> Figure:
-    classes, learnt = artefact["classes"], artefact["learnt"]
+    classes, learnt = [*map(literal, artefact["classes"])], artefact["learnt"]
     level, super_classes = _super_classes(result, artefact)
     names, groups = np.unique(super_classes, return_inverse=True)
     layout = compute_layout(np.array(learnt["merges"]), groups, MAX_LEAVES)
@@ -170,7 +169,7 @@ def _super_classes(result: Result, artefact: Mapping[str, Any]) -> tuple[str, li
     levels = result.run["settings"]["dataset"]["facts"]["levels"]
     for level, super_classes in zip(levels, artefact["super_classes"].values(), strict=True):
         if 1 < len(set(super_classes)) <= MAX_SUPER_CLASSES:
-            return level, super_classes
+            return literal(level), [*map(literal, super_classes)]
     return "", [""] * len(artefact["classes"])
 
 

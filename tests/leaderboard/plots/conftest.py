@@ -11,10 +11,12 @@ TABLE_PLOTS = {"recall": recall, "recall_curves": recall_curves, "time": time}
 
 @pytest.fixture
 def draw(results):
-    """A function that draws the plot `name` of all runs added so far."""
+    """A function that draws the plot `name` of all runs added so far, in one picture."""
 
     def run(name):
         read = read_results(results.runs, results.files)
-        return training(read) if name == "training" else TABLE_PLOTS[name](tabulate(read))
+        figures = training(read) if name == "training" else TABLE_PLOTS[name](tabulate(read))
+        (figure,) = figures
+        return figure
 
     return run

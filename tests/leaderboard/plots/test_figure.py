@@ -41,7 +41,7 @@ def test_thirty_names_do_not_overlap_and_stay_within_the_figure(study, draw, nam
 @pytest.mark.parametrize("name", ALL)
 def test_a_study_in_which_everything_failed_can_be_drawn(results, draw, tmp_path, name):
     results.add("htl", 0, status="error", error="no such file")
-    save(draw(name), tmp_path / f"{name}.png")
+    save(draw(name), [tmp_path / f"{name}.png"])
 
 
 def test_plots_of_a_study_without_scores_say_so(results, draw):
@@ -55,12 +55,12 @@ def test_drawing_does_not_change_the_settings_of_matplotlib(study, draw, tmp_pat
     mpl.rcdefaults()
     before = dict(mpl.rcParams)
     study(("htl",))
-    save(draw(name), tmp_path / "a.svg")
+    save(draw(name), [tmp_path / "a.svg"])
     assert dict(mpl.rcParams) == before
 
 
 def test_an_svg_names_fallback_fonts(study, draw, tmp_path):
     study(("htl",))
-    save(draw("time"), tmp_path / "a.svg")
+    save(draw("time"), [tmp_path / "a.svg"])
     text = (tmp_path / "a.svg").read_text()
     assert text.count("font-family: 'DejaVu Sans', Verdana, sans-serif") == text.count("DejaVu")

@@ -1,13 +1,15 @@
 import numpy as np
+from matplotlib.colors import to_rgba
 
 from dmlbench.leaderboard.style import colour, marker
 
 
 def curves(axes, loss):
-    """The thick lines of a loss (one, with markers), and its thin ones."""
-    lines = [line for line in axes.lines if line.get_color() == colour(loss)]
-    thick = [line for line in lines if line.get_marker() == marker(loss)]
-    return thick, [line for line in lines if line not in thick]
+    """The thick lines of a loss (one, with markers), and the points of its thin ones."""
+    thick = [line for line in axes.lines if line.get_marker() == marker(loss)]
+    tint = to_rgba(colour(loss))[:3]
+    thin = [lines for lines in axes.collections if tuple(lines.get_color()[0][:3]) == tint]
+    return thick, [segment for lines in thin for segment in lines.get_segments()]
 
 
 def test_a_curve_is_the_mean_over_seeds_at_the_scored_k_with_its_seeds(results, draw):
@@ -16,7 +18,7 @@ def test_a_curve_is_the_mean_over_seeds_at_the_scored_k_with_its_seeds(results, 
     (axes,) = draw("recall_curves").axes
     ((mean,), seeds) = curves(axes, "htl")
     np.testing.assert_allclose(mean.get_xydata(), [[1, 20], [10, 70]])
-    np.testing.assert_allclose([line.get_ydata() for line in seeds], [[10, 50], [30, 90]])
+    np.testing.assert_allclose(seeds, [[(1, 10), (10, 50)], [(1, 30), (10, 90)]])
     assert axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "10"]
 

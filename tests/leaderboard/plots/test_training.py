@@ -1,6 +1,8 @@
 import numpy as np
-import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
 
+from dmlbench.leaderboard.plots.training import MAX_POINTS, training
 from dmlbench.leaderboard.style import colour
 from dmlbench.leaderboard.table import read_results
 
@@ -8,34 +10,94 @@ EIGHT = ("htl", "softtriple", "hpl", "rll", "proxy_anchor", "normalized_softmax"
 EIGHT += ("multi_similarity",)
 
 
+def curves(axes):
+    """Colour -> the curves of a loss, as points in inches."""
+    *losses, _frames = axes.collections
+    return {to_hex(lines.get_color()[0]): lines.get_segments() for lines in losses}
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
 def test_each_loss_has_a_panel_with_a_line_for_each_seed_and_controls_have_none(study, draw):
     results = study(EIGHT, seeds=4)
-    panels = [axes for axes in draw("training").axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in panels] == list(EIGHT)
-    for axes in panels:
-        assert [len(line.get_xdata()) for line in axes.lines] == [8] * 4
-        assert {line.get_color() for line in axes.lines} == {colour(axes.get_title(loc="left"))}
+    (axes,) = draw("training").axes
+    drawn = curves(axes)
+    assert list(drawn) == [colour(loss) for loss in EIGHT]
+    assert [loss for loss in texts(axes) if loss in EIGHT] == list(EIGHT)
+    assert not any("control" in text for text in texts(axes))
+    for lines in drawn.values():
+        assert [len(line) for line in lines] == [8] * 4
     first = read_results(results.runs, results.files)[3]  # after the three controls
-    history = pd.read_parquet(first.files.history)
-    np.testing.assert_array_equal(panels[0].lines[0].get_ydata(), history["loss"])
+    x, y = drawn[colour("htl")][0].T
+    epoch, loss = first.epochs["epoch"].to_numpy(), first.epochs["loss"].to_numpy()
+    np.testing.assert_allclose((x - x[0]) / (x[-1] - x[0]), (epoch - 1) / 7)
+    np.testing.assert_allclose((y - y[0]) / (y[-1] - y[0]), (loss - loss[0]) / (loss[-1] - loss[0]))
+    assert (y[-1] > y[0]) == (loss[-1] < loss[0])  # inches count from the top
+
+
+def test_the_numbers_of_a_scale_are_at_the_height_of_their_values(results, draw):
+    results.add("htl", 0, {"map@r": 0.1}, history=[0.0, 5.0, 10.0])
+    (axes,) = draw("training").axes
+    ((line,),) = curves(axes).values()
+    heights = dict(zip((0.0, 5.0, 10.0), line[:, 1], strict=True))
+    numbers = {
+        float(text.get_text()): text.get_position()[1]
+        for text in axes.texts
+        if text.get_ha() == "right" and text.get_text()
+    }
+    assert numbers == pytest.approx({0.0: heights[0.0], 4.0: np.interp(4, [0, 5], line[:2, 1]),
+                                     8.0: np.interp(8, [5, 10], line[1:, 1])})  # fmt: skip
 
 
 def test_a_failed_training_is_marked_at_its_end(results, draw):
     results.add("htl", 0, {"map@r": 0.1}, history=[1.5, 1.0])
     results.add("rll", 0, status="out_of_memory", history=[3.0, 2.0])
-    panel = draw("training").axes[1]
-    assert [text.get_text() for text in panel.texts] == ["out of memory"]
-    crosses = [line for line in panel.lines if line.get_marker() == "x"]
-    assert [(*line.get_xdata(), *line.get_ydata()) for line in crosses] == [(2, 2)]
+    (axes,) = draw("training").axes
+    assert "out of memory" in texts(axes)
+    (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
+    (failed,) = curves(axes)[colour("rll")]
+    np.testing.assert_allclose(cross.get_xydata(), failed[-1:])
 
 
 def test_external_embeddings_have_no_panel(results, draw):
     results.add("htl", 0, {"map@r": 0.1}, history=[1.5])
     results.add("embeddings_dino", 0, {"map@r": 0.3})
-    assert [axes.get_title(loc="left") for axes in draw("training").axes] == ["htl"]
+    (axes,) = draw("training").axes
+    assert list(curves(axes)) == [colour("htl")]
 
 
 def test_a_training_of_one_epoch_is_visible(results, draw):
     results.add("htl", 0, {"map@r": 0.1, "recall@1": 0.2}, history=[1.5])
     (line,) = draw("training").axes[0].lines
     assert line.get_marker() == "."
+
+
+def test_a_loss_that_became_infinite_is_drawn_up_to_there(results, draw):
+    results.add("htl", 0, status="diverged", history=[3.0, 2.0, float("inf"), float("nan")])
+    (axes,) = draw("training").axes
+    ((line,),) = curves(axes).values()
+    assert len(line) == 2
+    assert np.isfinite(line).all()
+
+
+def test_a_curve_of_thousands_of_epochs_is_thinned_and_keeps_its_ends(results, draw):
+    results.add("htl", 0, {"map@r": 0.1}, history=list(np.linspace(9, 0, 5000)))
+    results.add("htl", 1, {"map@r": 0.1}, history=[9.0, *[0.0] * 4999])
+    (axes,) = draw("training").axes
+    long, other = curves(axes)[colour("htl")]
+    assert len(long) == MAX_POINTS
+    np.testing.assert_allclose(long[0], other[0])
+    np.testing.assert_allclose(long[-1], other[-1])
+
+
+def test_what_does_not_fit_into_a_picture_goes_on_in_the_next(results):
+    for number in range(30):
+        for loss in ("htl", "rll"):
+            results.add(loss, 0, {"map@r": 0.1}, history=[2.0, 1.0], dataset=f"images_{number}")
+    figures = [*training(read_results(results.runs, results.files))]
+    titles = [axes.texts[0].get_text() for figure in figures for axes in figure.axes]
+    assert titles == [f"images_{number} · tiny" for number in range(30)]
+    assert len(figures) == 2
+    assert max(figure.get_figheight() for figure in figures) <= 40

@@ -47,7 +47,7 @@ def learnt(results):
                 file.parent.mkdir()
                 file.write_text(json.dumps(artefact))
         figure = tree(read_results(results.runs, results.files))
-        save(figure, results.folder / "tree.svg")
+        save(figure, [results.folder / "tree.svg"])
         text = " ".join(ElementTree.parse(results.folder / "tree.svg").getroot().itertext())
         return figure, " ".join(text.split())
 

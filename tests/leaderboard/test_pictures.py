@@ -1,0 +1,95 @@
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from matplotlib.figure import Figure
+
+from dmlbench.leaderboard.build import build
+from dmlbench.leaderboard.pictures import draw_all
+from dmlbench.leaderboard.plots.figure import new_figure, text_figure
+
+
+def words(svg):
+    return " ".join(" ".join(ElementTree.parse(svg).getroot().itertext()).split())
+
+
+def figures_of(*texts):
+    return lambda: map(text_figure, texts)
+
+
+def test_a_plot_of_several_figures_is_several_pictures(tmp_path):
+    pictures, failed = draw_all({"time": figures_of("first", "second")}, tmp_path)
+    assert [picture.name for picture in pictures] == ["time", "time-2"]
+    assert [words(picture.svg).split()[-1] for picture in pictures] == ["first", "second"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "time-2.png", "time-2.svg", "time.png", "time.svg",
+    ]  # fmt: skip
+    assert not failed
+
+
+def test_figures_are_made_one_at_a_time(tmp_path):
+    written = []
+
+    def figures():
+        for number in range(3):
+            written.append(len([*tmp_path.glob("*.svg")]))
+            yield text_figure(str(number))
+
+    draw_all({"time": figures}, tmp_path)
+    assert written == [0, 1, 2]
+
+
+def test_a_plot_that_cannot_be_drawn_costs_only_itself_and_its_picture_says_why(tmp_path):
+    def fail():
+        yield new_figure(1)
+        raise ValueError("no such\n$font$")
+
+    pictures, failed = draw_all({"time": fail, "recall": figures_of("fine")}, tmp_path)
+    assert [picture.name for picture in pictures] == ["time", "recall"]
+    assert failed == {"time": "ValueError: no such $font$"}
+    assert "time could not be drawn: ValueError: no such $font$" in words(pictures[0].svg)
+    assert words(pictures[1].svg).endswith("fine")
+
+
+def test_a_figure_that_cannot_be_saved_leaves_no_half_picture(tmp_path, monkeypatch):
+    def fail(figure, file, **_):
+        file.write_bytes(b"half")
+        raise RuntimeError("no renderer")
+
+    draw_all({"time": figures_of("old")}, tmp_path)
+    before = (tmp_path / "time.png").read_bytes()
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(RuntimeError, match="no renderer"):  # the picture that says so fails, too
+        draw_all({"time": figures_of("new")}, tmp_path)
+    assert (tmp_path / "time.png").read_bytes() == before
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_full_disk_is_no_failure_of_a_plot(tmp_path):
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        draw_all({"time": fail}, tmp_path)
+
+
+def test_pictures_without_a_successor_are_removed(tmp_path):
+    draw_all({"recall": figures_of("1", "2"), "trees/a/b/htl": figures_of("tree")}, tmp_path)
+    draw_all({"recall": figures_of("1")}, tmp_path)
+    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.*"))
+    assert left == ["recall.png", "recall.svg"]
+
+
+def test_a_leaderboard_without_one_plot_is_whole_and_says_which(study, tmp_path, monkeypatch):
+    def fail(table):
+        raise ZeroDivisionError("by <zero>")
+
+    monkeypatch.setattr("dmlbench.leaderboard.plots.time.time", fail)
+    results = study(("htl",))
+    failed = build("made", results.runs, results.files, tmp_path / "out")
+    assert failed == {"time": "ZeroDivisionError: by <zero>"}
+    assert "could not be drawn" in words(tmp_path / "out/plots/time.svg")
+    assert "Recall@K" in words(tmp_path / "out/plots/recall_curves.svg")
+    markdown = (tmp_path / "out/leaderboard.md").read_text()
+    assert "- the plot \\`time\\` could not be drawn: ZeroDivisionError: by \\<zero\\>." in markdown
+    page = (tmp_path / "out/leaderboard.html").read_text()
+    assert "<p>the plot `time` could not be drawn: ZeroDivisionError: by &lt;zero&gt;." in page
