@@ -27,6 +27,8 @@ class Work(NamedTuple):
     """Test images, which are embedded after the last step."""
     refreshed: int = 0
     """Training images that the loss has embedded between epochs; they count each time."""
+    refreshed_at_once: int = 0
+    """Training images that the loss has embedded between two epochs."""
 
 
 class Job(NamedTuple):
@@ -70,8 +72,9 @@ class Cost:
 def training_work(run: Run, train: int, test: int) -> Work:
     """The work of `run` with `train` training images and `test` test images."""
     recipe = run.recipe
-    refreshed = recipe.epochs * train if embeds_between_epochs(run.loss_type) else 0
-    return Work(recipe.epochs * (train // recipe.batch_size) * recipe.batch_size, test, refreshed)
+    at_once = train if embeds_between_epochs(run.loss_type) else 0
+    trained = recipe.epochs * (train // recipe.batch_size) * recipe.batch_size
+    return Work(trained, test, recipe.epochs * at_once, at_once)
 
 
 def training_seconds(
@@ -117,14 +120,14 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
         if splits:
             channels, form = run.facts["channels"], run.data.store
             total.stores += store_bytes(sum(splits.values()), channels, run.model.side, form)
-    cells: dict[tuple[str, str, str], _Cell] = {}
+    cells: dict[tuple[str, str, str], Cell] = {}
     for path, run in study.runs.items():
         trains, scores = path in pending.train, path in pending.evaluate
         if not (trains or scores):
             continue
         key = run.dataset, run.backbone, run.loss
         if key not in cells:
-            cells[key] = _read_cell(run, counts, speeds)
+            cells[key] = read_cell(run, counts, speeds)
         cell = cells[key]
         total.uncounted |= dict.fromkeys(cell.uncounted)
         if trains:
@@ -151,8 +154,8 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
 
 
 @dataclass
-class _Cell:
-    """What all seeds of a cell have in common."""
+class Cell:
+    """What all seeds of a data set, a backbone and a loss have in common."""
 
     run: Run
     """One of its runs."""
@@ -173,7 +176,7 @@ class _Cell:
         return training_seconds(self.work, self.speed, self.rate, self.overhead, done)
 
 
-def _read_cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Throughput) -> _Cell:
+def read_cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Throughput) -> Cell:
     """The cell of `run`; `counts` holds the number of images of each store by split."""
     readers = {"train": run, "test": run.tested} if run.trains else {"test": run.tested}
     known = {split: counts[reader.store] for split, reader in readers.items()}
@@ -182,7 +185,7 @@ def _read_cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Th
         for split, reader in readers.items()
     }
     tested = sizes["test"]
-    return _Cell(
+    return Cell(
         run=run,
         work=training_work(run, sizes["train"], tested) if run.trains else Work(0, tested),
         uncounted=[reader.dataset for split, reader in readers.items() if known[split] is None],

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dmlbench.training.process import keep_freed_memory, keep_kernels
-from dmlbench.training.run_state import Stopped
+from dmlbench.training.time_limit import Stopped
 from dmlbench.utils.files import data_folder
 from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
 
@@ -123,7 +123,7 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
         raise SystemExit(f"{GPU_NOT_SEEN}: see its version, and the driver's")
     model = Backbone(**spec["backbone"])
-    recipe = Recipe(**spec["recipe"], epochs=10**6, images_per_class=None)
+    recipe = Recipe(**spec["recipe"], epochs=100_000, images_per_class=None)
     run = Run(
         dataset="random",
         backbone="probed",

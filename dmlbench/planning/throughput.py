@@ -275,12 +275,26 @@ def measure_throughput(runs: Iterable[Run]) -> None:
             print(file=sys.stderr)
             raise BrokenInstallation(f"{probe.title} was not measured: {error}") from None
         print(ANSWERS[probe.module].format(**answer), file=sys.stderr)
+    discovery.remember("probed", _kind(bool(speeds.device.gpus)), speeds.device.name)
 
 
-def read_throughput(study: Study) -> Throughput:
+def last_probed(on_gpu: bool) -> str | None:
+    """The name of the GPU, or of the CPU, that was probed last; None if none was.
+
+    It may be that of another machine: nodes of a cluster share the folder of the user.
+    """
+    name: str | None = discovery.remembered("probed", _kind(on_gpu))
+    return name
+
+
+def _kind(on_gpu: bool) -> str:
+    return "gpu" if on_gpu else "cpu"
+
+
+def read_throughput(study: Study, device: Device | None = None) -> Throughput:
     """What finished and unfinished runs of `study` and remembered probes tell about the speed of
-    this machine."""
-    speeds = Throughput(find_device())
+    `device`, or of this machine."""
+    speeds = Throughput(device or find_device())
     runs_read: Counter[tuple[str, str, str]] = Counter()
     for path, run in study.runs.items():
         cell = run.dataset, run.backbone, run.loss

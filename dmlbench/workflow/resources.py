@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dmlbench.study.cluster import Cluster
 from dmlbench.study.run import GPU_SCORING_IMAGES, Run, count_images
 
 GPU_CORES = 9
 """The most cores that a training on a GPU uses: one drives the GPU, the others prepare images."""
+PACK_CORES, PACK_MINUTES, PACK_MB = 4, 240, 4000
+"""What a job on a cluster asks for that packs images."""
 
 
 def training_threads(run: Run, cores: int, gpu_runs: int) -> int:
-    """The cores that the training of `run` gets.
+    """The cores that the training of `run` gets on this machine.
 
     A training on a GPU gets an equal share of the cores, for the threads that prepare its images;
     the cores of one scoring are kept free. A training on a CPU gets what its recipe says. No number
@@ -27,11 +30,19 @@ def training_threads(run: Run, cores: int, gpu_runs: int) -> int:
     return max(threads, min(GPU_CORES, (cores - run.evaluation.threads) // gpu_runs))
 
 
-def scoring_gpus(run: Run, store: Path) -> int:
-    """The GPUs that the scoring of `run` gets: 1 if it has many test images, else 0.
+def cluster_threads(run: Run, cluster: Cluster) -> int:
+    """The cores that the training of `run` asks for on a cluster."""
+    threads = run.recipe.cpu_threads
+    if cluster.device == "cpu" or not run.uses_model:
+        return threads
+    return max(threads, cluster.cores_per_gpu)
+
+
+def scores_on_gpu(run: Run, store: Path) -> bool:
+    """Whether `run` is scored on a GPU if there is one: it has many test images.
 
     Args:
         store: folder of the packed test images. It does not have to exist yet.
     """
     count = (count_images(run.tested, store) or {}).get("test", 0)
-    return int(count * run.tested.data.class_fraction >= GPU_SCORING_IMAGES)
+    return count * run.tested.data.class_fraction >= GPU_SCORING_IMAGES

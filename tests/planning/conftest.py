@@ -1,10 +1,12 @@
-import json
-
 import pytest
 
-from dmlbench.study.study import TABLES, check_study
-from dmlbench.utils.fingerprint import code_digests
-from dmlbench.workflow.verdict import success_message
+from dmlbench.leaderboard.made_of import read_results_digest, write_made_of
+from dmlbench.study.study import check_study
+from dmlbench.tracking.sync import tracking_uri
+from dmlbench.utils.digests import add_digest
+from dmlbench.workflow.verdict import leaderboard_line, success_message
+
+from .. import result_edits
 
 
 @pytest.fixture(autouse=True)
@@ -20,20 +22,21 @@ def stores(tmp_path):
 
 
 @pytest.fixture
-def finish(stores, write_results):
+def finish(stores, write_results, write_store):
     """Write the files of a study as its jobs leave them when all have succeeded."""
 
     def write(study):
         write_results(study)
         for store in study.stores:
-            (stores / store).mkdir(parents=True, exist_ok=True)
-            (stores / store / "manifest.json").touch()
+            write_store(stores / store)
         files = study.files
         files.leaderboard.mkdir(exist_ok=True)
         files.table.touch()
-        made_of = {"key": study.leaderboard_key, "code": code_digests(TABLES)}
-        files.made_of.write_text(json.dumps(made_of))
-        files.verdict.write_text(success_message(study) + "\n")
+        write_made_of(study, read_results_digest(study))
+        if study.settings.tracking:
+            lines = [f"key {study.tracking_key(tracking_uri())}", leaderboard_line(study)]
+            files.tracked.write_text(add_digest("\n".join([*lines, ""])))
+        files.verdict.write_text(f"{success_message(study)}\n{leaderboard_line(study)}\n")
 
     return write
 
@@ -48,11 +51,5 @@ def finished(tiny, finish):
 
 @pytest.fixture
 def edit_result():
-    """Change keys of a result file; None removes a key."""
-
-    def edit(file, **changes):
-        result = json.loads(file.read_text()) | changes
-        kept = {name: value for name, value in result.items() if value is not None}
-        file.write_text(json.dumps(kept))
-
-    return edit
+    """Change keys of a result file, whose digest does not reveal it."""
+    return result_edits.edit_result

@@ -89,7 +89,7 @@ def test_the_speed_of_gpus_is_not_known_on_a_machine_without(plan):
 def test_a_number_of_gpus_is_above_0(plan, text):
     code, _, err = plan(f"--gpus={text}")
     assert code == 2
-    assert f"argument --gpus: '{text}' is not a whole number above 0" in err
+    assert f"argument --gpus: '{text}' is not a whole number from 1 to 100,000" in err
 
 
 def test_a_sufficient_budget_leaves_everything_in(plan):
