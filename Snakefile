@@ -18,6 +18,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/weights.smk"
 include: "workflow/rules/training.smk"
@@ -33,6 +34,8 @@ localrules:
     leaderboard,
     track,
     fetch_weights,
+    build_leaderboard,
+    verdict,
 
 
 onstart:
@@ -41,6 +44,10 @@ onstart:
 
 onsuccess:
     point_to_leaderboard()
+
+
+onerror:
+    conclude_study()
 
 
 rule all:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from dmlbench.cli.arguments import AddCommand, add_study, read, use_threads
+from dmlbench.cli.arguments import AddCommand, add_study, minutes, read, use_threads
 from dmlbench.utils.errors import StudyError
-from dmlbench.utils.files import data_folder, write_json
+from dmlbench.utils.files import data_folder
 from dmlbench.utils.startup import exit_now, freeze_imports
 
 
@@ -23,7 +23,7 @@ def add_commands(add_command: AddCommand) -> None:
     )
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
-    train.add_argument("--max-minutes", type=float, help="save, and exit with 75, before that")
+    train.add_argument("--max-minutes", type=minutes, help="save, and exit with 75, before that")
     evaluate = add_study(add_command("evaluate", _evaluate, "score the embeddings of one run"))
     evaluate.add_argument("run", help="dataset/backbone/loss/seed<k>")
     evaluate.add_argument("--key", help="refuse to score under another key")
@@ -47,7 +47,9 @@ def _train(options: argparse.Namespace) -> NoReturn:
     _check_key(options.key, run.train_key)
     use_threads(run.recipe.cpu_threads)
     from dmlbench.training.job import train_job
+    from dmlbench.training.process import survive_full_log
 
+    survive_full_log()
     exit_now(train_job(study, run, data_folder() / "stores", options.max_minutes))
 
 
@@ -63,25 +65,26 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _leaderboard(options: argparse.Namespace) -> int:
-    from dmlbench.leaderboard.build import build
-    from dmlbench.study.study import TABLES
-    from dmlbench.utils.fingerprint import code_digests
+    from dmlbench.leaderboard.build import build_leaderboard
+    from dmlbench.leaderboard.made_of import failed_plot_lines
 
-    study = read(options)
-    files = study.files
-    made_of = {"key": study.leaderboard_key, "code": code_digests(TABLES)}
-    build(study.name, study.rows, files, files.leaderboard, study.remarks)
-    write_json(files.made_of, made_of)  # for `dmlbench plan`
-    return 0
+    failed = build_leaderboard(read(options))
+    print(*failed_plot_lines(failed), sep="\n", end="\n" if failed else "")
+    # a job that failed would hold up the verdict, which names the plots
+    return 1 if failed and not options.job else 0
 
 
 def _track(options: argparse.Namespace) -> int:
     from dmlbench.tracking.sync import track, tracking_uri
+    from dmlbench.utils.digests import add_digest
+    from dmlbench.workflow.verdict import leaderboard_line
 
     study, uri = read(options), tracking_uri()
     key = study.tracking_key(uri)
     _check_key(options.key, key)
-    print(track(study, uri), f"key {key}", sep="\n")  # the key for `dmlbench plan`
+    lines = [f"key {key}", leaderboard_line(study)]
+    # tracked.txt, which `dmlbench plan` reads
+    print(add_digest("\n".join([track(study, uri), *lines, ""])), end="")
     if not options.job:  # a person did what the job may have failed to do
         study.files.tracking_log.unlink(missing_ok=True)
     return 0

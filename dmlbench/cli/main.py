@@ -18,6 +18,7 @@ from typing import Any
 import dmlbench
 from dmlbench.cli import data, jobs, listings, losses, studies
 from dmlbench.cli.arguments import AddCommand
+from dmlbench.utils.device import use_chosen_device
 from dmlbench.utils.errors import UserError
 from dmlbench.workflow.job_log import log_ending
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.path.append(here)
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
+        use_chosen_device()
         with log_ending() if options.job else contextlib.nullcontext():
             sys.exit(options.do(options))
     except BrokenPipeError:  # `dmlbench plan my.yaml | head`
@@ -52,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command; `passed_on` is what `dmlbench run` has after `--`."""
+    """The options of a command; `passed_on` is what `run` and `submit` have after `--`."""
     own, passed_on = list(arguments), []
-    if "run" in own[:1] and "--" in own:
+    if own[:1] in (["run"], ["submit"]) and "--" in own:
         end = own.index("--")
         own, passed_on = own[:end], own[end + 1 :]
     return build_parser().parse_args(own, argparse.Namespace(passed_on=passed_on))

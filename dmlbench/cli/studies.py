@@ -1,4 +1,4 @@
-"""Commands about a whole study: `run`, `plan`, `status`, `embed`."""
+"""Commands about a whole study: `run`, `submit`, `plan`, `status`, `embed`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dmlbench.cli.arguments import (
     count,
     output_file,
     read,
+    seconds,
     time,
     use_threads,
 )
@@ -33,6 +34,37 @@ def add_commands(add_command: AddCommand) -> None:
     run.add_argument("--cores", type=cores, metavar="N", help="default: all of this machine")
     run.add_argument("--profile", metavar="FOLDER", help="a profile of Snakemake")
     run.epilog = "What follows `--` is passed on: dmlbench run my.yaml -- --resources gpu=2"
+    submit = add_study(
+        add_command("submit", _submit, "run a study on a cluster, and see it through overnight")
+    )
+    submit.add_argument(
+        "--profile",
+        default="slurm",
+        metavar="PROFILE",
+        help="a profile in profiles/, or a folder of yours; default: slurm",
+    )
+    submit.add_argument(
+        "-n", "--dry-run", action="store_true", help="print what would be submitted, and its hours"
+    )
+    submit.add_argument("--detach", action="store_true", help="return at once")
+    orphans = submit.add_mutually_exclusive_group()
+    orphans.add_argument(
+        "--wait-for-orphans",
+        dest="orphans",
+        action="store_const",
+        const="wait",
+        default="default",
+        help="wait for all jobs of an earlier call; default: for those that run, and cancel those "
+        "that wait in the queue",
+    )
+    orphans.add_argument(
+        "--cancel-orphans",
+        dest="orphans",
+        action="store_const",
+        const="cancel",
+        help="cancel all jobs of an earlier call; trainings save their state",
+    )
+    submit.epilog = "What follows `--` is passed on: dmlbench submit my.yaml -- --jobs 50"
     plan = add_study(add_command("plan", _plan, "check a study, list its runs and their cost"))
     plan.add_argument("--diff", action="store_true", help="show which jobs are pending, and why")
     plan.add_argument("--probe", action="store_true", help="measure the speed of this machine")
@@ -48,7 +80,7 @@ def add_commands(add_command: AddCommand) -> None:
     )
     status.add_argument(
         "--watch",
-        type=float,
+        type=seconds,
         nargs="?",
         const=2.0,
         metavar="SECONDS",
@@ -83,6 +115,21 @@ def _run(options: argparse.Namespace) -> NoReturn:
     sys.stdout.flush()
     # Snakemake takes the place of this process: signals and the exit code are its own
     os.execv(command[0], command)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from dmlbench.planning.submission import show_submission
+    from dmlbench.study.preflight import check_before_jobs
+    from dmlbench.study.study import find_file
+    from dmlbench.workflow.submit import submit
+
+    study, stores = read(options), data_folder() / "stores"
+    check_before_jobs(study, stores)
+    if options.dry_run:
+        show_submission(study, stores)
+        return 0
+    file = find_file(options.study)
+    return submit(study, file, options.profile, options.passed_on, options.orphans, options.detach)
 
 
 def _plan(options: argparse.Namespace) -> int:

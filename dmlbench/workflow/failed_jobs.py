@@ -25,31 +25,39 @@ from dmlbench.workflow.study_lock import Worker, find_worker
 class FailedJob(NamedTuple):
     """A job that failed when it was last tried."""
 
-    name: str
-    """The rule, and what it works on."""
+    rule: str
+    target: str
+    """The store or the weights that it makes; empty if the study has one such job."""
     reason: str
     log: Path
 
+    @property
+    def name(self) -> str:
+        """The rule, and what it works on."""
+        return f"{self.rule} {self.target}".rstrip()
+
 
 class _Job(NamedTuple):
-    name: str
+    rule: str
+    target: str
     log: Path
     output: Path
 
 
-def find_failed_jobs(study: Study, data: Path) -> list[FailedJob]:
+def find_failed_jobs(study: Study, data: Path, is_over: bool = False) -> list[FailedJob]:
     """The jobs of `study` that failed and that nobody has repaired since.
 
     Args:
         data: the folder of archives, packed stores and weights.
+        is_over: the process that works on the study asks, and all of its jobs have ended.
     """
-    worker = find_worker(study)
+    worker = None if is_over else find_worker(study)
     failed = []
     for job in _jobs(study, data):
         if job.output.exists() or not job.log.is_file():
             continue
         if reason := why_failed(job.log, worker):
-            failed.append(FailedJob(job.name, reason, job.log))
+            failed.append(FailedJob(job.rule, job.target, reason, job.log))
     return failed
 
 
@@ -82,15 +90,15 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
             log, note = files.fetching_log(store), folder / "archives.json"
             sources = load(run.data.type, run.data.options).SOURCES
             if not _were_put_in_place(sources, data / "archives", log):
-                yield _Job(f"fetch_archives {store}", log, note)
-        yield _Job(f"pack_store {store}", files.packing_log(store), packed)
+                yield _Job("fetch_archives", store, log, note)
+        yield _Job("pack_store", store, files.packing_log(store), packed)
     started = {run.weights: None for run in study.runs.values() if run.uses_model and run.weights}
     for weights in started:
         file = data / "weights" / f"{weights}.safetensors"
-        yield _Job(f"fetch_weights {weights}", files.weights_log(weights), file)
-    yield _Job("build_leaderboard", files.leaderboard_log, files.table)
+        yield _Job("fetch_weights", weights, files.weights_log(weights), file)
+    yield _Job("build_leaderboard", "", files.leaderboard_log, files.table)
     if study.settings.tracking:
-        yield _Job("track", files.tracking_log, files.tracked)
+        yield _Job("track", "", files.tracking_log, files.tracked)
 
 
 def _were_put_in_place(sources: Sources, archives: Path, log: Path) -> bool:

@@ -9,12 +9,10 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmlbench.utils.disk import disk_error
 from dmlbench.utils.errors import UserError
+from dmlbench.utils.log_lines import ATTEMPT, DONE, PREFIX, STOPPED
 
-PREFIX = "dmlbench: "
-"""Begins the message of a command that failed, as on a terminal."""
-DONE = f"{PREFIX}done"
-"""The last line of a job that succeeded."""
 TAIL_BYTES = 64_000
 """How much of the end of a log is read."""
 
@@ -37,19 +35,26 @@ def log_ending() -> Iterator[None]:
         _write(f"{PREFIX}{error}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        _write(f"{PREFIX}stopped")
+        _write(f"{PREFIX}{STOPPED}")
         raise SystemExit(1) from None
     except Exception as error:
-        traceback.print_exc()
-        _write(f"{PREFIX}{type(error).__name__}: {error}")
+        if problem := disk_error(error, Path.cwd()):
+            _write(f"{PREFIX}{problem}")
+        else:
+            traceback.print_exc()
+            _write(f"{PREFIX}{type(error).__name__}: {error}")
         raise SystemExit(1) from None
     _write(DONE)
 
 
 def _write(text: str) -> None:
-    """Write `text` to stderr, after all that was written to stdout: both may be one log."""
-    sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    """Write `text` to stderr, after all that was written to stdout: both may be one log.
+
+    On a full disk, the log ends without it.
+    """
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
 
 
 def read_failure(log: Path) -> str | None:
@@ -60,7 +65,7 @@ def read_failure(log: Path) -> str | None:
     >>> log.write_text("reads the results\\ndmlbench: no server answers\\n") and read_failure(log)
     'no server answers'
     """
-    lines = _last_lines(log)
+    lines = last_lines(log)
     starts = [number for number, line in enumerate(lines) if line.startswith(PREFIX)]
     if not starts or lines[-1] == DONE:
         return None
@@ -70,16 +75,19 @@ def read_failure(log: Path) -> str | None:
 
 def has_succeeded(log: Path) -> bool:
     """Whether the job of `log` said that it succeeded."""
-    return _last_lines(log)[-1:] == [DONE]
+    return last_lines(log)[-1:] == [DONE]
 
 
 def last_words(log: Path) -> str:
     """The last line of `log`; empty if it has none."""
-    return "".join(_last_lines(log)[-1:])
+    return "".join(last_lines(log)[-1:])
 
 
-def _last_lines(log: Path) -> list[str]:
-    """The last lines of `log`, without those at its end that are blank."""
+def last_lines(log: Path) -> list[str]:
+    """The last lines of `log`, without blank ones at its end; none if it cannot be read.
+
+    A training writes all of its attempts into one log: these are lines of the last attempt.
+    """
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -87,4 +95,6 @@ def _last_lines(log: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return text.rstrip().splitlines()
+    lines = text.rstrip().splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(ATTEMPT)]
+    return lines[starts[-1] + 1 :] if starts else lines

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dmlbench.utils.errors import BrokenInstallation, WrongEnvironment
 from dmlbench.utils.modules import PACKAGE
+from dmlbench.utils.text import short_repr
 
 SHIPPED = "shipped"
 """The folder of the package that has the workflow in a wheel; `setup.py` fills it."""
@@ -36,7 +37,9 @@ def conda_environment() -> str:
     kind = os.environ.get("DMLBENCH_CONDA") or "cpu"
     kinds = sorted(path.stem for path in (workflow_folder() / "envs").glob("*.yaml"))
     if kind not in kinds:
-        raise WrongEnvironment(f"DMLBENCH_CONDA={kind}: it is one of {', '.join(kinds)}.")
+        raise WrongEnvironment(
+            f"DMLBENCH_CONDA: {short_repr(kind)}: it is one of {', '.join(kinds)}."
+        )
     return f"{kind}.yaml"
 
 

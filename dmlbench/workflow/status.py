@@ -15,19 +15,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dmlbench.leaderboard.made_of import HAS_HOLES, read_made_of
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.training.run_state import UnfinishedTraining, inspect_training
 from dmlbench.utils.files import data_folder
 from dmlbench.utils.text import count_of, format_duration
+from dmlbench.workflow.driver import find_driver
 from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs, why_failed
 from dmlbench.workflow.job_log import read_failure
 from dmlbench.workflow.study_lock import Worker, find_worker
+from dmlbench.workflow.submitted_jobs import SubmittedJobs
 
 STATES = {
     "done": "done",
     "running": "running",
+    "starting": "starting on a node",
+    "queued": "queued",
     "unscored": "trained, not scored yet",
     "waiting": "waiting",
     "stopped": "stopped, can continue",
@@ -43,6 +48,8 @@ MAX_REASON = 200
 """Characters of the reason of a failed run that has no result; the rest is in its log."""
 MAX_REASON_LINES = 8
 """Lines of the reason of a failed job; the rest is in its log."""
+SAMPLE = 500
+"""About this many finished trainings say how long the others will take."""
 PAUSE_FACTOR = 10
 """A watcher waits at least this many times as long as reading the status took."""
 
@@ -57,8 +64,27 @@ class RunStatus(NamedTuple):
     """Why it failed."""
     unfinished: UnfinishedTraining | None = None
     """The training that was begun and has not finished."""
-    train_seconds: float = 0.0
-    """How long its finished training took."""
+    trained: RunFiles | None = None
+    """The files of its finished training. They are read when somebody asks: in a study of 10,000
+    runs that takes seconds."""
+    has_result: bool = True
+    """Whether a failed run says so in a result. Else only the log of its last job does."""
+
+    @property
+    def train_seconds(self) -> float:
+        """How long its finished training took: `wall_seconds` is of its last attempt,
+        `train_seconds` of all."""
+        origin = self._provenance()
+        return max(origin.get("wall_seconds") or 0.0, origin.get("train_seconds") or 0.0)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its finished training ran on a GPU."""
+        return not (self._provenance().get("device") or "cpu").startswith("cpu")
+
+    def _provenance(self) -> dict[str, Any]:
+        result = self.trained.read_run() if self.trained else None
+        return result["provenance"] if result else {}
 
 
 def show_status(study: Study, interval: float | None) -> None:
@@ -73,7 +99,10 @@ def show_status(study: Study, interval: float | None) -> None:
         start = time.monotonic()
         statuses = read_statuses(study)
         seconds = time.monotonic() - start
-        lines = format_statuses(study, statuses, find_failed_jobs(study, data_folder()))
+        driver = find_driver(study)
+        notes = [f"`dmlbench submit` works on it: {driver.describe()}"] if driver else []
+        failed_jobs = find_failed_jobs(study, data_folder())
+        lines = format_statuses(study, statuses, failed_jobs, notes)
         if redraw:
             # cursor home; clear each line to its end, then all lines below: nothing flickers
             size = shutil.get_terminal_size()
@@ -88,36 +117,50 @@ def show_status(study: Study, interval: float | None) -> None:
             print()
 
 
-def read_statuses(study: Study) -> list[RunStatus]:
-    """How far each run of `study` is, in the order of the plan."""
+def read_statuses(study: Study, is_over: bool = False) -> list[RunStatus]:
+    """How far each run of `study` is, in the order of the plan.
+
+    Args:
+        is_over: the process that works on the study asks, and all of its jobs have ended.
+    """
     unfinished = {*study.files.unfinished()}
-    worker = find_worker(study)
+    worker = None if is_over else find_worker(study)
+    submitted = SubmittedJobs.read()
     return [
-        _read_status(run, study.files.run(path), path in unfinished, worker)
+        _read_status(run, study.files.run(path), path in unfinished, worker, submitted)
         for path, run in study.runs.items()
     ]
 
 
 def _read_status(
-    run: Run, files: RunFiles, is_unfinished: bool, worker: Worker | None
+    run: Run,
+    files: RunFiles,
+    is_unfinished: bool,
+    worker: Worker | None,
+    submitted: SubmittedJobs,
 ) -> RunStatus:
     unfinished = inspect_training(files.state, run.train_key) if is_unfinished else None
+    unfinished = unfinished and submitted.correct(unfinished)
     if unfinished and unfinished.state == "running":
         return RunStatus(run, "running", unfinished=unfinished)
-    scored, trained = files.read_metrics(), files.read_run()
-    failure = {} if scored else files.read_failure()
+    scored = files.read_metrics()
     if scored and scored["eval_key"] == run.eval_key:
         if scored["status"] != "ok":
             return RunStatus(run, "failed", _reason(scored))
-        return RunStatus(run, "done", train_seconds=_train_seconds(trained))
+        return RunStatus(run, "done", trained=files)
+    trained = files.read_run()
+    failure = {} if scored else files.read_failure()
     if trained and trained["train_key"] == run.train_key:
         if trained["status"] != "ok":
             return RunStatus(run, "failed", _reason(trained))
         if failure.get("eval_key") == run.eval_key:
             return RunStatus(run, "failed", _reason(failure))
         if not scored and (reason := _why_job_failed(files.evaluate_log, files.run, worker)):
-            return RunStatus(run, "failed", f"scoring: {reason}")
-        return RunStatus(run, "unscored", train_seconds=_train_seconds(trained))
+            return RunStatus(run, "failed", f"scoring: {reason}", has_result=False)
+        return RunStatus(run, "unscored", trained=files)
+    place = submitted.place(files)
+    if place in ("queued", "starting"):
+        return RunStatus(run, place, unfinished=unfinished)
     if unfinished:
         return RunStatus(run, unfinished.state, unfinished=unfinished)
     if failure.get("train_key") == run.train_key and not trained:
@@ -125,7 +168,9 @@ def _read_status(
     # a training that ends without a message and without a result has not begun, or can continue
     says_why = read_failure(files.train_log) is not None
     if says_why and (reason := _why_job_failed(files.train_log, files.run, worker)):
-        return RunStatus(run, "failed", f"training: {reason}")
+        return RunStatus(run, "failed", f"training: {reason}", has_result=False)
+    if place == "gone" and not worker:
+        return RunStatus(run, "dead", "its job ended before the training began")
     return RunStatus(run, "stale" if trained else "waiting")
 
 
@@ -144,31 +189,32 @@ def _reason(result: dict[str, Any]) -> str:
     return f"{result['status']}: {result['error']['message']}"
 
 
-def _train_seconds(result: dict[str, Any] | None) -> float:
-    """How long a training took: `wall_seconds` is of its last attempt, `train_seconds` of all."""
-    provenance = result["provenance"] if result else {}
-    return max(provenance.get("wall_seconds") or 0.0, provenance.get("train_seconds") or 0.0)
-
-
 def format_statuses(
-    study: Study, statuses: list[RunStatus], failed_jobs: Sequence[FailedJob] = ()
+    study: Study,
+    statuses: list[RunStatus],
+    failed_jobs: Sequence[FailedJob] = (),
+    notes: Sequence[str] = (),
 ) -> list[str]:
-    """The lines that `dmlbench status` prints."""
+    """The lines that `dmlbench status` prints.
+
+    Args:
+        notes: lines about who works on the study.
+    """
     counts = Counter(status.state for status in statuses)
     parts = [f"{counts[state]} {text}" for state, text in STATES.items() if counts[state]]
     lines = [f"{study.name}: {len(statuses)} runs: {', '.join(parts)}"]
     by_state = {state: [s for s in statuses if s.state == state] for state in STATES}
-    lines += [line for line in (_time_left(statuses),) if line]
+    lines += [line for line in (_time_left(statuses), *notes) if line]
     if by_state["running"]:
         header = ("running", "step", "loss", "images/s", "left", "device", "host")
         rows = [header, *map(_running_row, by_state["running"][:MAX_ROWS])]
-        lines += ["", *_table(rows), *_more(by_state["running"])]
+        lines += ["", *as_table(rows), *_more(by_state["running"])]
     if interrupted := by_state["stopped"] + by_state["silent"] + by_state["dead"]:
         rows = [("not running", "", ""), *map(_interrupted_row, interrupted[:MAX_ROWS])]
-        lines += ["", *_table(rows), *_more(interrupted)]
+        lines += ["", *as_table(rows), *_more(interrupted)]
     if failed := by_state["failed"]:
         rows = [("failed", "reason"), *((s.run.path, s.reason) for s in failed[:MAX_ROWS])]
-        lines += ["", *_table(rows), *_more(failed)]
+        lines += ["", *as_table(rows), *_more(failed)]
     if failed_jobs:
         lines += ["", "These jobs failed; the same `snakemake` call tries them again:"]
         lines += [line for job in failed_jobs for line in _failed_job_lines(job)]
@@ -176,8 +222,10 @@ def format_statuses(
         lines += ["", "To see what changed: dmlbench plan STUDY --diff"]
     table = study.files.table
     if table.is_file():
-        outdated = "" if counts.keys() <= FINISHED else " (outdated)"
-        lines += ["", f"The leaderboard{outdated}: {table}"]
+        remark = "" if counts.keys() <= FINISHED else " (outdated)"
+        if (read_made_of(study.files) or {}).get("key") == HAS_HOLES:
+            remark = " (with holes)"
+        lines += ["", f"The leaderboard{remark}: {table}"]
     return lines
 
 
@@ -185,15 +233,19 @@ def _time_left(statuses: Iterable[RunStatus]) -> str:
     """An estimate of the time left; empty if nothing is known, or nothing is left to train.
 
     It adds what the running trainings say and, for each waiting one, the mean time of the finished
-    ones. It assumes that as many trainings run at once as now.
+    ones, or of a sample of them. It assumes that as many trainings run at once as now.
     """
     trainings = [status for status in statuses if status.run.trains]
     running = [s.unfinished.progress for s in trainings if s.state == "running" and s.unfinished]
     waiting = sum(s.state not in {"running", "unscored"} | FINISHED for s in trainings)
-    times = [s.train_seconds for s in trainings if s.train_seconds]
+    if not (running or waiting):
+        return ""
+    finished = [status for status in trainings if status.trained]
+    sample = finished[:: len(finished) // SAMPLE or 1]
+    times = [seconds for status in sample if (seconds := status.train_seconds)]
     if not times:  # none has finished: use what the running ones will have taken
         times = [p["steps"] / p["steps_per_second"] for p in running if p.get("steps_per_second")]
-    if not times or not (running or waiting):
+    if not times:
         return ""
     mean = sum(times) / len(times)
     left = waiting * mean + sum(_seconds_left(progress, mean) for progress in running)
@@ -228,7 +280,8 @@ def _running_row(status: RunStatus) -> tuple[str, ...]:
 
 def _interrupted_row(status: RunStatus) -> tuple[str, ...]:
     training = status.unfinished
-    assert training
+    if not training:
+        return status.run.path, status.reason, ""
     host = training.progress.get("host", "another machine")
     text = {
         "stopped": f"stopped {training.place}",
@@ -246,7 +299,7 @@ def _failed_job_lines(job: FailedJob) -> list[str]:
     return [f"  {job.name}: {first}", *indented]
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def as_table(rows: list[tuple[str, ...]]) -> list[str]:
     """The rows as lines, with their columns aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

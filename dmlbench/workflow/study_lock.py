@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from dmlbench.study.study import Study
-from dmlbench.utils.errors import StudyError
+from dmlbench.utils.disk import disk_error
+from dmlbench.utils.errors import StudyError, WrongEnvironment
 from dmlbench.utils.files import read_json_if_whole, write_json
+from dmlbench.utils.locks import try_lock
 
 _locks: list[TextIO] = []
 """The locked files. They stay open, and so locked, as long as this process lives."""
@@ -28,6 +30,8 @@ class Worker(NamedTuple):
     """When it began, in seconds since 1970."""
     is_sure: bool
     """False: it was on another machine, whose lock may be invisible here."""
+    pid: int | None = None
+    """Its number, if it is on this machine."""
 
 
 def find_worker(study: Study) -> Worker | None:
@@ -35,15 +39,19 @@ def find_worker(study: Study) -> Worker | None:
     try:
         with study.files.lock.open() as lock:
             since, holder = os.fstat(lock.fileno()).st_mtime, lock.read()
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return Worker(since, is_sure=True)
-    except OSError:  # there is no lock, or the disk has no locks
+            if not try_lock(lock, study.files.lock, shared=True):
+                return Worker(since, is_sure=True, pid=_pid_here(holder))
+    except (OSError, WrongEnvironment):  # there is no lock, or the disk has no locks
         return None
     host = re.search(r" on (.*), since ", holder)
     is_here = host is None or host[1] == platform.node()
     return None if is_here else Worker(since, is_sure=False)
+
+
+def _pid_here(holder: str) -> int | None:
+    """The process that the text of a lock names, if it is on this machine."""
+    process = re.match(r"process (\d+) on (.*), since ", holder)
+    return int(process[1]) if process and process[2] == platform.node() else None
 
 
 def lock_study(study: Study) -> None:
@@ -54,10 +62,21 @@ def lock_study(study: Study) -> None:
 
     Raises:
         StudyError: another process works on this study, or its folder cannot be created.
+        WrongEnvironment: the file system has no locks.
+        DiskError: the disk is full, read-only or broken.
     """
+    try:
+        _lock(study)
+    except OSError as error:
+        raise (disk_error(error, study.folder) or error) from None
+
+
+def _lock(study: Study) -> None:
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if disk_error(error, study.folder):
+            raise
         message = f"this folder cannot be created ({error.strerror}): rename the study."
         raise StudyError(str(study.folder), [message]) from None
     lock = study.files.lock.open("a+")
@@ -78,11 +97,8 @@ def lock_study(study: Study) -> None:
 def _acquire(lock: TextIO) -> bool:
     """Whether this process could lock `lock` for itself."""
     deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(PATIENCE / 10)
+    while not try_lock(lock, Path(lock.name)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PATIENCE / 10)
+    return True

@@ -1,12 +1,18 @@
 """Archives are fetched once, by a job of this machine, and packed once."""
 
+import fcntl
 import hashlib
 import io
+import os
+import shutil
+import signal
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -121,3 +127,36 @@ def test_an_archive_that_cannot_be_fetched_is_named_and_can_be_put_in_place_by_h
     served.run("data")
     assert len(served.asked) == asked
     assert served.failed_jobs() == ""
+
+
+@pytest.mark.slow
+def test_the_store_of_another_study_stays_when_a_pack_that_waits_for_it_is_killed(
+    project, tmp_path, data_folder, store_name
+):
+    data = tmp_path / "data"
+    project.environment["DMLBENCH_DATA"] = str(data)
+    store, whole = data / "stores" / store_name, data_folder / "stores" / store_name
+    store.mkdir(parents=True)
+    log = project.folder / f"results/tiny/logs/data/{store_name}.log"
+    with (store / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other study packs it
+        call = project.start("data")
+        deadline = time.monotonic() + 120
+        while not (log.is_file() and "another process packs it" in log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        shutil.copytree(whole, store, dirs_exist_ok=True)  # it has finished
+        (waiting,) = (
+            process.pid
+            for process in psutil.Process(call.pid).children(recursive=True)
+            if "pack" in process.cmdline()
+        )
+        os.kill(waiting, signal.SIGKILL)
+        output, _ = call.communicate(timeout=60)
+    assert call.returncode == 1, output
+    for file in whole.iterdir():
+        assert (store / file.name).read_bytes() == file.read_bytes()
+    made = (store / "manifest.json").stat().st_ino
+    project.run("data")
+    assert (store / "manifest.json").stat().st_ino == made  # it was not packed again
+    assert "it is there already" in log.read_text()

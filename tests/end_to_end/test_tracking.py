@@ -65,7 +65,8 @@ def test_every_kind_of_row_is_tracked_and_failed_ones_before_their_files_are_rem
         "crossed": tiny["datasets"]["letters"] | {"test_on": "more"},
         "more": {"type": "glyphs", "class_fraction": 0.2},
     }
-    tiny["losses"] = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e38}}
+    tiny["losses"] = {"bad": {"type": "proxy_anchor", "proxies_lr_factor": 1e6}}
+    tiny["recipe"]["weight_decay"] = 1
     tiny["embeddings"] = {
         name: {"dataset": "letters", "file": f"{name}.npz"} for name in ("whole", "same")
     }

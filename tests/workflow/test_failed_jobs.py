@@ -17,6 +17,7 @@ from dmlbench.workflow import study_lock
 from dmlbench.workflow.failed_jobs import _were_put_in_place, find_failed_jobs
 from dmlbench.workflow.status import format_statuses, read_statuses
 from dmlbench.workflow.study_lock import find_worker, lock_study
+from tests.result_edits import edit_result
 
 DATA = Path("data")
 WEIGHTS = "test_resnet.r160_in1k"
@@ -219,8 +220,7 @@ def test_the_failure_of_an_older_result_does_not_count(study, write_results, tin
         os.utime(log, (before, before))
     write_results(study, RUN, stage="run.json")
     assert reason_of_run(study) == ""
-    content = json.loads(files.run.read_text())
-    files.run.write_text(json.dumps(content | {"train_key": "another"}))
+    edit_result(files.run, train_key="another")
     assert reason_of_run(study) == ""
 
 

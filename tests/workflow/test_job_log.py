@@ -1,5 +1,6 @@
 """The end of a job's log says how the job ended."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dmlbench.utils.errors import UserError
+from dmlbench.utils.log_lines import ATTEMPT
 from dmlbench.workflow.job_log import has_succeeded, last_words, log_ending, read_failure
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,25 @@ def test_a_job_that_failed_says_why_in_all_its_lines(capsys, tmp_path, error, re
     assert read_failure(log) == reason
     assert not has_succeeded(log)
     assert ("Traceback" in log.read_text()) == isinstance(error, KeyError)
+
+
+def test_a_full_disk_is_said_in_one_line_whatever_raised_the_error(capsys, tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "table.csv"))
+    log, code = end(capsys, tmp_path, full)
+    assert code == 1
+    assert read_failure(log).startswith(f"{tmp_path}: the disk is full (No space left on device; ")
+    assert "Traceback" not in log.read_text()
+
+
+def test_only_the_last_attempt_of_a_training_counts(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(f"{ATTEMPT} of Monday\nepoch 1\ndmlbench: the key is another\n")
+    assert read_failure(log) == "the key is another"
+    log.write_text(f"{log.read_text()}{ATTEMPT} of Tuesday\nepoch 2\n")
+    assert read_failure(log) is None
+    assert last_words(log) == "epoch 2"
+    log.write_text(f"{log.read_text()}{ATTEMPT} of Wednesday\n")
+    assert last_words(log) == ""
 
 
 def test_a_job_that_was_killed_says_neither(tmp_path):

@@ -1,28 +1,29 @@
 """The verdict removes the result files of failed runs, so that they run again, and nothing else."""
 
-import json
-
 import pytest
 
-from dmlbench.workflow.verdict import verdict
+from dmlbench.leaderboard.made_of import write_made_of
+from dmlbench.leaderboard.table import Hole
+from dmlbench.utils.errors import MissingResult
+from dmlbench.workflow.verdict import MAX_LINES, describe_failures, success_message, verdict
+from tests.result_edits import edit_result
 
 FILES = ("run.json", "metrics.json", "embeddings.npz", "history.parquet")
+BAD = "letters/tiny/proxy_anchor/seed0"
 
 
-def write_files(study, failed_training=None, failed_scoring=None):
-    """Write the result files of all runs; the arguments are paths of runs that failed."""
-    for path in study.runs:
+@pytest.fixture
+def fail():
+    """Let a run fail in its training or, with stage="metrics.json", in its scoring."""
+
+    def fail(study, path, stage="run.json", status="diverged"):
+        error = {"message": "the loss is nan", "tail": []}
         folder = study.folder / "runs" / path
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            (folder / name).write_text("x")
-        failure = {"status": "diverged", "error": {"message": "the loss is nan", "tail": []}}
-        good = {"status": "ok", "error": None}
-        keys = {key: getattr(study.runs[path], key) for key in ("train_key", "eval_key")}
-        run = (failure if path == failed_training else good) | keys
-        metrics = (failure if path in (failed_training, failed_scoring) else good) | keys
-        (folder / "run.json").write_text(json.dumps(run))
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+        if stage == "run.json":
+            edit_result(folder / "run.json", status=status, error=error)
+        edit_result(folder / "metrics.json", status=status, error=error, metrics=[])
+
+    return fail
 
 
 def remaining(study):
@@ -35,59 +36,116 @@ def remaining(study):
 
 
 def failures(study):
-    return {
-        path: json.loads(file.read_text())["error"]["message"]
-        for path in study.runs
-        if (file := study.folder / "runs" / path / "failed.json").exists()
-    }
+    """The reasons of the failed runs that were put aside."""
+    failed = {path: study.files.run(path).read_failure() for path in study.runs}
+    return {path: result["error"]["message"] for path, result in failed.items() if result}
 
 
-def test_a_study_without_failures_keeps_all_its_files(study, capsys):
-    write_files(study)
+def test_a_study_without_failures_keeps_all_its_files_and_has_a_verdict(
+    study, write_results, capsys
+):
+    write_results(study)
     before = remaining(study)
     assert verdict(study) == 0
     assert remaining(study) == before
     assert not failures(study)
     assert "all 3 runs have a result" in capsys.readouterr().out
+    assert success_message(study) in study.files.verdict.read_text().splitlines()
 
 
-def test_a_failed_training_is_named_and_its_files_are_removed(study, capsys):
-    bad = "letters/tiny/proxy_anchor/seed0"
-    write_files(study, failed_training=bad)
+def test_a_plot_that_could_not_be_drawn_is_named_and_is_no_failure(study, write_results, capsys):
+    write_results(study)
+    write_made_of(study, "of these results", failed_plots={"time": "ValueError: no font"})
+    assert verdict(study) == 0
+    line = "the plot `time` could not be drawn: ValueError: no font."
+    assert line in capsys.readouterr().out.splitlines()
+    assert line in study.files.verdict.read_text().splitlines()
+
+
+def test_a_failed_training_is_named_and_its_files_and_the_verdict_are_removed(
+    study, write_results, fail, capsys
+):
+    write_results(study)
+    study.files.verdict.write_text("of an earlier call")
+    fail(study, BAD)
     before = remaining(study)
     assert verdict(study) == 1
-    assert before - remaining(study) == {(bad, name) for name in FILES}
-    assert f"{bad}: diverged: the loss is nan" in capsys.readouterr().out
+    assert before - remaining(study) == {(BAD, name) for name in FILES}
+    assert not study.files.verdict.exists()
+    output = capsys.readouterr().out
+    assert f"{BAD}: diverged: the loss is nan" in output
+    assert "  diverged: a lower lr, or clip_norm" in output
+    assert "The leaderboard shows them as holes." in output
 
 
 @pytest.mark.parametrize(
     ("file", "key", "removed"),
     [("run.json", "train_key", FILES), ("metrics.json", "eval_key", ("metrics.json",))],
 )
-def test_a_result_with_another_key_is_removed(study, capsys, file, key, removed):
-    write_files(study)
+def test_a_result_with_another_key_is_removed(study, write_results, capsys, file, key, removed):
+    write_results(study)
     before = remaining(study)
-    old = "letters/tiny/proxy_anchor/seed0"
-    path = study.folder / "runs" / old / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
+    edit_result(study.folder / "runs" / BAD / file, **{key: "another"})
     assert verdict(study) == 1
-    assert before - remaining(study) == {(old, name) for name in removed}
-    assert f"{old}: this result is from other settings or code" in capsys.readouterr().out
+    assert before - remaining(study) == {(BAD, name) for name in removed}
+    assert f"{BAD}: outdated: this result is from other settings or code" in capsys.readouterr().out
 
 
-def test_the_reason_of_a_failure_stays_until_the_run_succeeds(study):
-    bad = "letters/tiny/proxy_anchor/seed0"
-    write_files(study, failed_training=bad)
+def test_the_reason_of_a_failure_stays_until_the_run_succeeds(study, write_results, fail):
+    write_results(study)
+    fail(study, BAD)
     verdict(study)
-    assert failures(study) == {bad: "the loss is nan"}
-    write_files(study)
+    assert failures(study) == {BAD: "the loss is nan"}
+    write_results(study)
     verdict(study)
     assert not failures(study)
 
 
-def test_a_failed_scoring_keeps_its_training(study):
-    bad = "letters/tiny/proxy_anchor/seed0"
-    write_files(study, failed_scoring=bad)
+def test_a_failed_scoring_keeps_its_training(study, write_results, fail):
+    write_results(study)
+    fail(study, BAD, stage="metrics.json")
     before = remaining(study)
     assert verdict(study) == 1
-    assert before - remaining(study) == {(bad, "metrics.json")}
+    assert before - remaining(study) == {(BAD, "metrics.json")}
+
+
+def test_damaged_embeddings_are_trained_again(study, write_results, fail):
+    write_results(study)
+    fail(study, BAD, stage="metrics.json", status="damaged")
+    before = remaining(study)
+    assert verdict(study) == 1
+    assert before - remaining(study) == {(BAD, name) for name in FILES}
+
+
+def test_a_run_without_a_result_is_an_error_unless_it_is_a_known_hole(study, write_results, capsys):
+    write_results(study, *(path for path in study.runs if path != BAD))
+    before = remaining(study)
+    with pytest.raises(MissingResult, match=r"metrics\.json"):
+        verdict(study)
+    assert verdict(study, {BAD: Hole("lost", "killed at step 7 of 9")}) == 1
+    assert remaining(study) == before
+    output = capsys.readouterr().out
+    assert output.splitlines() == [
+        "tiny: 1 of 3 runs failed:",
+        f"  {BAD}: lost: killed at step 7 of 9",
+        "What helps:",
+        "  lost: nothing: the same call goes on from its checkpoint",
+        "The leaderboard shows them as holes. The same `snakemake` call repeats only these.",
+    ]
+
+
+def test_runs_that_failed_for_the_same_reason_are_one_line(study):
+    hole = Hole("missing_data", "no birds")
+    failed = {f"birds/{backbone}/{loss}/seed0": hole for backbone in "ab" for loss in "cd"}
+    failed |= {"cars/a/c/seed0": Hole("error", "no")}
+    assert describe_failures(study, failed)[1:] == [
+        "  4 runs of birds: missing_data: no birds",
+        "  cars/a/c/seed0: error: no",
+    ]
+
+
+def test_a_verdict_shows_not_more_than_a_screen(study):
+    failed = {f"a/b/c/seed{seed}": Hole("error", f"no {seed}") for seed in range(99)}
+    lines = describe_failures(study, failed)
+    assert lines[-1] == f"  ... and {99 - MAX_LINES} more: dmlbench status tiny"
+    assert len(lines) == MAX_LINES + 2

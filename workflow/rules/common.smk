@@ -1,29 +1,32 @@
 # The study, the environment of the jobs, and the params of their rules.
 
+import inspect
 import json
 import os
 import sys
 from functools import cache
 from pathlib import Path
 
+from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dmlbench.planning.outdated import Inputs
 from dmlbench.study.preflight import check_before_jobs
 from dmlbench.study.study import check_study, read_settings
 from dmlbench.tracking.sync import tracking_uri
+from dmlbench.utils.device import use_chosen_device
 from dmlbench.utils.errors import UserError
 from dmlbench.utils.files import data_folder
 from dmlbench.utils.gpu_lease import restrict_gpus, visible_gpus
 from dmlbench.workflow.launch import conda_environment
 from dmlbench.workflow.output import shorten_output
 from dmlbench.workflow.overrides import check_overrides
-from dmlbench.workflow.resources import GPU_CORES, scoring_gpus, training_threads
+from dmlbench.workflow.snakemake_jobs import adapt_jobs, has_failed, was_left_out
 from dmlbench.workflow.study_lock import lock_study
-from dmlbench.workflow.verdict import success_message
 
 # Jobs use this Python and this dmlbench, in an activated environment or not, and keep bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -36,8 +39,9 @@ if not workflow.deployment_settings.deployment_method:
             filter(None, [str(first), os.environ.get(name)])
         )
 
+adapt_jobs()
 if workflow.is_main_process:
-    shorten_output(logger)
+    shorten_output(logger, workflow)
 
 # If no study is given, run the demo. A `configfile:` without this condition would be merged into
 # every study.
@@ -47,6 +51,7 @@ if not workflow.configfiles and "study" not in config:
 
 
 try:
+    use_chosen_device()
     # In the files and the arguments as they are written, two equal keys are still two
     for path in workflow.configfiles:
         read_settings(path)
@@ -76,48 +81,39 @@ wildcard_constraints:
     weights="[^/]+",
 
 
+def called_for_each_job(function):
+    """Let Snakemake look up the parameters of `function` once, and not at each call."""
+    overwrite_function_params(function, inspect.signature(function).parameters)
+    return function
+
+
 def open_study():
     """Lock the study, and check that its images are there, before the first job."""
     try:
         lock_study(STUDY)
         check_before_jobs(STUDY, Path(STORES))
+        gpus = local_gpus()
+        # without a GPU, a run would still find one; runs that share GPUs would spread over all
+        if runs_here() and (not gpus or runs_at_once() > gpus):
+            restrict_gpus(gpus)
     except UserError as error:
         raise WorkflowError(str(error))
-    gpus = local_gpus()
-    # without a GPU, a run would still find one; runs that share GPUs would spread over all of them
-    if runs_here() and (not gpus or runs_at_once() > gpus):
-        restrict_gpus(gpus)
+    if not runs_here():
+        write_estimates(cluster_jobs().estimates, STUDY.files.estimates)
+
+
+def conclude_study():
+    """Write the leaderboard with holes, if it was left out because jobs failed."""
+    from dmlbench.workflow.conclusion import conclude
+
+    if has_failed(workflow) and was_left_out(workflow, "build_leaderboard"):
+        conclude(STUDY, Path(DATA))
 
 
 def point_to_leaderboard():
     page = STUDY.files.page
     if page.is_file():
         print(f"The leaderboard: {page}; as Markdown, CSV and plots beside it")
-
-
-def runs_here():
-    """Whether jobs share this machine. On a cluster each has its own GPU and cores."""
-    return workflow.local_exec and workflow.is_main_process
-
-
-@cache
-def local_gpus():
-    """GPUs of this machine that jobs may use: as `--resources gpu=2` says, else all.
-
-    They are counted at the first call of this function: while Snakemake reads this file, it does
-    not know yet whether it will run jobs here.
-    """
-    if not runs_here():
-        return 0
-    asked = workflow.global_resources.get("gpu").value
-    count = len(visible_gpus()) if asked is None else asked
-    workflow.register_resource("gpu", count * STUDY.settings.runs_per_gpu)
-    return count
-
-
-def runs_at_once():
-    """How many runs share the GPUs of this machine."""
-    return local_gpus() * STUDY.settings.runs_per_gpu
 
 
 def run_of(wildcards):
@@ -128,6 +124,7 @@ def run_of(wildcards):
         raise WorkflowError(str(error))
 
 
+@called_for_each_job
 def stores_of(wildcards):
     """The packed images that a run reads. They are made if they are missing, and are never a
     reason to train again: the run's key says which images they are."""
@@ -136,6 +133,7 @@ def stores_of(wildcards):
     ]
 
 
+@called_for_each_job
 def test_store_of(wildcards):
     """The packed images that a run is tested on."""
     return ancient(f"{STORES}/{run_of(wildcards).tested.store}/manifest.json")
@@ -171,6 +169,7 @@ def store_options(wildcards):
     return json.dumps(STUDY.stores[wildcards.store].data.options)
 
 
+@called_for_each_job
 def weights_of(wildcards):
     """The weights of timm that a run starts from, if any. They are fetched if they are missing."""
     run = run_of(wildcards)
@@ -178,35 +177,50 @@ def weights_of(wildcards):
     return ancient(f"{DATA}/weights/{run.weights}.safetensors") if staged else []
 
 
+@called_for_each_job
 def train_key(wildcards):
     return run_of(wildcards).train_key
 
 
+@called_for_each_job
 def eval_key(wildcards):
     return run_of(wildcards).eval_key
 
 
-def train_gpus(wildcards):
-    return int(run_of(wildcards).uses_model)
+@cache
+def inputs():
+    """The results that jobs read, such that exactly the jobs of `dmlbench plan --diff` run.
+
+    They are read at the first call of this function. A job on a cluster, which has its own
+    Snakemake, runs because it was sent: it looks at nothing.
+    """
+    forced = workflow.dag_settings.forcerun or workflow.dag_settings.forceall
+    return Inputs(
+        STUDY,
+        Path(STORES),
+        ignore_date=ancient,
+        is_asked=workflow.is_main_process,
+        is_forced=bool(forced),
+    )
 
 
-def train_threads(wildcards):
-    run = run_of(wildcards)
-    if runs_here():
-        return training_threads(run, workflow.cores, runs_at_once())
-    return max(run.recipe.cpu_threads, GPU_CORES * train_gpus(wildcards))
+@called_for_each_job
+def outdated_training(wildcards):
+    return inputs().of_training(run_of(wildcards).path)
 
 
-def train_priority(wildcards):
-    """With GPUs, trainings come first: no GPU waits for cores that scorings use."""
-    return train_gpus(wildcards) if local_gpus() else 0
+@called_for_each_job
+def training_of(wildcards):
+    return inputs().of_scoring(run_of(wildcards).path)
 
 
-def score_gpus(wildcards):
-    run = run_of(wildcards)
-    return scoring_gpus(run, Path(STORES) / run.tested.store)
+def results_of_runs(_):
+    return inputs().of_leaderboard()
 
 
-def files_of_runs(name):
-    """The file `name` of every run: "run", "metrics" or "history"."""
-    return [getattr(STUDY.files.run(path), name) for path in STUDY.runs]
+def results_and_leaderboard(_):
+    return inputs().of_tracking(rules.build_leaderboard.output)
+
+
+def inputs_of_verdict(_):
+    return inputs().of_verdict()

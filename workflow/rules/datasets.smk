@@ -20,16 +20,15 @@ rule fetch_archives:
     message:
         "Fetch the archives of {wildcards.store}, if they are not there; see {log}"
     shell:
-        "exec python -m dmlbench --job data fetch {params.source:q} --options {resources.options:q}"
-        " > {output:q} 2> {log:q}"
+        "python -m dmlbench --job data fetch {params.source:q} --options {resources.options:q}"
+        " > {output:q}.part 2> {log:q} && mv {output:q}.part {output:q}"
 
 
 rule pack_store:
     input:
         archives=archives_of,
     output:
-        # not removed before the job: another study may have made it since, and read it
-        manifest=update(f"{STORES}/{{store}}/manifest.json"),
+        manifest=f"{STORES}/{{store}}/manifest.json",
     log:
         STUDY.files.packing_log("{store}"),
     benchmark:
@@ -37,10 +36,9 @@ rule pack_store:
     retries: 0
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: pack_threads
     resources:
-        runtime=240,
-        mem_mb=4000,
+        **each_of(resources_of_packing),
         options=store_options,  # no param: no reason to pack anew
     params:
         source=store_source,

@@ -4,8 +4,7 @@
 
 rule evaluate:
     input:
-        run=RUN.run,
-        embeddings=RUN.embeddings,
+        training=training_of,
         store=test_store_of,
     output:
         RUN.metrics,
@@ -14,13 +13,13 @@ rule evaluate:
     benchmark:
         RUN.evaluate_benchmark
     retries: 0
+    group:
+        job_of_run
     conda:
         ENVIRONMENT
     threads: STUDY.settings.evaluation.threads
     resources:
-        gpu=score_gpus,
-        runtime=120,
-        mem_mb=4000,
+        **each_of(resources_of_scoring),
     params:
         key=eval_key,
         study=str(STUDY.files.snapshot),

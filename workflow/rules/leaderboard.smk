@@ -12,9 +12,7 @@ PLOTS = {
 
 rule build_leaderboard:
     input:
-        runs=files_of_runs("run"),
-        metrics=files_of_runs("metrics"),
-        histories=files_of_runs("history"),
+        results_of_runs,
     output:
         report(
             STUDY.files.page,
@@ -56,7 +54,6 @@ rule build_leaderboard:
     conda:
         ENVIRONMENT
     params:
-        key=STUDY.leaderboard_key,
         study=str(STUDY.files.snapshot),
     message:
         "Write the table and the plots"
@@ -68,10 +65,7 @@ rule build_leaderboard:
 # holes, the call ends with an error, and the next call runs only the failed runs.
 rule verdict:
     input:
-        metrics=files_of_runs("metrics"),
-        leaderboard=STUDY.files.table,
-        # before failed runs lose their files
-        tracked=[STUDY.files.tracked] if STUDY.settings.tracking else [],
+        inputs_of_verdict,
     output:
         STUDY.files.verdict,
     log:
@@ -81,8 +75,7 @@ rule verdict:
         ENVIRONMENT
     params:
         study=str(STUDY.files.snapshot),
-        success=success_message(STUDY),
     message:
         "Look whether every run has a result"
     shell:
-        "python -m dmlbench verdict {params.study:q} > {log:q} 2>&1 && cp {log:q} {output:q}"
+        "exec python -m dmlbench --job verdict {params.study:q} > {log:q} 2>&1"

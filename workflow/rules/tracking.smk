@@ -1,17 +1,12 @@
 # Results -> MLflow. There is one writer, on this machine: a compute node may not reach the server.
 #
-# The database is not an output of the rule, because Snakemake may remove outputs, and the database
-# also holds other studies. The output says what was written. The key (results, code, place) says
-# when to write again.
+# The database is not an output of the rule, because it also holds other studies. The output says
+# what was written. The key (results, code, place) says when to write again.
 
 
 rule track:
     input:
-        runs=files_of_runs("run"),
-        metrics=files_of_runs("metrics"),
-        histories=files_of_runs("history"),
-        # plain names: for each output of a rule here, Snakemake would hash all `runs` once more
-        leaderboard=list(map(str, rules.build_leaderboard.output)),
+        results_and_leaderboard,
     output:
         STUDY.files.tracked,
     log:
@@ -27,5 +22,5 @@ rule track:
     message:
         "Write the results to MLflow"
     shell:
-        "exec python -m dmlbench --job track {params.study:q} --key {params.key}"
-        " > {output:q} 2> {log:q}"
+        "python -m dmlbench --job track {params.study:q} --key {params.key}"
+        " > {output:q}.part 2> {log:q} && mv {output:q}.part {output:q}"

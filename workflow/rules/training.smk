@@ -1,36 +1,37 @@
 # Packed store -> embeddings of the test split, one run per job.
 #
 # With `exec`, a signal reaches the trainer itself, which saves and exits with code 75. The profile
-# sets the retries: in a rule they would multiply inside one SLURM job.
+# sets the retries: in a rule they would multiply inside one SLURM job. On a cluster, a training and
+# its scoring are one job.
 
 
 rule train:
     input:
         stores=stores_of,
         weights=weights_of,
+        outdated=outdated_training,
     output:
-        # `update` keeps old files: the trainer of a killed call may have finished them meanwhile
-        run=update(RUN.run),
-        embeddings=update(RUN.embeddings),
-        history=update(RUN.history),
+        run=RUN.run,
+        embeddings=RUN.embeddings,
+        history=RUN.history,
     log:
         RUN.train_log,
     benchmark:
         RUN.train_benchmark
     priority: train_priority
+    group:
+        job_of_run
     conda:
         ENVIRONMENT
     threads: train_threads
     resources:
-        gpu=train_gpus,
-        runtime=720,
-        mem_mb=8000,
+        **each_of(resources_of_training, "time_limit"),
     params:
         key=train_key,
         study=str(STUDY.files.snapshot),
     message:
         "Train {wildcards.loss} on {wildcards.dataset}, {wildcards.backbone}, seed {wildcards.seed}"
     shell:
-        "DMLBENCH_CORES={threads} exec python -m dmlbench train {params.study:q}"
+        "DMLBENCH_CORES={threads} exec python -m dmlbench --job train {params.study:q}"
         " {wildcards.dataset:q}/{wildcards.backbone:q}/{wildcards.loss:q}/seed{wildcards.seed}"
-        " --key {params.key} --max-minutes {resources.runtime} > {log:q} 2>&1"
+        " --key {params.key} {resources.time_limit} >> {log:q} 2>&1"

@@ -4,8 +4,7 @@
 
 rule fetch_weights:
     output:
-        # not removed before the job: another study may have fetched it since, and read it
-        update(f"{DATA}/weights/{{weights}}.safetensors"),
+        f"{DATA}/weights/{{weights}}.safetensors",
     log:
         STUDY.files.weights_log("{weights}"),
     benchmark:
