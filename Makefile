@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := envs/requirements.lock
 CPU_LOCK := envs/requirements-cpu.lock
+SLURM_LOCK := envs/requirements-slurm.lock
+SLURM := $(VENV)/slurm
 
 # On Linux, PyPI's torch and faiss-gpu bring 6 GB of CUDA libraries along. A machine without an
 # NVIDIA GPU gets builds for CPUs; `make CPU=0 ...` and `make CPU=1 ...` decide it by hand.
@@ -22,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The workflow finds its Python on PATH, as in an activated environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test test-slow coverage docs lint format lock clean
+.PHONY: demo test test-slow test-cluster chaos coverage docs lint format lock clean
 
 demo: $(INSTALLED)
 	snakemake
@@ -32,6 +34,20 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m slow
+
+# On a SLURM that the tests start. Debian's packages: slurm-wlm slurmctld slurmd slurm-client munge
+test-cluster: $(SLURM)/installed
+	PYTHONPATH=$(abspath $(SLURM)) DMLBENCH_TEST_CLUSTER=1 python -m pytest -m cluster tests/cluster
+
+# Snakemake's plugin has a folder of its own: in .venv, each start of Snakemake would import it.
+$(SLURM)/installed: $(SLURM_LOCK) $(INSTALLED)
+	rm -rf $(SLURM)
+	$(UV_INSTALL) --no-deps --require-hashes --target $(SLURM) --requirements $(SLURM_LOCK)
+	touch $@
+
+# Sixty kills at random moments take an hour on two cores; DMLBENCH_CHAOS_SEED repeats those of a seed.
+chaos: $(INSTALLED)
+	DMLBENCH_CHAOS_KILLS=60 python -m pytest -m slow tests/chaos
 
 # Which lines of the package the tests run. Lines that run in other processes are not counted.
 coverage: $(INSTALLED)
@@ -75,17 +91,20 @@ endif
 	touch $@
 
 # The lock for CPUs has the same versions, without torch and all that only a GPU needs.
-COMPILE = $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet \
   --generate-hashes --no-emit-index-url --no-header
 lock:
 	printf '# installer: uv==%s\n' "$$($(BIN)/uv --version | cut -d' ' -f2)" > $(LOCK).new
-	$(COMPILE) --upgrade >> $(LOCK).new
+	$(COMPILE) --extra dev --upgrade >> $(LOCK).new
 	mv $(LOCK).new $(LOCK)
 	grep -oE '^(nvidia-|cuda-|triton|faiss-gpu)[a-z0-9-]*' $(LOCK) > $(LOCK).gpu
 	sed -nE 's/^(faiss-cpu==[^ ]+).*/\1/p' $(LOCK) > $(LOCK).faiss
-	$(COMPILE) --no-annotate --constraints $(LOCK) --excludes $(LOCK).gpu --overrides $(LOCK).faiss \
+	$(COMPILE) --extra dev --no-annotate --constraints $(LOCK) --excludes $(LOCK).gpu --overrides $(LOCK).faiss \
 	  --no-emit-package torch --no-emit-package torchvision > $(CPU_LOCK)
 	rm $(LOCK).gpu $(LOCK).faiss
+	@# only what the plugins for clusters need beside the packages of the other locks
+	$(COMPILE) --extra slurm --extra cluster-generic --no-annotate --constraints $(LOCK) \
+	  $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' $(LOCK) | sort -u) > $(SLURM_LOCK)
 
 clean:
 	rm -rf $(VENV) results/demo
