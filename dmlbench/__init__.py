@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # when it runs, see `__getattr__`
@@ -16,6 +18,12 @@ if TYPE_CHECKING:  # when it runs, see `__getattr__`
     from dmlbench.library.stores import StoreDataset, load_store
     from dmlbench.library.training import TrainedRun, train
     from dmlbench.losses import list_losses
+
+_ROOM_FOR_BYTECODE = 8_000_000
+"""Bytes. On a disk with less, Python would leave bytecode that is cut, and fail to read it ever
+after."""
+if os.statvfs(__path__[0]).f_bavail * os.statvfs(__path__[0]).f_frsize < _ROOM_FOR_BYTECODE:
+    sys.dont_write_bytecode = True
 
 __version__ = "0.1.0"
 __all__ = [

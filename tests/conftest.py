@@ -64,6 +64,30 @@ def glyphs(data_folder, store_name):
 
 
 @pytest.fixture
+def write_store():
+    """Write a folder that passes for a packed store, without its images."""
+
+    def write(folder, **changes):
+        from dmlbench.datasets.store.format import FORMAT
+        from dmlbench.utils.digests import describe_file, write_with_digest
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = ("index.parquet", "protocols.parquet")
+        for name in ("images.bin", *tables):
+            (folder / name).write_bytes(b"x")
+        counts = {"images": 2, "splits": {"train": [1, 1], "test": [1, 1]}}
+        kind = {"type": "glyphs", "side": 32, "store": "pixels", "channels": 1, "facts": {}}
+        files = {
+            "files": {"images.bin": 1} | dict.fromkeys(tables, 1),
+            "digests": {name: describe_file(folder / name)["sha256"] for name in tables},
+        }
+        manifest = {"format": FORMAT, **kind, **counts, **files, "content": "x", "settings": {}}
+        write_with_digest(folder / "manifest.json", manifest | changes)
+
+    return write
+
+
+@pytest.fixture
 def write_results():
     """Write the result files of runs as the jobs would have."""
 
@@ -73,18 +97,19 @@ def write_results():
 
         error = None if status == "ok" else {"message": f"it is {status}", "tail": []}
         for path in paths or study.runs:
-            run, folder = study.runs[path], study.folder / "runs" / path
-            folder.mkdir(parents=True, exist_ok=True)
+            run, files = study.runs[path], study.files.run(path)
+            files.folder.mkdir(parents=True, exist_ok=True)
             result = {"train_key": run.train_key, "status": status, "error": error}
             code = code_digests(*run.modules)
             trained = {"settings": run.settings, "code": code, "provenance": {"wall_seconds": 60}}
             scored = {"settings": run.metric_settings, "code": code_digests(METRICS)}
-            (folder / "embeddings.npz").touch()
-            (folder / "history.parquet").touch()
-            (folder / "run.json").write_text(json.dumps(result | trained))
+            files.embeddings.touch()
+            files.history.touch()
+            files.write_run(result | trained)
             if stage == "metrics.json":
-                text = json.dumps(result | scored | {"eval_key": run.eval_key, "metrics": []})
-                (folder / "metrics.json").write_text(text)
+                row = {"protocol": "zero_shot", "metric": "recall@1", "value": 0.5}
+                scored |= {"eval_key": run.eval_key, "metrics": [row] if status == "ok" else []}
+                files.write_metrics(result | scored, files.load_run())
 
     return write
 
@@ -93,7 +118,7 @@ def write_results():
 def write_attempt():
     """Write the state folder of a training that was begun, and give its lock file."""
 
-    def write(study, path, ended="killed", host=None, time=None, **progress):
+    def write(study, path, ended="killed", host=None, time=None, job=None, **progress):
         import platform
         from time import time as now
 
@@ -101,6 +126,7 @@ def write_attempt():
         folder.mkdir(parents=True)
         (folder / "lock").touch()
         attempts = {"key": study.runs[path].train_key, "idle": 0, "ended": ended, "host": host}
+        attempts |= {"saved": -1, "message": "", "job": job, "timings": {"save": None}}
         (folder / "attempts.json").write_text(json.dumps(attempts))
         if progress:
             seconds = {"steps_per_second": 10.0, "seconds_left": 30.0, "loss": 0.5}

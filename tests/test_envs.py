@@ -10,6 +10,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "envs/requirements.lock").read_text()
 CPU_LOCK = (ROOT / "envs/requirements-cpu.lock").read_text()
+SLURM_LOCK = (ROOT / "envs/requirements-slurm.lock").read_text()
 PIN = re.compile(r"^([a-z0-9_.-]+)==([^ ;\\]+)", re.MULTILINE)
 LOCKED = dict(PIN.findall(LOCK))
 ONLY_GPUS = re.compile("nvidia-|cuda-|triton|faiss-gpu")
@@ -27,7 +28,7 @@ def test_the_lock_has_every_dependency():
     assert dependencies() <= LOCKED.keys()
 
 
-@pytest.mark.parametrize("lock", [LOCK, CPU_LOCK], ids=["all", "cpu"])
+@pytest.mark.parametrize("lock", [LOCK, CPU_LOCK, SLURM_LOCK], ids=["all", "cpu", "slurm"])
 def test_a_lock_has_hashes_and_names_no_registry(lock):
     entries = re.split(r"^(?=[a-z0-9_.-]+==)", lock, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)
@@ -57,7 +58,12 @@ def test_each_conda_environment_has_the_versions_of_the_lock_and_one_build_of_fa
         assert pinned.keys() == dependencies() - {f"faiss-{other}"}
 
 
-def test_the_plugin_for_clusters_is_an_extra_and_not_in_the_lock():
+def test_the_plugins_for_clusters_are_extras_with_a_lock_of_their_own():
     extras = project()["optional-dependencies"]
-    assert extras.keys() == {"ui", "lite0", "slurm", "dev"}
-    assert not [name for name in LOCKED if "slurm" in name]
+    assert extras.keys() == {"ui", "lite0", "slurm", "cluster-generic", "dev"}
+    plugins = {
+        re.match(r"[\w-]+", extras[name][0]).group() for name in ("slurm", "cluster-generic")
+    }
+    locked = PIN.findall(SLURM_LOCK)
+    assert {name for name, _ in locked} == plugins | {"snakemake-executor-plugin-slurm-jobstep"}
+    assert not {name for name, _ in locked} & LOCKED.keys()
