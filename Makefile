@@ -37,7 +37,7 @@ test-slow: $(INSTALLED)
 
 # On a SLURM that the tests start. Debian's packages: slurm-wlm slurmctld slurmd slurm-client munge
 test-cluster: $(SLURM)/installed
-	PYTHONPATH=$(abspath $(SLURM)) DMLBENCH_TEST_CLUSTER=1 python -m pytest -m cluster tests/cluster
+	PYTHONPATH=$(abspath $(SLURM)) DMLBENCH_TEST_CLUSTER=1 python -m pytest -n 2 -m cluster tests/cluster
 
 # Snakemake's plugin has a folder of its own: in .venv, each start of Snakemake would import it.
 $(SLURM)/installed: $(SLURM_LOCK) $(INSTALLED)
