@@ -64,8 +64,21 @@ def check_loss(loss: str, options: Mapping[str, Any]) -> bool:
 
     A loss that cannot be called is not checked further:
 
-    >>> check_loss("normalized_softmax", {"temperature": 1e-50})  # doctest: +ELLIPSIS
-    normalized_softmax: NormalizedSoftmax, native, temperature 1e-50, proxies_lr_factor 1.0
+    >>> from pathlib import Path
+    >>> code = '''
+    ... from dmlbench.losses.base import Loss
+    ...
+    ... class LogLoss(Loss):
+    ...     def __init__(self, num_classes, embedding_dim, parents):
+    ...         super().__init__()
+    ...
+    ...     def compute(self, embeddings, labels):
+    ...         return embeddings.log().mean()
+    ... '''
+    >>> Path("log_loss.py").write_text(code) > 0
+    True
+    >>> check_loss("log_loss.py", {})  # doctest: +ELLIPSIS
+    log_loss.py: LogLoss, own
     <BLANKLINE>
     FAILED    call           embeddings (N, D) and labels (N,) give one finite number, ...
               Did: A new loss was called: loss(embeddings, labels), float32 embeddings (20, 12), ...

@@ -128,7 +128,7 @@ class Checkpoint:
         return True
 
 
-_copier = ThreadPoolExecutor(1)
+_copier = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 _copy: Future[None] | None = None
 """The copy of the last checkpoint, from scratch space to the state folder."""
 

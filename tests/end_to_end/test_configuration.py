@@ -31,4 +31,4 @@ def test_files_anchors_and_overrides_are_merged(project, tiny):
     output = project.run("--dry-run", *arguments[:3], "--config", "recipe={lr: yes}", expect=1)
     assert "study.yaml, " in output
     assert "more.yaml, --config: the study cannot be run:" in output
-    assert "recipe.lr: found 'yes'. Allowed: a number above 0." in output
+    assert "recipe.lr: found 'yes'. Allowed: a number above 0 and at most 1,000." in output

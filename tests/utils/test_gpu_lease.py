@@ -6,9 +6,11 @@ import random
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -284,14 +286,19 @@ def test_an_own_folder_with_another_mode_is_opened_for_all(shared):
     assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
 
 
+@pytest.fixture
+def folder_of_all_users():
+    """pytest's own temporary folders are closed to other users."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o1777)
+        yield folder
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become two users")
-def test_two_users_share_a_gpu(tmp_path):
+def test_two_users_share_a_gpu(folder_of_all_users):
     """The second one uses the folder and the locks of the first one, and waits for it."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    shared = tmp_path / "temporary"
-    shared.mkdir()
-    shared.chmod(0o1777)
+    shared = folder_of_all_users
     code = (
         "import os, sys, tempfile; from dmlbench.utils.gpu_lease import lease\n"
         "tempfile.tempdir = sys.argv[2]; os.setgid(60000); os.setuid(int(sys.argv[1]))\n"
