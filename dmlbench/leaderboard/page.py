@@ -283,9 +283,10 @@ def _learnt_sections(results: Sequence[Result]) -> list[Section]:
     rows = []
     for result in results:
         if result.metrics["status"] == "ok" and is_trained(result.planned["loss"]):
-            last = result.epochs.tail(1).drop(columns=HISTORY, errors="ignore")
-            names = {name: result.planned[name] for name in ("dataset", "backbone", "loss")}
-            rows += [names | row for row in last.to_dict("records")]
+            learnt = [name for name in result.epochs if name not in HISTORY]
+            if learnt and len(result.epochs):
+                names = {name: result.planned[name] for name in ("dataset", "backbone", "loss")}
+                rows.append(names | result.epochs[learnt].iloc[-1].to_dict())
     sections = []
     table = pd.DataFrame(rows, columns=[*dict.fromkeys(name for row in rows for name in row)])
     for cell, runs in table.groupby(["dataset", "backbone"], sort=False) if rows else ():

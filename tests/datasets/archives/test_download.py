@@ -158,9 +158,9 @@ def test_no_more_connections_are_open_than_allowed(server: Server, tmp_path: Pat
             open_now[0] += 1
             most[0] = max(most[0], open_now[0])
         time.sleep(0.02)
-        handler.give(CONTENT)
-        with server.lock:
+        with server.lock:  # the client may open the next one as soon as it has the content
             open_now[0] -= 1
+        handler.give(CONTENT)
 
     download([server.serve(page)], tmp_path / "a.zip", MD5, QUICK)
     assert most[0] == 3
