@@ -63,7 +63,7 @@ def test_the_installed_wheel_runs_the_demo_in_any_folder(tmp_path):
         str(path.relative_to(ROOT))
         for part in SHIPPED
         for path in [ROOT / part, *(ROOT / part).rglob("*")]
-        if path.is_file() and path.suffix in ("", ".smk", ".yaml", ".rst", ".json")
+        if path.is_file() and path.suffix in ("", ".smk", ".yaml", ".sh", ".rst", ".json")
     }
 
     run(UV, "venv", "--quiet", "--python", sys.executable, tmp_path / "environment")

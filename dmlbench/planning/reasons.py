@@ -21,6 +21,7 @@ from dmlbench.study.study import TABLES, Study
 from dmlbench.tracking.sync import tracking_uri
 from dmlbench.training.run_state import inspect_training
 from dmlbench.utils.digests import read_text_with_digest
+from dmlbench.utils.disk import DISK_STATUSES
 from dmlbench.utils.fingerprint import code_digests
 from dmlbench.workflow.verdict import leaderboard_line, success_message
 
@@ -66,6 +67,8 @@ class RunResults:
             before, now = self.trained["settings"], self.run.settings
             changes = describe_changes(before, now, self.trained["code"], code)
             return Reason(changes or "the training's code")
+        if self.trained["status"] in DISK_STATUSES:  # the disk was too full for a verdict, too
+            return _failed(self.trained)
         if damaged := files.find_damaged(self.trained, quick=True):
             return _damaged(damaged)
         is_damaged = self.scored and self.scored["status"] == DAMAGED and self.is_of_training

@@ -16,6 +16,8 @@ LEAST_ROOM = 1_000_000
 """Bytes. With less, no job can write its result, and its log may lack the last lines."""
 DISK_FULL = "the disk is full"
 """In the message about a disk that is full."""
+DISK_STATUSES = ("disk_full", "disk_error")
+"""Of runs that failed by an error of the disk."""
 BROKEN = frozenset({errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EFBIG})
 """It cannot be written, or read, for another reason."""
 

@@ -16,6 +16,7 @@ import subprocess
 import time
 import zlib
 from contextlib import closing
+from copy import deepcopy
 
 import numpy as np
 import psutil
@@ -29,8 +30,8 @@ CALL = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex())
 SEED = int(os.environ.get("DMLBENCH_CHAOS_SEED", zlib.crc32(CALL.encode()) % 10**6))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 JOBS = {
-    "packing": "data pack",
-    "training": "dmlbench train",
+    "packing": "--job data pack",
+    "training": "--job train",
     "scoring": "--job evaluate",
     "table": "--job leaderboard",
     "import": "--job track",
@@ -71,10 +72,11 @@ def study(tmp_path_factory, tiny_settings):
     folder = copy_project(tmp_path_factory.mktemp("chaos") / "project")
     project = Project(folder, folder / "data")
     project.environment.pop("MLFLOW_TRACKING_URI", None)
-    tiny_settings["tracking"] = True
-    tiny_settings["plan"]["losses"] = ["htl", "proxy_anchor"]
-    tiny_settings["recipe"]["epochs"] = 12
-    project.write(tiny_settings)
+    settings = deepcopy(tiny_settings)  # all modules share it
+    settings["tracking"] = True
+    settings["plan"]["losses"] = ["htl", "proxy_anchor"]
+    settings["recipe"]["epochs"] = 12
+    project.write(settings)
     started = time.monotonic()
     project.run()
     project.seconds = time.monotonic() - started

@@ -202,7 +202,7 @@ def test_a_study_on_a_full_disk_says_so_and_completes_when_there_is_room(
         project = Project(copy_project(disk.folder / "made"), data_folder)
         project.write(tiny)
         project.planned()  # its bytecode needs no room any more
-        for free in (200 * KB, 400 * KB):
+        for free in (100 * KB, 200 * KB):
             disk.fill(free)
             output = project.run(expect=1)
             assert "the disk is full (No space left on device; free: " in output

@@ -136,6 +136,17 @@ class TestFindChanged:
         file.write_bytes(file.read_bytes() + b"x")
         assert changed_of(finished).train == {PATH: (f"damaged: {file.name}", "")}
 
+    @pytest.mark.parametrize(
+        ("status", "is_repeated"), [("disk_full", True), ("disk_error", True), ("diverged", False)]
+    )
+    def test_a_training_that_the_disk_made_fail_is_repeated_without_a_verdict(
+        self, finished, edit_result, status, is_repeated
+    ):
+        error = {"message": "results: no room", "tail": []}
+        edit_result(finished.files.run(PATH).run, status=status, error=error)
+        expected = {PATH: (f"failed: {status}", "results: no room")} if is_repeated else {}
+        assert changed_of(finished).train == expected
+
     def test_damaged_scores_are_computed_again(self, finished):
         file = finished.files.run(PATH).metrics
         file.write_text(file.read_text().replace("0.5", "0.6"))
