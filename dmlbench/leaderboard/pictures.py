@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -71,8 +71,12 @@ def draw_all(
             drawn = [*draw_pictures(plot, partial(_say, reason), folder)]
         pictures += drawn
     kept = {picture.svg.with_suffix(f".{suffix}") for picture in pictures for suffix in FORMATS}
-    for file in [file for file in folder.rglob("*") if file.is_file() and file not in kept]:
-        file.unlink()
+    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds, then the folder
+        if path.is_dir():
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
     return pictures, failed
 
 

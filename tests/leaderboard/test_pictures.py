@@ -72,10 +72,10 @@ def test_a_full_disk_is_no_failure_of_a_plot(tmp_path):
         draw_all({"time": fail}, tmp_path)
 
 
-def test_pictures_without_a_successor_are_removed(tmp_path):
+def test_pictures_without_a_successor_are_removed_and_so_are_empty_folders(tmp_path):
     draw_all({"recall": figures_of("1", "2"), "trees/a/b/htl": figures_of("tree")}, tmp_path)
     draw_all({"recall": figures_of("1")}, tmp_path)
-    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.*"))
+    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
     assert left == ["recall.png", "recall.svg"]
 
 
