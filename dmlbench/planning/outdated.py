@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,24 @@ class Inputs:
     @cached_property
     def pending(self) -> Pending:
         """What `dmlbench plan --diff` shows."""
-        return find_pending(self.study, self.stores) if self.is_asked else Pending()
+        if not self.is_asked:
+            return Pending()
+        pending = find_pending(self.study, self.stores)
+        for file in self._outputs_of(pending):
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_mtime == 0:  # some archives; Snakemake takes it for no date
+                    os.utime(file)
+        return pending
+
+    def _outputs_of(self, pending: Pending) -> Iterator[Path]:
+        """The files that the pending jobs will write, except for those of the stores."""
+        files = self.study.files
+        for path in pending.train:
+            yield from files.run(path).training_files
+        for path in pending.evaluate:
+            yield files.run(path).metrics
+        if pending.last:
+            yield from (files.tracked, files.verdict, *files.leaderboard.rglob("*"))
 
     @cached_property
     def marker(self) -> str:

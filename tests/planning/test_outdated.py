@@ -51,6 +51,18 @@ def test_a_damaged_training_marks_its_jobs_and_those_that_come_after(finished, i
         assert not [file for file in files if file.startswith("ancient")]
 
 
+def test_an_outdated_result_of_the_date_0_which_is_none_for_snakemake_gets_another(
+    finished, inputs_of
+):
+    run, other = finished.files.run(PATH), finished.files.run(OTHER)
+    outputs = [run.run, run.metrics, other.run, finished.files.table]
+    for file in outputs:
+        os.utime(file, (0, 0))
+    run.history.write_text("damaged")
+    assert inputs_of(finished).of_training(PATH) == [OUTDATED]
+    assert [file.stat().st_mtime > 0 for file in outputs] == [True, True, False, True]
+
+
 def test_a_leaderboard_that_changed_marks_no_run(finished, inputs_of):
     finished.files.table.write_text("edited")
     inputs = inputs_of(finished)
