@@ -112,10 +112,15 @@ def results(project):
 
 
 def files(project):
-    """All files of the results and of the data; MLflow's random ids are replaced by `*`."""
+    """All files of the results and of the data; MLflow's random ids are replaced by `*`.
+
+    Snakemake's measurements of jobs do not count: they are lost if a kill comes after the output of
+    a job, and before Snakemake has seen its end.
+    """
     paths = [path for name in ("results", "data") for path in (project.folder / name).rglob("*")]
     names = (str(path.relative_to(project.folder)) for path in paths if path.is_file())
-    return {re.sub("[0-9a-f]{32}", "*", name) for name in names}
+    kept = (name for name in names if not name.endswith(".benchmark.tsv"))
+    return {re.sub("[0-9a-f]{32}", "*", name) for name in kept}
 
 
 def processes(project):
