@@ -12,6 +12,7 @@ from torchvision.transforms import ColorJitter
 from torchvision.transforms import functional as reference
 
 from dmlbench.conformance.execution import NoHost, NoReading
+from dmlbench.study.numbers import SMALLEST
 from dmlbench.study.settings import Augmentation, Jitter
 from dmlbench.training import batches
 from dmlbench.training.jitter import CHANGES, draw, jitter
@@ -30,7 +31,7 @@ def torchvisions(image, factors, place):
 
 
 def strengths_up_to(largest):
-    return st.just(0.0) | st.floats(1e-6, largest)
+    return st.just(0.0) | st.floats(SMALLEST, largest)
 
 
 @settings(deadline=None, max_examples=40)
