@@ -3,8 +3,9 @@
 Snakemake removes the outputs of a job before it starts, and after it has failed, since they may be
 half-made. Ours never are: each is renamed into place when it is whole. And the output of a job that
 waits may be made meanwhile by another process: the images of a study beside this one, or the result
-of a trainer whose Snakemake was killed. So no output is removed here. The next call runs the job
-again if its output is missing, or is not the planned one by its key (planning/outdated.py).
+of a trainer whose Snakemake was killed. So no output is removed here, and none counts as incomplete.
+The next call runs the job again if its output is missing, or is not the planned one by its key
+(planning/outdated.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from snakemake.dag import DAG
 from snakemake.jobs import GroupJob, Job
 
 from dmlbench.utils.disk import find_full_disk
@@ -26,6 +28,7 @@ _started = time.time()
 
 def adapt_jobs() -> None:
     """Let Snakemake keep the files of all jobs, and retry only those that may succeed then."""
+    DAG.check_incomplete = _trust_outputs
     Job.remove_existing_output = _keep_files
     Job.postprocess = _postprocess_if_succeeded
     Job.restart_times = property(_useful_retries)
@@ -47,6 +50,11 @@ def was_left_out(workflow: Any, rule: str) -> bool:
     """Whether the job of `rule` was planned, and was not started because others failed."""
     unfinished = workflow.dag.needrun_jobs()
     return any(job.rule.name == rule and job not in workflow.scheduler.failed for job in unfinished)
+
+
+async def _trust_outputs(dag: DAG) -> None:
+    """Do nothing, in place of looking for outputs of jobs that had not ended when Snakemake was
+    killed."""
 
 
 async def _keep_files(job: Job) -> None:

@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import time
+from base64 import urlsafe_b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,3 +84,16 @@ def test_a_run_that_the_orphan_of_a_killed_call_finished_is_not_trained_again(lo
     assert log.count("epoch 25/25") == 1  # by the orphan, whose lines stay
     assert np.array_equal(long.embeddings(LOSS), expected)
     assert long.planned() == {}
+
+
+def test_images_that_were_packed_after_snakemake_was_killed_are_used_by_the_whole_study(
+    project, store_name
+):
+    manifest = Path(project.environment["DMLBENCH_DATA"]) / "stores" / store_name / "manifest.json"
+    note = urlsafe_b64encode(str(manifest).encode()).decode()  # Snakemake's, of a job that began
+    incomplete = project.folder / ".snakemake/incomplete"
+    incomplete.mkdir(parents=True)
+    (incomplete / note).write_text("{}")
+    rest = {"train": 3, "evaluate": 3, "build_leaderboard": 1, "verdict": 1}
+    assert project.planned() == rest
+    assert project.planned("--forcerun", "pack_store") == {"pack_store": 1, **rest}

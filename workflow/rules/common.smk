@@ -124,25 +124,34 @@ def run_of(wildcards):
         raise WorkflowError(str(error))
 
 
+def made_if_missing(files, is_pending):
+    """Inputs that are made if they are missing, and are never a reason to run a job again: its key
+    says which they are. A pending job has them as they are: Snakemake does not run what comes after
+    an `ancient` file that is there and is made again all the same."""
+    return files if is_pending else [ancient(file) for file in files]
+
+
 @called_for_each_job
 def stores_of(wildcards):
-    """The packed images that a run reads. They are made if they are missing, and are never a
-    reason to train again: the run's key says which images they are."""
-    return [
-        ancient(f"{STORES}/{store}/manifest.json") for store in run_of(wildcards).stores
-    ]
+    """The packed images that a run reads."""
+    run = run_of(wildcards)
+    files = [f"{STORES}/{store}/manifest.json" for store in run.stores]
+    return made_if_missing(files, run.path in inputs().pending.train)
 
 
 @called_for_each_job
 def test_store_of(wildcards):
     """The packed images that a run is tested on."""
-    return ancient(f"{STORES}/{run_of(wildcards).tested.store}/manifest.json")
+    run = run_of(wildcards)
+    files = [f"{STORES}/{run.tested.store}/manifest.json"]
+    return made_if_missing(files, run.path in inputs().pending.evaluate)
 
 
 def archives_of(wildcards):
-    """The note of a store's archives, if it has some. It is never a reason to pack again."""
-    note = f"{STORES}/{wildcards.store}/archives.json"
-    return ancient(note) if STUDY.stores[wildcards.store].has_archives else []
+    """The note of a store's archives, if it has some."""
+    store = wildcards.store
+    files = [f"{STORES}/{store}/archives.json"] * STUDY.stores[store].has_archives
+    return made_if_missing(files, store in inputs().pending.stores)
 
 
 def archive_source(wildcards):
@@ -171,10 +180,11 @@ def store_options(wildcards):
 
 @called_for_each_job
 def weights_of(wildcards):
-    """The weights of timm that a run starts from, if any. They are fetched if they are missing."""
+    """The weights of timm that a run starts from, if any."""
     run = run_of(wildcards)
     staged = run.weights and run.uses_model
-    return ancient(f"{DATA}/weights/{run.weights}.safetensors") if staged else []
+    files = [f"{DATA}/weights/{run.weights}.safetensors"] if staged else []
+    return made_if_missing(files, run.path in inputs().pending.train)
 
 
 @called_for_each_job
