@@ -11,6 +11,7 @@ import os
 import random
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,21 @@ def derived_numbers(study):
         yield from run.metric_settings["recall_at"]
 
 
+def check_mutation(number, read):
+    """Call `read`; whether it accepts its study."""
+    try:
+        check_accepted(read())
+    except StudyError as error:
+        try:
+            check_message(error, "fuzz.yaml")
+        except AssertionError as problem:
+            pytest.fail(f"mutation {number} of seed {SEED}: {problem}")
+        return False
+    except Exception as error:
+        raise AssertionError(f"mutation {number} of seed {SEED}: no message") from error
+    return True
+
+
 def check_mutations(numbers, tmp_path, monkeypatch):
     """Read the studies of these `numbers`: mutated as text, as data, or in their numbers alone."""
     monkeypatch.chdir(tmp_path)
@@ -250,24 +266,20 @@ def check_mutations(numbers, tmp_path, monkeypatch):
     print(f"DMLBENCH_FUZZ_SEED={SEED}")  # pytest shows it if the test fails
     for number in numbers:
         draw = random.Random(f"{SEED}-{number}")
-        is_text = number % 3 == 1
-        if is_text:
+        if number % 3 == 1:
             path.write_bytes(mutate_text(draw).encode("utf-8", "surrogatepass"))
+            read = partial(read_study, "fuzz.yaml")
         else:
             data = mutate_data(draw) if number % 3 else mutate_numbers(draw)
-        start = time.process_time()
-        try:
-            study = read_study("fuzz.yaml") if is_text else check_study(data, "fuzz.yaml")
-            check_accepted(study)
-            accepted += 1
-        except StudyError as error:
-            try:
-                check_message(error, "fuzz.yaml")
-            except AssertionError as problem:
-                pytest.fail(f"mutation {number} of seed {SEED}: {problem}")
-        except Exception as error:
-            raise AssertionError(f"mutation {number} of seed {SEED}: no message") from error
-        assert time.process_time() - start < SECONDS, f"mutation {number} of seed {SEED} takes long"
+            read = partial(check_study, data, "fuzz.yaml")
+        for _ in range(2):  # a pause of the machine counts as work of this process
+            start = time.process_time()
+            is_accepted = check_mutation(number, read)
+            if time.process_time() - start < SECONDS:
+                break
+        else:
+            pytest.fail(f"mutation {number} of seed {SEED} takes long")
+        accepted += is_accepted
     assert 0.05 < accepted / len(numbers) < 0.95  # neither kind is rare
 
 
