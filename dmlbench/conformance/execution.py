@@ -3,75 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmlbench.conformance.check import Broken, check, describe_error
 from dmlbench.conformance.subject import Subject, batch
+from dmlbench.conformance.waits import NoHost, NoReading, Waits
 
 FOREIGN = frozenset({"wrapped", "library"})
 OWN = frozenset({"own"})
-WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
-READS = {
-    getattr(torch.Tensor, name): name
-    for name in ("item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__")
-}
 SECONDS, MIN_EPOCHS, MAX_EPOCHS, RATE = 30, 15, 80, 1e-2
 LEARNT = 0.7  # Recall@1: losses that ignored the labels reached 0.4 at most, others 0.78 or more
-
-
-class Waits(Exception):
-    """The host would wait for the GPU here."""
-
-
-def refuse(reason: str) -> None:
-    """Raise Waits."""
-    raise Waits(reason)
-
-
-class NoHost(TorchDispatchMode):
-    """Watches for operations whose values, or shapes that follow from values, the host needs.
-
-    Args:
-        report: is called with a description of each; the default raises Waits.
-    """
-
-    def __init__(self, report: Callable[[str], None] = refuse) -> None:
-        super().__init__()
-        self.report = report
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        indices = args[1] if name in ("index", "index_put", "index_put_") else ()
-        if any(index is not None and index.dtype == torch.bool for index in indices):
-            self.report("indexing by a mask: the host must know how many rows that gives")
-        if name == "equal" or any(word in name for word in WAITS):
-            self.report(f"{name}: the host must know its result")
-        return func(*args, **(kwargs or {}))
-
-
-class NoReading(TorchFunctionMode):
-    """Like NoHost, for calls such as tolist() that copy a tensor to Python without a kernel."""
-
-    def __init__(self, report: Callable[[str], None] = refuse) -> None:
-        super().__init__()
-        self.report = report
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if func in READS:
-            self.report(f"Tensor.{READS[func]}(): it brings values to the host")
-        return func(*args, **(kwargs or {}))
 
 
 @check(
@@ -81,9 +26,10 @@ class NoReading(TorchFunctionMode):
     warned=OWN,
     why="A GPU works behind Python, which only queues the work. Each value that Python asks for "
     "empties the queue, at each step, and the loss takes longer than the network's backward.",
-    fix="The cause is .item(), bool(tensor), tensor[mask], nonzero, unique or tolist. Keep shapes "
+    fix="The cause is .item(), bool(tensor), tensor[mask], nonzero, unique, tolist, a tensor made "
+    "from numbers of Python, or the backward pass of gather, topk, sort or max(dim). Keep shapes "
     "fixed: masks with torch.where or multiplication, counts with .sum().clamp(min=1), no `if` on "
-    "a tensor.",
+    "a tensor, tensor[rows, columns] instead of gather, amax instead of max(dim).",
 )
 def host(subject: Subject) -> None:
     for stage, loss in subject.stages():

@@ -83,7 +83,8 @@ class GroupLoss(Loss):
             total = support.sum(dim=1, keepdim=True)
             alone = total == 0
             beliefs = torch.where(alone, beliefs, support / torch.where(alone, 1, total))
-        refined = beliefs.gather(1, labels[:, None])
+        # Not `gather`: in older torch, its deterministic backward pass waits for the GPU
+        refined = beliefs[torch.arange(len(labels), device=labels.device), labels]
         # The authors' 1e-12 keeps the gradient finite where a belief became 0
         return -(refined + 1e-12).log().mean() + functional.cross_entropy(logits, labels)
 

@@ -66,7 +66,9 @@ class RecallAtK(Loss):
         candidates = min(self.positives, len(labels))
         nearest = similarity.detach().masked_fill(~positive, -2).topk(candidates, dim=1).indices
         ranked = positive.gather(1, nearest)
-        ranked_similarity = similarity.gather(1, nearest)
+        # Not `gather`: in older torch, its deterministic backward pass waits for the GPU
+        rows = torch.arange(len(labels), device=labels.device)[:, None]
+        ranked_similarity = similarity[rows, nearest]
         others = similarity.masked_fill(~(positive | negative), -torch.inf)
         difference = others[:, None, :] - ranked_similarity[:, :, None]
         ahead = (difference / self.temperature).sigmoid()

@@ -208,7 +208,7 @@ def floats(squares: Tensor, mirrored: Tensor | None = None, **factors: Tensor) -
     Args:
         squares: (B, C, S, S) uint8.
         mirrored: (B,) whether left and right are exchanged; None: no image is mirrored.
-        factors: kind of change -> (turns, B), as `jitter.draw` returns them.
+        factors: kind of change -> factors, as `jitter.draw` returns them.
     """
     if mirrored is not None:
         squares = torch.where(mirrored[:, None, None, None], squares.flip(-1), squares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,7 +42,7 @@ def device_batches(
             yield prepare(key, map)
         return
     pool = ThreadPoolExecutor(max(1, min(THREADS, usable_cores() - 1)))  # one core drives the GPU
-    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    copying, computing = copy_stream(device), torch.cuda.current_stream(device)
 
     def copy(key: Key) -> tuple[dict[str, Tensor], torch.cuda.Event]:
         pinned = {name: tensor.pin_memory() for name, tensor in prepare(key, pool.map).items()}
@@ -57,17 +58,30 @@ def device_batches(
             yield batch
 
 
+@functools.cache
+def copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which this process copies to `device`.
+
+    It is always the same one, because torch keeps freed memory for the stream that used it. With a
+    new stream for each epoch, up to 32 of them would each keep the memory of some batches.
+    """
+    return torch.cuda.Stream(device)
+
+
 def prefetch(make: Callable[[Key], Result], keys: Iterable[Key]) -> Generator[Result, None, None]:
     """Yield `make(key)` for each of `keys`, in order.
 
     One thread computes up to PREFETCHED results before they are needed. Closing the generator
-    waits for those that have begun.
+    waits for the one that has begun.
     """
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(1) as thread:
+    thread = ThreadPoolExecutor(1)
+    try:
         for key in keys:
             pending.append(thread.submit(make, key))
             if len(pending) > PREFETCHED:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -3,11 +3,9 @@
 import re
 
 import pytest
-import torch
 
 from dmlbench.conformance import kit
 from dmlbench.conformance.declaration import DECLARABLE
-from dmlbench.conformance.execution import NoHost, NoReading, Waits
 from dmlbench.conformance.subject import find_loss
 
 FORWARD = """\
@@ -340,20 +338,3 @@ def test_the_line_at_which_a_loss_raises_is_shown(write_loss, failures):
     assert results.keys() == {"no_positives"}
     assert "IndexError" in results["no_positives"].lesson["Saw"]
     assert "made.py:37: extra = 0 if" in results["no_positives"].lesson["Saw"]
-
-
-@pytest.mark.parametrize(
-    "wait",
-    [
-        lambda x: x.sum().item(),
-        lambda x: x[x > 0],
-        lambda x: x.unique(),
-        lambda x: bool(x.any()),
-        lambda x: x.tolist(),
-        lambda x: x.numpy(),
-        lambda x: x.nonzero(),
-    ],
-)
-def test_calls_that_wait_for_the_gpu_are_detected(wait):
-    with pytest.raises(Waits), NoReading(), NoHost():
-        wait(torch.ones(3))

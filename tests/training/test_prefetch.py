@@ -1,11 +1,14 @@
 """Prefetched results come in order, and no thread outlives the loop that uses them."""
 
+import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
-from dmlbench.training.prefetch import PREFETCHED, prefetch
+from dmlbench.training.prefetch import PREFETCHED, copy_stream, device_batches, prefetch
 
 
 def pool_threads():
@@ -49,3 +52,78 @@ def test_a_loop_that_ends_by_an_exception_leaves_no_thread():
         loop()
     assert caught.value.__traceback__ is not None
     assert not pool_threads()
+
+
+def test_what_has_not_begun_is_not_made_after_a_close(monkeypatch):
+    begun, closing = [], threading.Event()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def begin_shutdown(pool, **options):
+        shutdown(pool, **options | {"wait": False})
+        closing.set()
+        shutdown(pool)
+
+    def make(key):
+        begun.append(key)
+        if key:
+            closing.wait(10)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", begin_shutdown)
+    results = prefetch(make, range(10))
+    next(results)
+    results.close()
+    assert begun in ([0], [0, 1])
+
+
+class FakeStream:
+    """A stream of a GPU that this machine does not have."""
+
+    opened = 0
+
+    def __init__(self, device):
+        FakeStream.opened += 1
+
+    def record_event(self):
+        return "copied"
+
+    def wait_event(self, event):
+        assert event == "copied"
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    """A GPU whose memory is that of the CPU."""
+    FakeStream.opened = 0
+    computing = FakeStream(None)
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: tensor)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    FakeStream.opened = 0
+    copy_stream.cache_clear()
+    yield torch.device("cuda")
+    copy_stream.cache_clear()
+
+
+def number(key, map_function):
+    (square,) = map_function(lambda value: value * value, [key])
+    return {"square": torch.tensor(square)}
+
+
+def test_all_epochs_copy_on_one_stream(fake_gpu):
+    """A new stream each would keep memory of its own for the rest of the process."""
+    for _ in range(40):
+        batches = list(device_batches(number, range(4), fake_gpu))
+        assert [batch["square"].item() for batch in batches] == [0, 1, 4, 9]
+    assert FakeStream.opened == 1
+
+
+def test_an_epoch_that_ends_half_way_leaves_no_thread_and_no_further_stream(fake_gpu):
+    for _ in range(5):
+        batches = device_batches(number, range(100), fake_gpu)
+        next(batches)
+        batches.close()
+        assert not pool_threads()
+    assert FakeStream.opened == 1
