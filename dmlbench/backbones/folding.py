@@ -20,6 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 ROUNDING = 1e-9  # relative to the largest feature, in float64
+DRAWN = {
+    "weight": (0.5, 1.5),
+    "bias": (-0.5, 0.5),
+    "running_mean": (-0.5, 0.5),
+    "running_var": (0.5, 1.5),
+}
+"""Between which values `randomise_batch_norms` draws: near those of a new batch norm."""
 
 
 class FoldedNorm(nn.BatchNorm2d):
@@ -83,11 +90,8 @@ def fold(trunk: nn.Module, features: Callable[[nn.Module], Any]) -> None:
         return
     trial = copy.deepcopy(trunk).double()
     name_of = {module: name for name, module in trial.named_modules()}
+    randomise_batch_norms(trial, torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for module in trial.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                for values in module.state_dict().values():
-                    values.copy_(torch.rand(values.shape) / 2 + 0.5)
         generator = torch.get_rng_state()
         pairs, unfolded = _find_pairs(trial, features)
         _fold(pairs)
@@ -99,6 +103,33 @@ def fold(trunk: nn.Module, features: Callable[[nn.Module], Any]) -> None:
     ):
         names = [(name_of[conv], name_of[norm]) for conv, norm in pairs]
         _fold((trunk.get_submodule(conv), trunk.get_submodule(norm)) for conv, norm in names)
+
+
+@torch.no_grad()
+def randomise_batch_norms(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw the statistics and the affine parameters of all batch norms of `model`, for a test.
+
+    Those of a new model hide mistakes. They are 0 and 1, which change nothing. And timm starts each
+    residual block with 0 as the weight of its last batch norm (`zero_init_last`): if it is frozen,
+    no convolution of the block gets a gradient.
+
+    Args:
+        generator: of the CPU. A model draws the same numbers folded and unfolded.
+
+    >>> norm = nn.BatchNorm2d(2)
+    >>> randomise_batch_norms(norm, torch.Generator().manual_seed(0))
+    >>> norm.weight
+    Parameter containing:
+    tensor([0.9963, 1.2682], requires_grad=True)
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for name, (low, high) in DRAWN.items():
+                if (values := getattr(module, name)) is not None:
+                    drawn = torch.rand(values.shape, generator=generator)
+                    values.copy_(low + (high - low) * drawn)
+        if isinstance(module, FoldedNorm):
+            module.fold()
 
 
 def _fold(pairs: Iterable[tuple[Any, Any]]) -> None:

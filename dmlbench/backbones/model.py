@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dmlbench.backbones.heads import HEADS
 from dmlbench.backbones.timm import create_trunk
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class EmbeddingModel(nn.Module):
-    """Images (B, channels, S, S), float in [0, 1], RGB or gray -> embeddings (B, dim).
+    """Images (B, channels, S, S), float in [0, 1], RGB or gray -> embeddings (B, dim), float32.
 
-    Embeddings are not normalised. If the recipe says `freeze_bn`, the trunk's batch norms keep
-    their statistics and affine parameters, and are folded into the convolutions before them.
+    Embeddings are not normalised. Under autocast, the trunk alone computes in the lower precision:
+    a head in bfloat16 would round the embeddings to 3 digits. If the recipe says `freeze_bn`, the
+    trunk's batch norms keep their statistics and affine parameters, and are folded into the
+    convolutions before them.
 
     Args:
         backbone: type, dim, image_size, head and pretrained weights, as a study has them.
@@ -79,7 +82,11 @@ class EmbeddingModel(nn.Module):
                 images = images.flip(1)
             images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             features = self.head.features(self.trunk, images)
-        return self.head(features)
+        device = images.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return self.head(features)
+        with torch.autocast(device, enabled=False):
+            return self.head(tree_map(Tensor.float, features))
 
     def train(self, mode: bool = True) -> EmbeddingModel:
         """Switch to training or evaluation. Frozen batch norms stay in evaluation."""

@@ -51,7 +51,11 @@ class Checkpoint:
         """The state that was saved last under this key; None if there is none.
 
         A checkpoint that is damaged or has another key is removed.
+
+        Raises:
+            DiskError: there was no room for the last one that this process saved.
         """
+        finish_copying()
         if self.staged:
             self.staged.unlink(missing_ok=True)  # of a training that was killed
         for path in (self.path, self.previous):

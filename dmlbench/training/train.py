@@ -7,7 +7,6 @@ checkpoint. So an interrupted training ends with the same bits as an uninterrupt
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +21,16 @@ from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.losses import create_loss
 from dmlbench.training import batches
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.determinism import (
+    allow_other_kernels,
+    refused,
+    repeatable,
+    use_deterministic_kernels,
+)
 from dmlbench.training.prefetch import MapFunction, device_batches
 from dmlbench.training.progress import Progress
 from dmlbench.training.time_limit import Stopped
+from dmlbench.utils.arithmetic import use_ieee_float32
 from dmlbench.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +51,8 @@ class Diverged(UserError):
 
     `history` has the epochs before that.
     """
+
+    status = "diverged"
 
     def __init__(self, message: str, history: list[dict[str, Any]]) -> None:
         super().__init__(message)
@@ -72,8 +80,19 @@ def train(
         Diverged: the loss or the embeddings became NaN or infinite.
         ValueError: the batches do not fit the training set.
     """
+    set_up(run.recipe, device)
+    return _train(run, store, device, state, stop)
+
+
+@repeatable
+def _train(
+    run: Run,
+    store: Store,
+    device: torch.device,
+    state: Path,
+    stop: Callable[[], str | None],
+) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
     recipe = run.recipe
-    set_up(recipe, device)
     split = store.split("train", run.data.class_fraction)
     labels = torch.from_numpy(split.labels).to(device)
     steps = len(split.rows) // recipe.batch_size
@@ -107,6 +126,8 @@ def train(
     loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the steps of this epoch
     seconds = 0.0  # in this epoch, over all attempts
     if saved := checkpoint.load():
+        if saved["refused"]:
+            allow_other_kernels(saved["refused"])
         model.load_state_dict(saved["model"])
         loss.load_state_dict(saved["loss"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -131,6 +152,7 @@ def train(
                 "history": history,
                 "step": done,
                 "refreshed": refreshed,
+                "refused": sorted(refused),
                 "seconds": seconds + time.monotonic() - began,
                 "loss_sum": loss_sum.cpu(),
             }
@@ -245,6 +267,7 @@ def embed_test(
 
 
 @torch.no_grad()
+@repeatable
 def embed(
     model: EmbeddingModel, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
 ) -> NDArray[np.float32]:
@@ -269,21 +292,17 @@ def embed(
 
 
 def set_up(recipe: Recipe, device: torch.device) -> None:
-    """Make the arithmetic repeatable: fix the threads, and use deterministic kernels on a GPU.
-
-    torch warns where it has no such kernel, as for the backward pass of attention.
-    """
+    """Make the arithmetic repeatable: fix the threads, compute in IEEE float32, and use
+    deterministic kernels on a GPU."""
     torch.set_num_threads(recipe.cpu_threads)
+    use_ieee_float32()
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # without this line, each new tensor is filled with NaN first
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        use_deterministic_kernels()
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The precision of the model: bfloat16 on a GPU if the recipe asks for it, else float32."""
+    """The precision of the trunk: bfloat16 on a GPU if the recipe asks for it, else float32."""
     enabled = device.type == "cuda" and recipe.gpu_precision == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 

@@ -2,19 +2,22 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from dmlbench.backbones import folding
-from dmlbench.backbones.folding import FoldedNorm, fold
+from dmlbench.backbones.folding import FoldedNorm, fold, randomise_batch_norms
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.study.settings import Backbone, Recipe
 
+WEIGHTS = Path(__file__).parents[3] / "shared/data/weights/mobilenetv2_100.safetensors"
 # Model, image size, head; how many batch norms are folded, and how many there are
 MODELS = [
     ("test_resnet", 32, "linear", 15, 15),
+    pytest.param("resnet50", 32, "linear", 53, 53, marks=pytest.mark.slow),
     ("bn_inception", 32, "linear", 69, 69),  # its convolutions have a bias
     ("test_resnet", 96, "low_mid_high", 15, 15),
     ("test_efficientnet", 32, "linear", 13, 13),  # BatchNormAct2d
@@ -35,12 +38,12 @@ def folded(module):
     return [m for m in module.modules() if isinstance(m, FoldedNorm)]
 
 
-def draw(module):
-    """Draw statistics and affine parameters; those of a new model are all 0 and 1."""
-    with torch.no_grad():
-        for norm in norms(module):
-            for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
-                values.uniform_(0.5, 1.5)
+def draw(module, seed=1):
+    randomise_batch_norms(module, torch.Generator().manual_seed(seed))
+
+
+def convolutions(module):
+    return {name: m for name, m in module.named_modules() if isinstance(m, nn.Conv2d)}
 
 
 @pytest.fixture
@@ -51,13 +54,8 @@ def build(monkeypatch):
         monkeypatch.setattr(folding, "fold", fold if folds else lambda *_: None)
         torch.manual_seed(0)
         backbone = Backbone(type=kind, dim=12, image_size=size, head=head)
-        model = EmbeddingModel(backbone, Recipe(**{"freeze_bn": True, **recipe}), 3)
-        torch.manual_seed(1)
+        model = EmbeddingModel(backbone, Recipe(**{"freeze_bn": True, **recipe}), 3).double()
         draw(model.trunk)
-        model.load_state_dict(model.state_dict())
-        model.double()
-        for norm in folded(model):
-            norm.fold()  # in float64, without rounding to float32
         return model
 
     return build
@@ -77,6 +75,8 @@ def test_folding_changes_neither_features_nor_gradients(build, kind, size, head,
             torch.nn.functional.normalize(module(images))[:, 0].sum().backward()
         pairs = zip(plain.named_parameters(), model.named_parameters(), strict=True)
         largest = max(float(p.grad.abs().max()) for p in plain.parameters() if p.requires_grad)
+        for name, convolution in convolutions(model.trunk).items():
+            assert convolution.weight.grad.any(), name
         for (name, expected), (same_name, actual) in pairs:
             assert (name, expected.requires_grad) == (same_name, actual.requires_grad)
             if expected.requires_grad:
@@ -84,6 +84,42 @@ def test_folding_changes_neither_features_nor_gradients(build, kind, size, head,
                 assert torch.allclose(actual.grad, expected.grad, rtol=1e-8, atol=tolerance), name
             else:
                 assert expected.grad is actual.grad is None
+
+
+def test_every_convolution_learns_beside_randomised_batch_norms_and_few_beside_new_ones():
+    """timm starts the last batch norm of each residual block with the weight 0."""
+    backbone = Backbone(type="test_resnet", dim=12, image_size=32)
+    model = EmbeddingModel(backbone, Recipe(freeze_bn=True), 3)
+
+    def without_gradient():
+        model.zero_grad()
+        model(torch.rand(2, 3, 32, 32)).square().sum().backward()
+        modules = convolutions(model.trunk).items()
+        return [name for name, module in modules if not module.weight.grad.any()]
+
+    assert len(without_gradient()) == 9
+    draw(model)
+    assert without_gradient() == []
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="needs the shared weights")
+def test_folding_changes_float32_features_of_trained_weights_by_rounding_alone(monkeypatch):
+    backbone = Backbone(type="mobilenetv2_100", dim=12, image_size=64, pretrained=str(WEIGHTS))
+    images, results = torch.rand(4, 3, 64, 64), []
+    for replacement in (fold, lambda *_: None):
+        monkeypatch.setattr(folding, "fold", replacement)
+        torch.manual_seed(0)
+        model = EmbeddingModel(backbone, Recipe(freeze_bn=True), 3)
+        embeddings = model(images)
+        embeddings.square().sum().backward()
+        gradients = {name: m.weight.grad for name, m in convolutions(model.trunk).items()}
+        results.append((len(folded(model)), embeddings.detach(), gradients))
+    (count, actual, actual_gradients), (none, expected, expected_gradients) = results
+    assert (count, none) == (52, 0)
+    assert (actual - expected).norm() < 1e-5 * expected.norm()
+    for name, gradient in expected_gradients.items():
+        assert gradient.any(), name
+        assert (actual_gradients[name] - gradient).norm() < 1e-4 * gradient.norm(), name
 
 
 @pytest.mark.parametrize("kind", ["bn_inception", "test_efficientnet"])
@@ -95,7 +131,7 @@ def test_folding_does_not_change_the_state_dict(build, kind):
 
 def test_loaded_weights_are_folded_again(build):
     model, plain = build(), build(folds=False)
-    draw(plain)
+    draw(plain, 2)
     model.load_state_dict(plain.state_dict())
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     assert torch.allclose(model.eval()(images), plain.eval()(images), rtol=1e-10)
@@ -107,8 +143,7 @@ def test_a_copy_is_independent(build):
     expected = model(images)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(other(images), expected)
-        draw(other)
-        other.load_state_dict(other.state_dict())
+        draw(other, 2)
         assert not torch.allclose(other(images), expected)
         assert torch.equal(model(images), expected)
 

@@ -60,6 +60,48 @@ def test_batch_norm_that_is_not_frozen_learns():
     assert not torch.equal(norm.running_mean, before)
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "head"),
+    [
+        ("test_resnet", 32, "linear"),
+        ("test_vit", 96, "linear"),
+        ("test_resnet", 96, "low_mid_high"),
+    ],
+)
+def test_under_autocast_the_head_computes_in_float32(kind, size, head):
+    backbone = Backbone(type=kind, dim=12, image_size=size, head=head)
+    model = EmbeddingModel(backbone, Recipe(freeze_bn=True), 3)
+    model.head.eval()  # a batch norm in training would change its own statistics
+    images = torch.rand(4, 3, size, size)
+    features = []
+    model.head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    computed = []
+    for level in ("trunk", "head"):
+        layer = next(
+            m for m in getattr(model, level).modules() if isinstance(m, nn.Linear | nn.Conv2d)
+        )
+        layer.register_forward_hook(lambda *call: computed.append(call[2].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings = model(images)
+    assert computed == [torch.bfloat16, torch.float32]
+    assert embeddings.dtype == torch.float32
+    assert torch.equal(embeddings, model.head(features[0]))
+    embeddings.square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    plain = model(images).detach()
+    assert 0 < (embeddings - plain).norm() < 0.02 * plain.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_autocast_the_head_takes_the_features_as_they_are(dtype):
+    model = build_model(freeze_bn=True).to(dtype)
+    images = torch.rand(4, 3, 32, 32, dtype=dtype)
+    embeddings = model(images)
+    assert embeddings.dtype == dtype
+    pixels = ((images - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(embeddings, model.head(model.trunk(pixels)))
+
+
 def test_without_training_the_trunk_only_the_head_gets_a_gradient():
     model = build_model()
     model(torch.rand(2, 3, 32, 32), train_trunk=False).sum().backward()

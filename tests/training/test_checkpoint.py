@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,19 @@ def test_a_checkpoint_goes_to_scratch_space_and_from_there_to_the_state_folder(
     finish_copying()
     assert checkpoint.load()["step"] == 3
     assert checkpoint.previous.is_file()
+
+
+def test_a_training_that_begins_again_waits_for_its_last_checkpoint(node, tmp_path, monkeypatch):
+    copy = module.copy_file
+
+    def copy_slowly(*arguments):
+        time.sleep(0.2)
+        copy(*arguments)
+
+    monkeypatch.setattr(module, "copy_file", copy_slowly)
+    Checkpoint(tmp_path / "state", "k").save(state(1))
+    assert is_copying()
+    assert Checkpoint(tmp_path / "state", "k").load()["step"] == 1
 
 
 def test_a_copy_that_finds_no_room_is_an_error_of_the_disk(node, tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from dmlbench.study.settings import Recipe
+from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.study.settings import Backbone, Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
 from dmlbench.training.process import keep_kernels
@@ -30,13 +31,14 @@ def test_a_training_is_compiled_on_a_gpu_if_the_recipe_asks_for_it(device, asked
 
 
 def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
-    tiny, glyphs, tmp_path, monkeypatch
+    tiny, glyphs, tmp_path, monkeypatch, weights_file
 ):
     """It runs only the graphs: Inductor would compile C++ for a minute."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     tiny["plan"]["losses"] = ["proxy_anchor"]
-    tiny["recipe"] |= {"warmup_steps": 2, "freeze_bn": True}
+    tiny["recipe"]["warmup_steps"] = 2
+    tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)  # so batch norm is frozen
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
     rows = glyphs.split("test", run.data.class_fraction).rows
     plain = train(run, glyphs, CPU, tmp_path / "plain", lambda: None)[0]
@@ -52,9 +54,22 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     assert not counters["graph_break"]
     monkeypatch.setattr(training, "compiles", lambda *_: False)
     both = train(run, glyphs, CPU, tmp_path / "both", lambda: None)[0]
+    convolutions = [m for m in both.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(convolution.weight.grad.any() for convolution in convolutions)
     assert [*both.state_dict()] == [*plain.state_dict()]
     expected, embeddings = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, both))
     assert np.abs(embeddings - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_a_trunk_in_bfloat16_and_its_head_in_float32_are_one_graph():
+    backbone = Backbone(type="test_resnet", dim=12, image_size=96, head="low_mid_high")
+    model = EmbeddingModel(backbone, Recipe(freeze_bn=True), 3)
+    compiled = torch.compile(model, dynamic=False, fullgraph=True, backend="aot_eager")
+    images = torch.rand(4, 3, 96, 96)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings, expected = compiled(images), model(images)
+    assert embeddings.dtype == torch.float32
+    assert torch.equal(embeddings, expected)
 
 
 def test_kernels_are_kept_if_the_folder_can_be_written_and_the_user_sets_no_other(

@@ -9,17 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from dmlbench.conformance.execution import NoHost, NoReading
+from dmlbench.backbones.folding import FoldedConv
 from dmlbench.losses import list_losses
 from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
-from dmlbench.training import progress
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.prefetch import prefetch
 from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
-from dmlbench.utils.modules import imported_modules
 
 CPU = torch.device("cpu")
 
@@ -62,6 +60,24 @@ def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path,
     assert [row["step"] for row in resumed_history] == [steps, 2 * steps, 3 * steps]
 
 
+def test_a_folded_network_ends_with_the_same_bits_and_all_its_convolutions_learn(
+    tiny, glyphs, tmp_path, weights_file
+):
+    tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)
+    run = run_of(tiny, "proxy_anchor", warmup_steps=3, clip_norm=1.0)
+    once, *_ = train(run, glyphs, CPU, tmp_path / "once", never)
+    for stop in (2, 5):  # in the warm-up, and after it
+        with pytest.raises(Stopped):
+            train(run, glyphs, CPU, tmp_path / "parts", stop_after(stop))
+    resumed, *_ = train(run, glyphs, CPU, tmp_path / "parts", never)
+    for model in (once, resumed):
+        convolutions = [m for m in model.trunk.modules() if isinstance(m, FoldedConv)]
+        assert len(convolutions) == 15
+        assert all(convolution.weight.grad.any() for convolution in convolutions)
+    for name, value in once.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
 def batches_of_threads(prepare, keys, device):
     """The batches as for a GPU, without the copies."""
     with ThreadPoolExecutor(3) as pool:
@@ -80,66 +96,6 @@ def test_prefetched_batches_give_the_same_bits(tiny, glyphs, tmp_path, monkeypat
     model = train(run, glyphs, CPU, tmp_path / "many", never)[0]
     assert np.array_equal(embeddings_of(model, run, glyphs), expected)
     assert set(threading.enumerate()) == threads
-
-
-@pytest.fixture
-def only_steps(monkeypatch):
-    """A training that reads nothing because of the time."""
-    monkeypatch.setattr(progress, "INTERVAL", float("inf"))
-    monkeypatch.setattr(Checkpoint, "should_save", lambda self: False)
-
-
-RECIPES = {
-    "adamw": {"optimizer": "adamw", "schedule": "cosine"},
-    "adam": {"optimizer": "adam", "schedule": "step", "step_epochs": (1,), "clip_norm": 1.0},
-    "sgd": {"optimizer": "sgd", "clip_value": 1.0, "clip_norm": 1.0},
-    "jitter": {"augmentation": {"jitter": {"brightness": 0.4, "contrast": 0.4}}},
-    "frozen": {"freeze_bn": True, "warmup_steps": 4},
-}
-WRAPPED = "dmlbench.losses._pml"
-NATIVE = [
-    loss for loss in list_losses() if WRAPPED not in imported_modules(f"dmlbench.losses.{loss}")
-]
-
-
-@pytest.mark.parametrize(
-    ("loss", "recipe"),
-    [*(("proxy_anchor", recipe) for recipe in RECIPES), *((loss, "adamw") for loss in NATIVE)],
-)
-@pytest.mark.usefixtures("only_steps")
-def test_no_step_waits_for_the_device(tiny, glyphs, tmp_path, monkeypatch, loss, recipe):
-    """The thread of the loop reads once per epoch before the steps and once after them, and it
-    reads the first loss for the progress."""
-    monkeypatch.setattr(training, "device_batches", batches_of_threads)
-    tiny["losses"] = {"hpl": {"warmup_epochs": 0}, "htl": {"warmup_epochs": 0}}
-    run = run_of(tiny, loss, **RECIPES[recipe])
-    reads: list[str] = []
-    reads_before: list[int] = []  # how many reads each step comes after
-    with NoReading(reads.append), NoHost(reads.append):
-        train(run, glyphs, CPU, tmp_path, lambda: reads_before.append(len(reads)))
-    assert len(reads_before) > 5
-    assert reads[reads_before[1] : reads_before[-1]] == []
-    assert reads_before[0] < reads_before[1] == reads_before[-1] < len(reads)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.usefixtures("only_steps")
-def test_no_step_waits_for_a_gpu(tiny, glyphs, tmp_path, recipe):
-    """CUDA itself reports the waits, from the third step to the last but one."""
-    run = run_of(tiny, "proxy_anchor", **RECIPES[recipe])
-    steps = len(glyphs.split("train", run.data.class_fraction).rows) // run.recipe.batch_size
-    asked = iter(range(steps))
-
-    def watch():
-        step = next(asked)
-        torch.cuda.set_sync_debug_mode("error" if 2 <= step < steps - 1 else "default")
-
-    try:
-        _, _, history = train(run, glyphs, torch.device("cuda"), tmp_path, watch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert history[-1]["step"] == steps
 
 
 def test_a_seed_gives_the_same_bits_again_and_another_seed_others(tiny, glyphs, tmp_path):
