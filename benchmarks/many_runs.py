@@ -133,7 +133,7 @@ def drawn_numbers() -> Iterator[None]:
     with (
         mock.patch.object(training, "_compute", _draw_output),
         mock.patch.object(scoring, "_score", _draw_scores),
-        mock.patch.object(training, "lease", return_value=contextlib.nullcontext()),
+        mock.patch.object(training, "lease_gpu", return_value=contextlib.nullcontext()),
         mock.patch.object(training, "provenance", training.provenance().copy),  # asks git
         mock.patch("os.fsync"),
     ):
@@ -159,7 +159,10 @@ def write_scores(study: Study, run: Run) -> None:
     scoring.evaluate_job(study, run, Path("data/stores"))
 
 
-def _draw_output(study: Study, run: Run, *_: Any) -> training.Output:
+def _draw_output(
+    study: Study, run: Run, _stores: Path, _stop: Any, origin: dict[str, Any]
+) -> training.Output:
+    origin |= {"device": f"cpu ({processor()})", "driver": None}
     rng = np.random.default_rng([run.seed, len(run.loss)])
     curve = rng.uniform(1, 5) * np.exp(-np.arange(EPOCHS) / 8) * rng.normal(1, 0.02, EPOCHS)
     history = [

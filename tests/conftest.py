@@ -140,6 +140,22 @@ def write_attempt():
 
 
 @pytest.fixture
+def use_gpus(monkeypatch):
+    """Let this process find these GPUs on its machine, by their UUIDs."""
+    for variable in ("CUDA_VISIBLE_DEVICES", "DMLBENCH_GPUS", "DMLBENCH_LEASED_GPU"):
+        monkeypatch.setenv(variable, "")  # so that it is as before after the test
+        monkeypatch.delenv(variable)
+
+    def use(*uuids):
+        from dmlbench.utils.gpus import Gpu, Gpus
+
+        gpus = tuple(Gpu(uuid, "Fake 9000", "Default") for uuid in uuids)
+        monkeypatch.setattr("dmlbench.utils.gpu_lease.find_gpus", lambda: Gpus(gpus, gpus))
+
+    return use
+
+
+@pytest.fixture
 def read_package(monkeypatch):
     """Read the code of the package from another folder, with nothing of it remembered."""
     from dmlbench.backbones import catalogue

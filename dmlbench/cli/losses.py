@@ -35,6 +35,9 @@ def _check(options: argparse.Namespace) -> int:
         except UnreadableYaml as error:
             raise UnusableLoss(f"--option {option}: {error}") from None
     use_threads(1)  # the batches are small
-    from dmlbench.conformance.kit import check_loss
+    from dmlbench.utils.gpu_lease import lease_gpu
 
-    return 0 if check_loss(options.loss, given) else 1
+    with lease_gpu():
+        from dmlbench.conformance.kit import check_loss
+
+        return 0 if check_loss(options.loss, given) else 1

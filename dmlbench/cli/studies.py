@@ -162,7 +162,10 @@ def _embed(options: argparse.Namespace) -> int:
     study = read(options)
     run = study.run(options.run)
     use_threads(run.recipe.cpu_threads)
-    from dmlbench.embed import embed
+    from dmlbench.utils.gpu_lease import lease_gpu
 
-    embed(study, run, options.images, options.output)
+    with lease_gpu():
+        from dmlbench.embed import embed
+
+        embed(study, run, options.images, options.output)
     return 0

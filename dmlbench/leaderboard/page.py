@@ -160,6 +160,8 @@ def compose(
         "Code": _distinct(table["git_commit"]),
         "Device": _distinct(table["device"]),
     }
+    if sharing := _describe_sharing(results):
+        head["GPUs shared"] = sharing
     titled = {UNCONFIRMED_TITLE: remarks.unconfirmed, DEVIATIONS_TITLE: remarks.deviations}
     return Page(
         title=f"{study}: leaderboard",
@@ -171,6 +173,18 @@ def compose(
         published=_published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},
     )
+
+
+def _describe_sharing(results: Sequence[Result]) -> str:
+    """How runs shared their GPUs; empty if each had one to itself. It decides their times."""
+    origins = [result.run["provenance"] for result in results]
+    shared = {
+        (origin["runs_per_gpu"], "with" if origin.get("mps") else "without")
+        for origin in origins
+        if origin.get("runs_per_gpu", 1) > 1
+    }
+    texts = [f"up to {runs} runs on a GPU, {word} MPS" for runs, word in sorted(shared)]
+    return f"{' / '.join(texts)}; so train times are not those of a whole GPU" if texts else ""
 
 
 def _score_section(

@@ -25,6 +25,8 @@ MAX_SILENCE = 300.0
 """A trainer on another machine that gave no sign for this many seconds may be dead."""
 CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
 """The last two checkpoints, in the state folder."""
+WAITED = "waited"
+"""How an attempt ended whose time went by while it waited for a GPU: it counts for nothing."""
 NOT_ITS_FAULT = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REQUEUED", "REVOKED"})
 """How SLURM says that a job ended by no fault of its own."""
 
@@ -96,9 +98,9 @@ class Attempts:
         }
         if last := _read_attempts(self.path, key):
             ended, message = self._how_it_ended(last)
-            is_idle = saved <= last["saved"] and ended != "stopped"
             self.now |= {"ended": ended, "message": message}
-            self.now["idle"] = last["idle"] + 1 if is_idle else 0
+            if saved <= last["saved"] and ended != "stopped":
+                self.now["idle"] = last["idle"] + (ended != WAITED)
             timings.save, timings.step = last["timings"]["save"], last["timings"]["step"]
 
     def _how_it_ended(self, last: dict[str, Any]) -> tuple[str, str]:
@@ -146,7 +148,7 @@ class Attempts:
         self.end("killed", "")  # until it ends in another way
 
     def end(self, reason: str, message: str) -> None:
-        """Record how this attempt ends: killed, timeout, or stopped by the user; and why."""
+        """Record how this attempt ends: killed, timeout, waited, stopped by the user; and why."""
         self.now |= {"ended": reason, "message": message, "timings": asdict(timings)}
         write_json(self.path, self.now)
 
@@ -157,8 +159,8 @@ class Attempts:
 
 def more_time(timings: dict[str, Any]) -> str:
     """What to do about a limit that is too short, and how long the parts of an attempt took."""
-    took = f"{Timings(**timings)}. " if any(timings.values()) else ""
-    return f"{took}Raise `max_minutes` or `time_factor` under `cluster:` of the study"
+    fix = "Raise `max_minutes` or `time_factor` under `cluster:` of the study"
+    return ". ".join(filter(None, [str(Timings(**timings)), fix]))
 
 
 def _read_attempts(path: Path, key: str) -> dict[str, Any] | None:
@@ -193,6 +195,8 @@ class UnfinishedTraining(NamedTuple):
     """The machine of its last attempt."""
     job: str | None = None
     """The scheduler's job of its last attempt, as "slurm:17"."""
+    obstacle: str = ""
+    """Why its last attempt could not begin: no GPU became free."""
 
     @property
     def place(self) -> str:
@@ -220,8 +224,9 @@ def inspect_training(state: Path, key: str) -> UnfinishedTraining | None:
         kind = "dead"
     else:  # a kernel lock on another machine may be invisible here
         kind = "running" if quiet <= MAX_SILENCE else "silent"
+    obstacle = attempts["message"] if attempts["ended"] == WAITED else ""
     return UnfinishedTraining(
-        kind, progress, attempts["idle"], quiet, attempts["host"], attempts["job"]
+        kind, progress, attempts["idle"], quiet, attempts["host"], attempts["job"], obstacle
     )
 
 

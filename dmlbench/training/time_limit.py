@@ -47,6 +47,8 @@ class Timings:
     """To bring a checkpoint to the state folder."""
     saving: float = 0.0
     """The training waited this long for all checkpoints together."""
+    wait: float = 0.0
+    """Until the job got its GPU."""
 
     def __str__(self) -> str:
         parts = {"the start": self.start, "a step": self.step, "a checkpoint": self.save}

@@ -82,7 +82,9 @@ def _explain(status: RunStatus, failed: FailedJobs) -> Hole:
         return Hole("damaged", "its result files are damaged")
     if status.state in LOST:
         place = status.unfinished.place if status.unfinished else "before the training began"
-        return Hole("lost", f"its job ended without a result, {place}")
+        obstacle = status.unfinished.obstacle if status.unfinished else ""
+        ending = f"its job ended without a result, {place}"
+        return Hole("lost", ": ".join(filter(None, [ending, obstacle])))
     return _find_obstacle(status.run, failed) or Hole("not_run", "its job was not started")
 
 

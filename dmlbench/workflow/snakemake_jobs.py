@@ -3,9 +3,9 @@
 Snakemake removes the outputs of a job before it starts, and after it has failed, since they may be
 half-made. Ours never are: each is renamed into place when it is whole. And the output of a job that
 waits may be made meanwhile by another process: the images of a study beside this one, or the result
-of a trainer whose Snakemake was killed. So no output is removed here, and none counts as incomplete.
-The next call runs the job again if its output is missing, or is not the planned one by its key
-(planning/outdated.py).
+of a trainer whose Snakemake was killed. So no output is removed here, and none counts as
+incomplete. The next call runs the job again if its output is missing, or is not the planned one by
+its key (planning/outdated.py).
 """
 
 from __future__ import annotations

@@ -9,14 +9,13 @@ import pytest
 
 RUNS = "results/tiny/runs/letters/tiny"
 SMI = """#!/bin/sh
-case "$1" in
--L) echo "GPU 0: Fake (UUID: GPU-a)"; echo "GPU 1: Fake (UUID: GPU-b)" ;;
-*) echo "0, GPU-a"; echo "1, GPU-b" ;;
-esac
+echo "$*" >> "$0.calls"
+echo "0, GPU-a, Default, Disabled, Fake"
+echo "1, GPU-b, Default, Disabled, Fake"
 """
 # In place of the training: note when and where, and stay until as many others are there as ever
 TRAIN = """
-    import time
+    import os, time
     note = Path("begun-and-ended")
     with note.open("a") as file:
         file.write(f"begin {os.environ['CUDA_VISIBLE_DEVICES']} {os.environ['DMLBENCH_CORES']}\\n")
@@ -66,6 +65,8 @@ def test_as_many_trainings_run_at_once_as_may_share_a_gpu(box, tiny, runs, gpus)
     assert most == dict.fromkeys(devices, runs) | {"all": at_once}
     assert len(devices) == gpus
     assert cores == {str(8 // at_once)}  # one is left for those that score
+    # the jobs ask for no GPUs: the process that starts them has found them
+    assert len((box.folder.parent / "bin/nvidia-smi.calls").read_text().splitlines()) == 1
 
 
 def test_no_training_uses_a_gpu_if_the_call_allows_none(box, tiny):
@@ -79,11 +80,11 @@ def test_no_training_uses_a_gpu_if_the_call_allows_none(box, tiny):
 
 
 @pytest.mark.slow
-def test_scores_of_many_images_ask_for_a_gpu_and_use_the_cpu_if_torch_sees_none(box, tiny):
+def test_scores_of_many_images_ask_for_a_gpu_and_use_the_cpu_if_torch_cannot_use_it(box, tiny):
     tiny["plan"] |= {"losses": ["triplet"], "controls": ["random"]}
     box.write(tiny)
     box.edit("dmlbench/study/run.py", "IMAGES = 20_000", "IMAGES = 100")
-    box.edit("dmlbench/training/job.py", 'check_gpu_seen(device.type == "cuda")', "pass")
+    box.edit("dmlbench/training/job.py", "if run.uses_model else torch", "if False else torch")
     box.run("--benchmark-extended", cores=9)
     for loss, gpus, cores in (("triplet", "1", "4"), ("control_random", "0", "1")):
         folder = box.folder / RUNS / loss / "seed0"
@@ -95,23 +96,49 @@ def test_scores_of_many_images_ask_for_a_gpu_and_use_the_cpu_if_torch_sees_none(
         assert train["threads"] == cores
         assert evaluate["threads"] == "1"
         assert "'gpu': 1" in evaluate["resources"]
-        assert "torch does not see the GPU" in (folder / "evaluate.log").read_text()
+        log = (folder / "evaluate.log").read_text()
+        assert "scoring on the CPU: torch cannot compute on the GPU of this job on " in log
         assert box.json(f"{RUNS}/{loss}/seed0/metrics.json")["device"] == "cpu"
     assert box.planned() == {}
 
 
 @pytest.mark.slow
-def test_a_training_that_torch_sees_no_gpu_for_is_refused_unless_the_cpu_is_chosen(box, tiny):
+def test_a_training_whose_gpu_torch_cannot_use_is_refused_unless_the_cpu_is_chosen(box, tiny):
     tiny["plan"] |= {"losses": ["triplet"], "controls": []}
     box.write(tiny)
     box.run("--until", "train", "--retries", "0", expect=1)
     folder = box.folder / RUNS / "triplet/seed0"
     log = (folder / "log.txt").read_text()
     node = platform.node()
-    assert f"torch does not see the GPU of this job on {node} (CUDA_VISIBLE_DEVICES=GPU-" in log
+    assert (
+        f"torch cannot compute on the GPU of this job on {node} (CUDA_VISIBLE_DEVICES=GPU-" in log
+    )
     assert not (folder / "run.json").exists()
     box.environment["DMLBENCH_DEVICE"] = "cpu"
     box.run("--until", "train")
     result = box.json(f"{RUNS}/triplet/seed0/run.json")
     assert result["status"] == "ok"
     assert result["provenance"]["device"].startswith("cpu (")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "variable", "message"),
+    [
+        ("Exclusive_Process", None, "runs_per_gpu: 2 processes cannot share GPU-a (Fake), GPU-b"),
+        ("Prohibited", None, "the compute mode of GPU-a (Fake), GPU-b (Fake) is Prohibited"),
+        ("Default", "2", "CUDA_VISIBLE_DEVICES=2 chooses no GPU."),
+    ],
+)
+def test_a_study_whose_jobs_could_not_use_the_gpus_is_refused_at_its_start(
+    box, tiny, tmp_path, mode, variable, message
+):
+    tool = tmp_path / "bin/nvidia-smi"
+    tool.write_text(tool.read_text().replace("Default", mode))
+    if variable:
+        box.environment["CUDA_VISIBLE_DEVICES"] = variable
+    box.environment["CUDA_MPS_PIPE_DIRECTORY"] = str(tmp_path)  # nobody listens there
+    box.write(tiny | {"runs_per_gpu": 2})
+    assert message in " ".join(box.run(expect=1).split())
+    assert not (box.folder / "results/tiny/runs").exists()
+    box.run("--until", "pack_store", "--resources", "gpu=0")

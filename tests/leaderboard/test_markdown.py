@@ -182,6 +182,19 @@ def test_the_head_has_the_shared_recipe_versions_device_and_code_and_sections_ha
     assert "- Code: c0ffee\n" in text
 
 
+def test_the_head_says_how_runs_shared_their_gpus(results, page):
+    results.add("htl", 0, {"map@r": 0.1})
+    results.add("htl", 1, {"map@r": 0.1}, runs_per_gpu=1, mps=True)
+    assert "GPUs shared" not in page()
+    results.add("htl", 2, {"map@r": 0.1}, runs_per_gpu=4, mps=False)
+    results.add("htl", 3, {"map@r": 0.1}, runs_per_gpu=2, mps=True)
+    results.add("htl", 4, {"map@r": 0.1}, runs_per_gpu=4, mps=False)
+    assert (
+        "- GPUs shared: up to 2 runs on a GPU, with MPS / up to 4 runs on a GPU, without MPS; so "
+        "train times are not those of a whole GPU\n"
+    ) in page()
+
+
 def test_the_page_does_not_depend_on_when_and_where_runs_were_made(results, page):
     results.add("htl", 0, {"map@r": 0.1})
     first = page()

@@ -15,56 +15,7 @@ from pathlib import Path
 import pytest
 
 from dmlbench.utils.errors import WrongEnvironment
-from dmlbench.utils.gpu_lease import lease, restrict_gpus, visible_gpus
-
-SMI = """#!/bin/sh
-echo "0, GPU-aaa"
-echo "1, GPU-bbb"
-"""
-
-
-@pytest.fixture
-def two_gpus(tmp_path):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(SMI)
-    tool.chmod(0o755)
-    return {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [
-        (None, ["GPU-aaa", "GPU-bbb"]),
-        ("1", ["GPU-bbb"]),
-        ("1,0", ["GPU-bbb", "GPU-aaa"]),
-        ("GPU-bbb", ["GPU-bbb"]),
-        ("", []),
-        ("-1", []),
-    ],
-)
-def test_gpus_are_named_by_uuid(two_gpus, monkeypatch, visible, expected):
-    monkeypatch.setenv("PATH", two_gpus["PATH"])
-    environment = two_gpus | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    assert visible_gpus(environment) == expected
-
-
-def test_a_machine_without_nvidia_has_none(tmp_path):
-    assert visible_gpus({"PATH": str(tmp_path)}) == []
-
-
-def test_a_driver_that_does_not_answer_has_none(two_gpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", two_gpus["PATH"])
-    (tmp_path / "nvidia-smi").write_text(f"{SMI}exit 9\n")
-    assert visible_gpus(two_gpus) == []
-
-
-def test_of_gpus_that_are_left_to_others_the_least_busy_are_kept(two_gpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("PATH", two_gpus["PATH"])
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with lease(["GPU-aaa"], 1):
-        restrict_gpus(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-bbb"
+from dmlbench.utils.gpu_lease import hand_down_gpus, lease
 
 
 class Enough(Exception):
@@ -247,10 +198,10 @@ def test_a_link_in_place_of_a_lock_is_not_followed(shared, victim, tmp_path):
 
 
 def test_without_gpus_nobody_can_keep_a_study_from_running(shared, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for variable in ("CUDA_VISIBLE_DEVICES", "DMLBENCH_GPUS"):
+        monkeypatch.setenv(variable, "0")
     shared.symlink_to(tmp_path)
-    restrict_gpus(1)
+    hand_down_gpus([], 1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 

@@ -100,11 +100,11 @@ def test_a_failure_that_only_a_log_tells_is_tried_twice(study, supervise, write_
         write_results(study, *[path for path in study.runs if path != RUN])
         log = study.files.run(RUN).train_log
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("dmlbench: torch does not see the GPU\n")
+        log.write_text("dmlbench: torch cannot compute on the GPU\n")
 
     code, log, commands = supervise(break_node, FAILS)
     assert (code, len(commands)) == (1, 2)
-    assert "torch does not see the GPU" in log
+    assert "torch cannot compute on the GPU" in log
 
 
 def test_sigint_stops_snakemake_by_sigint_and_ends_with_130(supervise):

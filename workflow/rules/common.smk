@@ -21,7 +21,8 @@ from dmlbench.tracking.sync import tracking_uri
 from dmlbench.utils.device import use_chosen_device
 from dmlbench.utils.errors import UserError
 from dmlbench.utils.files import data_folder
-from dmlbench.utils.gpu_lease import restrict_gpus, visible_gpus
+from dmlbench.utils.gpu_lease import hand_down_gpus
+from dmlbench.utils.gpus import find_gpus
 from dmlbench.workflow.launch import conda_environment
 from dmlbench.workflow.output import shorten_output
 from dmlbench.workflow.overrides import check_overrides
@@ -92,10 +93,8 @@ def open_study():
     try:
         lock_study(STUDY)
         check_before_jobs(STUDY, Path(STORES))
-        gpus = local_gpus()
-        # without a GPU, a run would still find one; runs that share GPUs would spread over all
-        if runs_here() and (not gpus or runs_at_once() > gpus):
-            restrict_gpus(gpus)
+        if runs_here():
+            hand_down_gpus(*gpus_of_jobs())
     except UserError as error:
         raise WorkflowError(str(error))
     if not runs_here():

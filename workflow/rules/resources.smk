@@ -30,10 +30,33 @@ def local_gpus():
             # the cores of this machine limit no job of a cluster
             workflow.global_resources["_cores"] = None
         return 0
-    asked = workflow.global_resources.get("gpu").value
-    count = len(visible_gpus()) if asked is None else asked
+    asked = asked_gpus()
+    count = len(gpus_here().usable) if asked is None else asked
     workflow.register_resource("gpu", count * STUDY.settings.runs_per_gpu)
     return count
+
+
+@cache
+def asked_gpus():
+    """The number in `--resources gpu=2`; None if the call has none."""
+    return workflow.global_resources.get("gpu").value
+
+
+@cache
+def gpus_here():
+    """The GPUs of this machine, and which of them this call may use."""
+    return find_gpus()
+
+
+def gpus_of_jobs():
+    """UUIDs of the GPUs of all jobs; and how many of them jobs use, or None for all."""
+    count, runs_per_gpu = local_gpus(), STUDY.settings.runs_per_gpu
+    if asked_gpus() == 0:
+        return [], None
+    gpus_here().check()
+    gpus_here().check_sharing(runs_per_gpu)
+    # runs that share GPUs would spread over all
+    return [gpu.uuid for gpu in gpus_here().usable], count if runs_per_gpu > 1 else None
 
 
 def runs_at_once():
