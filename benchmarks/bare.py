@@ -7,7 +7,9 @@ is one way.
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
 import datetime
 import importlib
 import importlib.util
@@ -15,7 +17,9 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Iterator
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +34,7 @@ from dmlbench.datasets.decoding import load_scaled, pack_image
 from dmlbench.datasets.store.images import Images
 from dmlbench.training.provenance import processor
 from dmlbench.utils.cores import usable_cores
+from dmlbench.utils.gpu_lease import lease_gpu
 from dmlbench.utils.modules import PACKAGE
 
 IMAGES_PER_CLASS = 56
@@ -37,6 +42,8 @@ DISTINCT_IMAGES = 400
 """All other images are copies of these; no reader notices."""
 TEST_IMAGES = 8
 """They are of two other classes."""
+Check = Callable[[torch.device, Path], str]
+"""It takes a device and an empty folder, and returns its last line."""
 
 
 class Settings(SimpleNamespace):
@@ -97,6 +104,7 @@ def make_store(
     form: str = "pixels",
     with_files: bool = True,
     repeat: int = 1,
+    per_class: int = IMAGES_PER_CLASS,
 ) -> None:
     """Write a store of synthetic images, decoded from JPEG files.
 
@@ -108,13 +116,15 @@ def make_store(
         with_files: write the files of the training images too, into a folder per class in train/.
         repeat: how often the index names each training image, so that an epoch has more steps
             than there are images for.
+        per_class: training images of a class.
     """
+    distinct = min(DISTINCT_IMAGES, images + TEST_IMAGES)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        contents = [*pool.map(lambda n: _jpeg(n, size, channels), range(DISTINCT_IMAGES))]
+        contents = [*pool.map(lambda n: _jpeg(n, size, channels), range(distinct))]
         pictures = [*pool.map(lambda content: load_scaled(content, side, channels), contents)]
         packed = [*pool.map(lambda image: pack_image(image, form), pictures)]
-    source = np.arange(images + TEST_IMAGES) % DISTINCT_IMAGES
-    label = np.arange(images + TEST_IMAGES) // IMAGES_PER_CLASS
+    source = np.arange(images + TEST_IMAGES) % distinct
+    label = np.arange(images + TEST_IMAGES) // per_class
     label[images:] = label.max() + 1 + np.arange(TEST_IMAGES) // (TEST_IMAGES // 2)
     with (folder / "images.bin").open("wb") as file:
         for number in source:
@@ -198,3 +208,35 @@ def package_version(package: str) -> str:
         name = package.replace("-", "_")
     # a folder on PYTHONPATH has no metadata
     return importlib.import_module(name).__version__ if is_installed(name) else "missing"
+
+
+def hold_gpu(device: str) -> contextlib.AbstractContextManager[object]:
+    """Hold a lease of one GPU, if `device` is one. Call it before torch uses the GPU."""
+    return lease_gpu() if device == "cuda" else contextlib.nullcontext()
+
+
+def run_checks(checks: Sequence[Check], description: str) -> None:
+    """The command of a script of checks: `SCRIPT CHECK ... [--device cpu]`.
+
+    A check prints its lines and returns one more, which is the remark of a summary. One that fails
+    does not stop the next.
+
+    Raises:
+        SystemExit: a check failed; it says which, and why.
+    """
+    by_name = {check.__name__: check for check in checks}
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("check", choices=by_name, nargs="+")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    options = parser.parse_args()
+    failures = []
+    for name in options.check:
+        try:
+            with hold_gpu(options.device), tempfile.TemporaryDirectory() as folder:
+                remark = by_name[name](torch.device(options.device), Path(folder))
+                print(f"\n{remark}", flush=True)  # it is no row of the table before it
+        except Exception as error:
+            traceback.print_exc()
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+    if failures:
+        raise SystemExit("; ".join(failures))

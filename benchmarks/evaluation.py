@@ -5,6 +5,7 @@ It prints Markdown tables of medians of rounds in which all take turns.
     python benchmarks/evaluation.py                 # one CPU thread, 20,000 images
     python benchmarks/evaluation.py --size sop      # 60,502 images, as Stanford Online Products
     python benchmarks/evaluation.py --device cuda --size sop
+    python benchmarks/evaluation.py --device cpu:0 --size tiny    # what runs on a GPU, in miniature
 
 On a CPU it measures processor seconds, so that other work on the machine counts little. The peer of
 retrieval is the least that any such metric needs: faiss's product of all pairs with the R nearest
@@ -27,7 +28,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from bare import describe_machine, is_installed, package_version
+from bare import describe_machine, hold_gpu, is_installed, package_version
 from numpy.typing import NDArray
 
 from dmlbench.evaluation.clustering import ami, nmi
@@ -41,9 +42,10 @@ from dmlbench.evaluation.retrieval import (
     r_precision,
     recall_at,
 )
+from dmlbench.utils.arithmetic import use_ieee_float32
 
-SIZES = {"20k": (20_000, 1_000), "sop": (60_502, 11_316)}
-"""Images and classes."""
+SIZES = {"tiny": (600, 60), "20k": (20_000, 1_000), "sop": (60_502, 11_316)}
+"""Images and classes; the first is for a test of the script."""
 DIMENSIONS, ROUNDS = 512, 3
 MAX_QUERIES, PEER_QUERIES = 20_000, 1_000
 """Queries on a CPU: of ours and faiss.knn, and of the AccuracyCalculator."""
@@ -67,10 +69,20 @@ SECONDS, MEMORY = 5, 4e9
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--device", default="cpu", help="cpu, or a device of torch, such as cuda")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        choices=["cpu", "cuda", "cpu:0"],
+        help="cpu:0 is the CPU by torch",
+    )
     parser.add_argument("--size", default="20k", choices=SIZES)
     options = parser.parse_args()
-    images, classes = SIZES[options.size]
+    with hold_gpu(options.device):
+        measure(options.device, *SIZES[options.size])
+
+
+def measure(device: str, images: int, classes: int) -> None:
+    use_ieee_float32()
     torch.set_num_threads(1)
     packages = (
         "torch",
@@ -80,15 +92,15 @@ def main() -> None:
         "pytorch-metric-learning",
         "scikit-learn",
     )
-    machine = describe_machine(options.device, *filter(has_version, packages))
+    machine = describe_machine(device, *filter(has_version, packages))
     print(
         f"{machine}; {images:,} x {DIMENSIONS}, {classes:,} classes, "
         f"median of {ROUNDS} rounds, 1 CPU thread\n"
     )
-    if options.device == "cpu":
+    if device == "cpu":
         on_cpu(images, classes)
     else:
-        on_gpu(images, classes, options.device)
+        on_gpu(images, classes, device)
 
 
 def on_cpu(images: int, classes: int) -> None:

@@ -26,7 +26,9 @@ are measured. Only `refresh` needs scipy and faiss.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,12 +36,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from bare import describe_machine, is_installed, replace_missing, settings
+from bare import describe_machine, hold_gpu, is_installed, replace_missing, settings
 from torch import Tensor, nn
 
 from dmlbench.losses import _docs_page, create_loss, list_losses
 from dmlbench.losses.base import unit_length
 from dmlbench.losses.softtriple import mean_center_distance
+from dmlbench.training import determinism
+from dmlbench.training.determinism import repeatable
 from dmlbench.training.train import set_up
 
 CLASSES, DIMENSIONS, IMAGES = 11_318, 512, 59_551
@@ -57,6 +61,13 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[CLASSES])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
+    with hold_gpu(options.device):
+        faults = tables(options)
+    raise SystemExit("; ".join(faults) or None)
+
+
+def tables(options: argparse.Namespace) -> list[str]:
+    """Print all tables; return the faults of the native losses."""
     torch.manual_seed(0)
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     set_up(settings("Recipe"), device)
@@ -67,16 +78,20 @@ def main() -> None:
         "A peer is pytorch-metric-learning's loss unless it says otherwise; memory is the growth "
         "of the process at its peak."
     )
+    faults = []
     for classes in options.classes:
         print(f"\n| {classes:,} classes | dmlbench | peer | ratio | target |")
         print("| --- | ---: | ---: | ---: | ---: |")
         for name, losses, data in pairs(classes, device, dtype):
-            show(name, *side_by_side(losses, *data, device, options.rounds))
+            with contextlib.redirect_stdout(sys.stderr):  # it says if a peer is not deterministic
+                times = repeatable(side_by_side)(losses, *data, device, options.rounds)
+            show(name, *times)
         if device.type == "cpu" and classes == CLASSES:
             in_own_processes()
         print("\n| with its defaults | float32 | bfloat16 | finite | the host waits |")
         print("| --- | ---: | ---: | :-: | :-: |")
-        natives(classes, device, options.rounds)
+        faults += [f"{classes:,} classes, {f}" for f in natives(classes, device, options.rounds)]
+    return faults
 
 
 def library() -> Any:
@@ -174,7 +189,7 @@ def side_by_side(
     """Median milliseconds of each loss, and the median ratio of the first to the last."""
     values = [loss(embeddings, labels).item() for loss in losses]
     tolerance = 1e-2 if embeddings.dtype == torch.float32 else 0.1
-    if not np.isclose(values[0], values[-1], rtol=tolerance):
+    if not np.isclose(values[0], values[-1], rtol=tolerance, atol=1e-6):  # some are 0
         raise AssertionError(f"not the same loss: {values}")
     seconds = np.empty((rounds + 1, len(losses)))  # the first round warms up
     for number, turn in enumerate(seconds):
@@ -188,37 +203,60 @@ def side_by_side(
     return [f"{1000 * median:.3g} ms" for median in np.median(seconds[1:], axis=0)], float(ratio)
 
 
-def natives(classes: int, device: torch.device, rounds: int) -> None:
-    """Print a line for each native loss."""
+def natives(classes: int, device: torch.device, rounds: int) -> list[str]:
+    """Print a line for each native loss; return the faults of those that have some."""
     # only `refresh` uses these
     replace_missing("scipy", "scipy.cluster", "scipy.cluster.hierarchy", "scipy.optimize")
-    labels = grouped(classes, device)
+    labels, faults = grouped(classes, device), []
     for name in list_losses():
         if _docs_page.header(name).wraps:
             continue
-        loss = create_loss(name, classes, DIMENSIONS).to(device)
-        cells, finite = [], True
-        for dtype in (torch.float32, torch.bfloat16):
-            data = batch(labels, device, dtype)
-            cells += side_by_side([loss], *data, device, rounds)[0]
-            value = loss(*data)
-            finite &= bool(value.isfinite() and data[0].grad.isfinite().all())
-        cells.append("yes" if finite else "**no**")
-        cells.append(waits(loss, *data) if device.type == "cuda" else "unknown on a CPU")
+        determinism.refused.clear()
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                times, finite, wait = native(name, classes, labels, device, rounds)
+        except Exception as error:
+            faults.append(f"{name}: {type(error).__name__}: {error}")
+            print(f"| {name} | **failed** | | | |", flush=True)
+            continue
+        cells = [*times, "yes" if finite else "**no**", f"**{wait}**" if wait else "no"]
+        if device.type == "cpu":
+            cells[-1] = "unknown on a CPU"
+        if determinism.refused:
+            cells[-1] += f"; not deterministic: {', '.join(determinism.refused)}"
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        faults += [f"{name} is not finite"] * (not finite) + [f"{name} waits"] * bool(wait)
+    return faults
+
+
+@repeatable
+def native(
+    name: str, classes: int, labels: Tensor, device: torch.device, rounds: int
+) -> tuple[list[str], bool, str]:
+    """The times of a loss by type of the embeddings, whether it is finite, and where it waits."""
+    loss = create_loss(name, classes, DIMENSIONS).to(device)
+    times, finite = [], True
+    for dtype in (torch.float32, torch.bfloat16):
+        data = batch(labels, device, dtype)
+        times += side_by_side([loss], *data, device, rounds)[0]
+        value = loss(*data)
+        finite &= bool(value.isfinite() and data[0].grad.isfinite().all())
+    return times, finite, waits(loss, *data) if device.type == "cuda" else ""
 
 
 def waits(loss: nn.Module, embeddings: Tensor, labels: Tensor) -> str:
-    """Whether the host waits for the GPU in forward and backward, and where it does first."""
+    """Where the host first waits for the GPU in forward and backward; empty if it never does."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         loss(embeddings, labels).backward()
     except RuntimeError as error:
-        return f"**{' '.join(str(error).split())}**"
+        if determinism.REFUSAL.search(str(error)):
+            raise
+        return " ".join(str(error).split())
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return "no"
+    return ""
 
 
 def clock(device: torch.device) -> float:

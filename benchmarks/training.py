@@ -8,9 +8,13 @@
 Each is a process. They take turns, and the medians count. It prints a Markdown table. The images
 are synthetic: JPEG files, and the store of them.
 
+Each is measured with batch norms that learn, and with frozen ones, which are folded into the
+convolutions: the path of pretrained weights.
+
     python benchmarks/training.py                  # CPU, the settings of the demo, one thread
     python benchmarks/training.py --device cuda    # ResNet-50 at 224 pixels, batches of 112, bf16
     python benchmarks/training.py --device cuda --compile    # recipe.gpu_compile as well
+    python benchmarks/training.py --batch-norm frozen        # only these
 
 On a CPU the files have the size of Omniglot's, which has the settings of the demo too. It needs
 torch, torchvision, timm and what those need. If dmlbench is not installed, put PYTHONPATH=. before
@@ -21,40 +25,36 @@ loss.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-try:
-    import numpy as np
-    import timm
-    import torch
-    from bare import (
-        SyntheticStore,
-        describe_machine,
-        is_installed,
-        make_store,
-        replace_missing,
-        settings,
-    )
-    from torch.utils.data import ConcatDataset, DataLoader
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
+import numpy as np
+import timm
+import torch
+from bare import (
+    SyntheticStore,
+    describe_machine,
+    hold_gpu,
+    is_installed,
+    make_store,
+    replace_missing,
+    settings,
+)
+from torch.utils.data import ConcatDataset, DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from turns import TURN, Turns, Way, end, start, window
 
-    from dmlbench.backbones.model import EmbeddingModel
-    from dmlbench.losses import create_loss
-    from dmlbench.training import prefetch
-    from dmlbench.training import train as training
-    from dmlbench.training.process import keep_freed_memory
-    from dmlbench.utils.cores import usable_cores
-except ModuleNotFoundError as error:
-    raise SystemExit(f"this machine has no {error.name}: pip install {error.name}") from None
+from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.losses import create_loss
+from dmlbench.training import determinism, prefetch
+from dmlbench.training import train as training
+from dmlbench.training.process import keep_freed_memory
+from dmlbench.utils.cores import usable_cores
 
 CPU = {
     "model": settings("Backbone", type="test_resnet", dim=128, image_size=32),
@@ -80,10 +80,9 @@ CUDA = {
 }
 THREADS = 4
 """Threads that prepare batches for a GPU. The targets assume so many; a training uses up to 8."""
-WARM_UP = {"cpu": 10, "cuda": 50}
-"""Steps before each window. They use up the batches that were prepared during the other turns. The
-workers of the peer prepare batches after its turn too, and become idle in this time."""
 TARGETS = {"of the limit": {"cpu": 0.92, "cuda": 0.95}, "of the peer": {"cpu": 1.3, "cuda": 2.0}}
+BATCH_NORM = {"learnt": False, "frozen": True}
+"""The setting `freeze_bn` of each kind."""
 MAX_DATA_WAIT = {"cuda": 0.02}
 """The share of the time that a training may wait for data."""
 
@@ -98,13 +97,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4480)
     parser.add_argument("--store", choices=["pixels", "jpeg"], default="pixels")
     parser.add_argument("--window", type=int, help="steps of a turn")
-    parser.add_argument("--rounds", type=int, default=9, help="most turns of each")
+    parser.add_argument("--rounds", type=int, default=5, help="most turns of each")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no turn begins later")
+    parser.add_argument("--batch-norm", nargs="+", choices=BATCH_NORM, default=[*BATCH_NORM])
     parser.add_argument("--compile", action="store_true", help="measure recipe.gpu_compile too")
     options = parser.parse_args()
     if options.compile and options.device == "cpu":
         parser.error("--compile: only a training on a GPU is compiled")
-    start = time.monotonic()
     setting = SimpleNamespace(**(CUDA if options.device == "cuda" else CPU))
     setting.device, setting.compile, model = options.device, options.compile, setting.model
     setting.window = options.window or setting.window
@@ -112,7 +111,8 @@ def main() -> None:
     model.resize = options.side or options.size or model.resize or model.image_size
     model.image_size = options.size or model.image_size
     setting.recipe.batch_size = options.batch or setting.recipe.batch_size
-    with tempfile.TemporaryDirectory() as folder:
+    measured, seconds = {}, options.seconds / len(options.batch_norm)
+    with hold_gpu(options.device), tempfile.TemporaryDirectory() as folder:
         setting.folder = Path(folder)
         make_store(
             setting.folder,
@@ -123,53 +123,12 @@ def main() -> None:
             form=options.store,
             repeat=setting.repeat,
         )
-        seconds = measure(setting, options.rounds, start + options.seconds)
-    show(setting, options.store, seconds)
-
-
-class Turns:
-    """It is called at the beginning of each step. After a window, it waits for the other turns."""
-
-    def __init__(self, pipe: Connection, setting: SimpleNamespace) -> None:
-        self.pipe, self.setting, self.step, self.waited = pipe, setting, 0, 0.0
-
-    def __call__(self) -> None:
-        if self.step == WARM_UP[self.setting.device]:
-            self.start = self.clocks()
-        if self.step == WARM_UP[self.setting.device] + self.setting.window:
-            ends = self.clocks()
-            self.pipe.send([end - start for start, end in zip(self.start, ends, strict=True)])
-            self.step = 0
-        if not self.step:
-            self.pipe.recv()
-        self.step += 1
-
-    def clocks(self) -> tuple[float, float, float]:
-        """Seconds of the clock, of the processors, and of waiting for data."""
-        if self.setting.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter(), processor_seconds(), self.waited
-
-    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches; the time to wait for each is counted."""
-        batches = iter(batches)
-        while True:
-            start = time.perf_counter()
-            batch = next(batches, None)
-            self.waited += time.perf_counter() - start
-            if batch is None:
-                return
-            yield batch
-
-
-def processor_seconds() -> float:
-    """Seconds that processors worked for this process and its workers."""
-    ticks = 0
-    for worker in multiprocessing.active_children():
-        status = Path(f"/proc/{worker.pid}/stat")
-        if status.exists():
-            ticks += sum(map(int, status.read_text().rpartition(")")[2].split()[11:13]))
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+        for kind in options.batch_norm:
+            setting.recipe.freeze_bn = BATCH_NORM[kind]
+            measured[kind] = measure(setting, options.rounds, time.monotonic() + seconds)
+    print(describe(setting, options.store))  # it asks the GPU for its name: not before a fork
+    for kind, windows in measured.items():
+        show(setting, kind, windows)
 
 
 def ours(setting: SimpleNamespace, turn: Turns) -> None:
@@ -197,23 +156,40 @@ def compiled(setting: SimpleNamespace, turn: Turns) -> None:
 
 def limit(setting: SimpleNamespace, turn: Turns) -> None:
     keep_freed_memory()
-    recipe, device = setting.recipe, torch.device(setting.device)
-    training.set_up(recipe, device)
-    classes = len(SyntheticStore(setting.folder).split("train").class_names)
+    device = torch.device(setting.device)
+    training.set_up(setting.recipe, device)
+    step = resident_step(setting, device)
+    try:
+        step()
+    except RuntimeError as error:  # as in a training, see determinism.py
+        if not (refusal := determinism.REFUSAL.search(str(error))):
+            raise
+        determinism.allow_other_kernels([refusal[1]])
+    while True:
+        turn()
+        step()
+
+
+def resident_step(setting: SimpleNamespace, device: torch.device) -> Callable[[], None]:
+    """A step of the training on one batch that stays on the device."""
+    recipe, classes = setting.recipe, 80
     model = EmbeddingModel(setting.model, recipe, setting.channels).to(device)
+    forward = torch.compile(model, dynamic=False) if training.compiles(recipe, device) else model
     loss = create_loss("proxy_anchor", classes, setting.model.dim).to(device)
     optimizer = training.create_optimizer(recipe, model, loss.param_groups(recipe.lr))
     side = setting.model.image_size
     images = torch.rand(recipe.batch_size, setting.channels, side, side, device=device)
     labels = torch.arange(recipe.batch_size, device=device) // recipe.images_per_class % classes
-    while True:
-        turn()
+
+    def step() -> None:
         with training.autocast(recipe, device):
-            embeddings = model(images)
+            embeddings = forward(images)
         value = loss(embeddings, labels)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
+
+    return step
 
 
 def peer(setting: SimpleNamespace, turn: Turns) -> None:
@@ -244,6 +220,9 @@ def peer(setting: SimpleNamespace, turn: Turns) -> None:
     dim = setting.model.dim
     model = timm.create_model(setting.model.type, num_classes=dim, in_chans=setting.channels)
     model = model.to(device).train()
+    for layer in model.modules() if recipe.freeze_bn else ():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eval().requires_grad_(False)
     loss = peer_loss(len(images.classes), dim).to(device)
     optimizer = torch.optim.AdamW(
         [*model.parameters(), *loss.parameters()], recipe.lr, weight_decay=recipe.weight_decay
@@ -270,7 +249,7 @@ def peer_loss(classes: int, dim: int) -> torch.nn.Module:
     return ProxyAnchorLoss(classes, dim)
 
 
-WAYS: dict[str, Callable[[SimpleNamespace, Turns], None]] = {
+WAYS: dict[str, Way] = {
     "dmlbench": ours,
     "limit: one resident batch": limit,
     "peer: ImageFolder, DataLoader": peer,
@@ -278,57 +257,48 @@ WAYS: dict[str, Callable[[SimpleNamespace, Turns], None]] = {
 }
 
 
-def take_turns(name: str, setting: SimpleNamespace, pipe: Connection) -> None:
-    """Run a way in this process, until the other end of the pipe is closed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the lines of the training are not for the table
-    try:
-        WAYS[name](setting, Turns(pipe, setting))
-    except EOFError:
-        return
-
-
 def measure(setting: SimpleNamespace, rounds: int, until: float) -> dict[str, np.ndarray]:
     """Seconds per step of each way in each round, (rounds, 3): clock, processors, waiting.
 
     After the monotonic time `until`, no round begins except the first.
     """
-    context, pipes = multiprocessing.get_context("spawn"), {}
+    pipes, windows = {}, {}
     names = [name for name, way in WAYS.items() if setting.compile or way is not compiled]
-    windows: dict[str, list[list[float]]] = {name: [] for name in names}
     try:
         for name in names:
-            pipes[name], end = context.Pipe()
-            context.Process(target=take_turns, args=(name, setting, end)).start()
-            end.close()
+            pipes[name], windows[name] = start(WAYS[name], setting), []
         for number in range(rounds):
             if number and time.monotonic() > until:
                 break
             for name, pipe in pipes.items():
-                pipe.send("your turn")
-                windows[name].append(pipe.recv())
-    finally:  # the processes end with their pipes, and the folder is removed after them
-        for pipe in pipes.values():
-            pipe.close()
-        for process in multiprocessing.active_children():
-            process.join()
+                pipe.send(TURN)
+                windows[name].append(window(pipe))
+    finally:  # the folder is removed after the processes
+        end(pipes.values())
     return {name: np.array(seconds) / setting.window for name, seconds in windows.items()}
 
 
-def show(setting: SimpleNamespace, form: str, measured: dict[str, np.ndarray]) -> None:
-    """Print the tables."""
-    own, limit_seconds, peer_seconds, *compiled_seconds = measured.values()
-    batch, device, model = setting.recipe.batch_size, setting.device, setting.model
+def describe(setting: SimpleNamespace, form: str) -> str:
+    """The machine and the settings, for the head of the tables."""
+    device, model = setting.device, setting.model
     width, height = setting.file
     packages = ("torch", "torchvision", "timm", "pytorch-metric-learning", "numpy", "Pillow")
     on_gpu = f"bfloat16, {THREADS} threads prepare batches"
-    print(
+    return (
         f"{describe_machine(device, *packages)}; {model.type} at {model.image_size} of "
         f"{model.resize} pixels, {'gray' if setting.channels == 1 else 'colour'}, batches of "
-        f"{batch}, Proxy Anchor, AdamW, "
+        f"{setting.recipe.batch_size}, Proxy Anchor, AdamW, "
         f"{on_gpu if device == 'cuda' else f'{setting.recipe.cpu_threads} thread'}; "
         f"store of {form}; files of {width} x {height}, {usable_cores()} workers of the peer's "
-        f"loader; medians of {len(own)} turns of {setting.window} steps.\n"
+        f"loader; medians of turns of {setting.window} steps."
     )
+
+
+def show(setting: SimpleNamespace, kind: str, measured: dict[str, np.ndarray]) -> None:
+    """Print the tables of a kind of batch norm."""
+    own, limit_seconds, peer_seconds, *compiled_seconds = measured.values()
+    batch, device = setting.recipe.batch_size, setting.device
+    print(f"\nBatch norms: {kind}; {len(own)} turns.\n")
     print("|  | images/s | ms a step | CPU ms a step, workers too | waiting for data |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, seconds in measured.items():

@@ -43,7 +43,7 @@ def kmeans(
         restarts: starts, at least 1.
         threads: of a clustering on a CPU; the result does not depend on them.
         device: "cpu" for numpy and faiss; another one, such as "cuda", for torch, which may settle
-            equal distances differently.
+            equal distances differently. If DMLBENCH_KMEANS=faiss, faiss searches there.
 
     Returns:
         (N,) the cluster of each vector, from 0 to k - 1.
@@ -61,9 +61,9 @@ def kmeans(
 
         points = NumpyPoints(centred, k, threads)
     else:
-        from dmlbench.evaluation.torch_kmeans import TorchPoints
+        from dmlbench.evaluation.faiss_kmeans import gpu_points
 
-        points = TorchPoints(centred, k, device)
+        points = gpu_points(centred, k, device)
     return cluster(points, seed, iterations, restarts)
 
 

@@ -1,8 +1,6 @@
 """With nothing but torch, torchvision and timm, the benchmarks measure the same."""
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,39 +12,6 @@ from dmlbench.datasets.store.reader import Store
 from dmlbench.study import settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MISSING = """
-import sys
-from importlib.machinery import PathFinder
-
-NAMES = {
-    "alembic",
-    "faiss",
-    "fontTools",
-    "matplotlib",
-    "mlflow",
-    "pandas",
-    "pyarrow",
-    "pydantic",
-    "pygments",
-    "pytorch_metric_learning",
-    "requests",
-    "scipy",
-    "sklearn",
-    "snakemake",
-    "sqlalchemy",
-    "urllib3",
-}
-
-class Bare(PathFinder):
-    def find_spec(name, path=None, target=None):
-        return None if name.partition(".")[0] in NAMES else PathFinder.find_spec(name, path, target)
-
-    def find_distributions(context):
-        named = (context.name or "").replace("-", "_")
-        return () if named in NAMES else PathFinder.find_distributions(context)
-
-sys.meta_path = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +20,6 @@ def bare():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Run a benchmark without those libraries; the processes that it starts lack them too."""
-    (tmp_path / "missing").mkdir()
-    (tmp_path / "missing" / "sitecustomize.py").write_text(MISSING)
-    paths = [str(tmp_path / "missing"), str(BENCHMARKS.parent)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-
-    def run(script, *options):
-        command = [sys.executable, str(BENCHMARKS / script), *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        return done.returncode, done.stdout, done.stderr
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -145,22 +94,3 @@ def test_a_call_of_a_missing_library_is_an_error_with_its_name(bare, monkeypatch
 
     with pytest.raises(ModuleNotFoundError, match=r"no_such_library\.part\.function"):
         function(1)
-
-
-@pytest.mark.slow
-def test_the_training_is_measured_with_nothing_but_torch_and_timm(run):
-    options = ["--images", "1120", "--window", "1", "--rounds", "1"]
-    code, table, errors = run("training.py", *options)
-    assert code == 0, errors
-    assert "pytorch-metric-learning missing" in table
-    for way in ("dmlbench", "limit: one resident batch", "peer: ImageFolder, DataLoader"):
-        assert f"\n| {way} | " in table
-
-
-def test_losses_are_measured_without_their_peers(run):
-    code, table, errors = run("losses.py", "--classes", "50", "--rounds", "1")
-    assert code == 0, errors
-    for loss in ("htl", "hpl", "softtriple", "rll"):
-        assert f"\n| {loss} | " in table
-    assert "| Proxy Anchor | " in table
-    assert "**no**" not in table

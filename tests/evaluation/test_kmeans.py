@@ -13,12 +13,17 @@ from scipy.stats import chisquare
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from dmlbench.evaluation.clustering import nmi
+from dmlbench.evaluation.faiss_kmeans import FaissPoints
 from dmlbench.evaluation.kmeans import Clustering, cluster, kmeans
 from dmlbench.evaluation.numpy_kmeans import NumpyPoints
 from dmlbench.evaluation.ranking import unit
 from dmlbench.evaluation.torch_kmeans import TorchPoints
 
-BACKENDS = {"numpy": NumpyPoints, "torch": partial(TorchPoints, device="cpu")}
+BACKENDS = {
+    "numpy": NumpyPoints,
+    "torch": partial(TorchPoints, device="cpu"),
+    "faiss": partial(FaissPoints, device="cpu"),
+}
 
 
 @pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
@@ -236,7 +241,7 @@ def test_the_inertia_is_as_low_as_scikit_learn_s_from_seeds_of_one_draw_each(clu
         )
 
 
-def test_both_backends_give_the_same_clusters_except_for_ties(clusters):
+def test_all_backends_give_the_same_clusters_except_for_ties(clusters):
     # Any device that is not called "cpu" is one of torch.
     vectors = unit(clusters(3000, 100, spread=0.5)[0])
     by_numpy, by_torch = (kmeans(vectors, 100, 0, 20, 3, device=name) for name in ("cpu", "cpu:0"))
@@ -244,9 +249,10 @@ def test_both_backends_give_the_same_clusters_except_for_ties(clusters):
 
     noise = unit(np.random.default_rng(0).normal(size=(3000, 64)))
     labels = np.arange(3000) % 300
-    by_numpy, by_torch = (
+    by_numpy, by_torch, by_faiss = (
         cluster(points_of(noise, 300), 0, 20, 1) for points_of in BACKENDS.values()
     )
+    np.testing.assert_array_equal(by_faiss, by_torch)
     assert nmi(labels, by_numpy) == pytest.approx(nmi(labels, by_torch), abs=0.01)
 
 
