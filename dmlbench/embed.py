@@ -24,7 +24,9 @@ from dmlbench.datasets.metadata import is_zip
 from dmlbench.datasets.names import normalize_path
 from dmlbench.datasets.store.images import unpack_image
 from dmlbench.training.batches import central_boxes, crops, floats
+from dmlbench.training.determinism import repeatable
 from dmlbench.training.train import EMBED_BATCH, autocast, set_up
+from dmlbench.utils.device import choose_device
 from dmlbench.utils.errors import DatasetError, MissingResult
 from dmlbench.utils.files import replacing
 from dmlbench.utils.text import count_of, listed
@@ -55,8 +57,9 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
         MissingResult: the run has no model, or one of other settings or code.
         DatasetError: there are no images, two have the same name, or some cannot be decoded.
             Nothing is written then.
+        UserError: torch cannot compute on the GPU, or not in the precision of the run.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(run.recipe.gpu_precision)
     model = load_model(study, run).to(device)
     set_up(run.recipe, device)
     images = find_images(places)
@@ -220,6 +223,7 @@ def _batches(
 
 
 @torch.no_grad()
+@repeatable
 def _embed(
     model: EmbeddingModel, run: Run, images: list[NDArray[np.uint8]], device: torch.device
 ) -> NDArray[np.float32]:
@@ -228,4 +232,4 @@ def _embed(
     boxes = central_boxes(np.array([image.shape[1:] for image in images]), side)
     squares = crops(images, np.arange(len(images)), boxes, side)
     with autocast(run.recipe, device):
-        return model(floats(squares.to(device))).float().cpu().numpy()
+        return model(floats(squares.to(device))).cpu().numpy()

@@ -16,7 +16,7 @@ from dmlbench.datasets.store.reader import Store
 from dmlbench.study.study import read_study
 from dmlbench.training.external_embeddings import read_embeddings
 from dmlbench.training.job import train_job
-from dmlbench.utils.errors import DatasetError, MissingResult
+from dmlbench.utils.errors import DatasetError, MissingResult, UserError
 from tests.result_edits import edit_result
 
 RUN = "shapes/tiny/normalized_softmax/seed0"
@@ -290,3 +290,15 @@ def test_runs_without_a_usable_model_are_refused(embed_places, folder, study):
     control = study.runs["shapes/tiny/control_random/seed0"]
     with pytest.raises(MissingResult, match="so it has no model"):
         embed.embed(study, control, [folder], folder / "out.npz")
+
+
+def test_a_gpu_that_cannot_compute_in_the_precision_of_the_run_is_refused(
+    embed_places, tmp_path, monkeypatch
+):
+    def refuse(gpu_precision):
+        raise UserError(f"recipe.gpu_precision: {gpu_precision}")
+
+    monkeypatch.setattr(embed, "choose_device", refuse)
+    with pytest.raises(UserError, match=r"^recipe\.gpu_precision: bfloat16$"):
+        embed_places("my/test")
+    assert not (tmp_path / "v.npz").exists()

@@ -18,8 +18,9 @@ from typing import Any
 import dmlbench
 from dmlbench.cli import data, jobs, listings, losses, studies
 from dmlbench.cli.arguments import AddCommand
-from dmlbench.utils.device import use_chosen_device
-from dmlbench.utils.errors import UserError
+from dmlbench.utils.device import DEVICE, use_chosen_device
+from dmlbench.utils.errors import UserError, is_out_of_memory
+from dmlbench.utils.text import error_reason
 from dmlbench.workflow.job_log import log_ending
 
 OF_THE_MACHINE = frozenset(
@@ -51,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.errno not in OF_THE_MACHINE or not error.filename:
             raise
         sys.exit(f"dmlbench: {error.filename}: {error.strerror}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = f"End other programs that use it; or if it is a GPU's, set {DEVICE}=cpu."
+        sys.exit(f"dmlbench: the memory is too small: {error_reason(error)}. {fix}")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from dmlbench.conformance.check import Broken, check, describe_error
 from dmlbench.conformance.subject import Subject, batch, value_and_gradient, value_of
 from dmlbench.losses.base import Loss
+from dmlbench.utils.device import choose_device
 
 STEP, DIRECTIONS, TRIES = 1e-6, 4, 12
 TOLERANCE = 1e-4  # of a derivative, relative to the gradient; rounding is less, a mistake more
@@ -181,7 +182,7 @@ class _Detached(TorchFunctionMode):
     "exp alone. Keep the argument of a root above 0.",
 )
 def precision(subject: Subject) -> str:
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    devices = sorted({"cpu", choose_device().type})
     for device in devices:
         for stage, loss in subject.stages():
             loss.to(device)

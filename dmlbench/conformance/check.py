@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dmlbench.conformance.subject import Subject
+from dmlbench.utils.errors import UnusableGpu, WrongEnvironment
 
 Verdict = Literal["ok", "declared", "warning", "FAILED", "-"]
 WIDTH = 100
@@ -56,6 +57,8 @@ class Check:
             return Result(self, "ok", self.run(subject) or self.demand)
         except Broken as error:
             broken = error
+        except (UnusableGpu, WrongEnvironment):  # no fault of the loss
+            raise
         except Exception as error:  # the loss may raise anything
             did = "It was called with the batch of this check."
             broken = Broken(did, describe_error(error), excusable=False)

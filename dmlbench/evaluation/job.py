@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +17,20 @@ from dmlbench.study.result_files import TRAIN_AGAIN
 from dmlbench.study.result_shape import DAMAGED, OK
 from dmlbench.study.run import GPU_SCORING_IMAGES, METRICS, Run
 from dmlbench.study.study import Study
-from dmlbench.utils.errors import DiskError, MissingResult, failure_result
+from dmlbench.utils.device import choose_device
+from dmlbench.utils.errors import (
+    DiskError,
+    MissingResult,
+    UnusableGpu,
+    failure_result,
+    is_gpu_error,
+    is_out_of_memory,
+)
 from dmlbench.utils.fingerprint import code_digests
-from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+from dmlbench.utils.gpu_lease import lease_gpu
+from dmlbench.utils.text import error_reason
 
-OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
-"""What torch and CUDA say if the memory of the GPU is too small."""
+SCORING_ON_CPU = "scoring on the CPU"
 
 
 def evaluate_job(study: Study, run: Run, stores: Path) -> None:
@@ -51,12 +59,12 @@ def evaluate_job(study: Study, run: Run, stores: Path) -> None:
             files.write_metrics({**keys, **result, **scores, **origin}, trained)
             return
         except MissingResult as error:
-            result |= failure_result(DAMAGED, str(error))
+            result |= failure_result(error, DAMAGED)
         except DiskError:
             raise
         except Exception as error:
             traceback.print_exc()
-            result |= failure_result("error", f"{type(error).__name__}: {error}")
+            result |= failure_result(error)
     files.write_metrics({**keys, **result, **origin}, trained)
 
 
@@ -76,28 +84,34 @@ def _score(file: Path, run: Run, stores: Path, runs_per_gpu: int) -> dict[str, A
         pairs=store.pairs,
         levels=store.levels,
     )
-    if len(ids) >= GPU_SCORING_IMAGES and (gpus := visible_gpus()):
-        # SIGTERM may end this job at any moment: it has nothing to save
-        with lease(gpus, runs_per_gpu) as gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
-            if result := _score_on_gpu(score):
-                return result
+    if len(ids) >= GPU_SCORING_IMAGES:
+        try:
+            # SIGTERM may end this job at any moment: it has nothing to save
+            with lease_gpu(runs_per_gpu) as place:
+                if place and (result := _score_on_gpu(score)):
+                    return result
+        except UnusableGpu as error:
+            print(f"{SCORING_ON_CPU}: {error}", flush=True)
     return {"metrics": score(), "device": "cpu"}
 
 
 def _score_on_gpu(score: Callable[..., list[dict[str, Any]]]) -> dict[str, Any] | None:
-    """The metrics by the GPU, and its name; None if torch cannot use it or its memory is too
-    small."""
+    """The metrics by the GPU, and its name; None if it fails, or has too little memory. The CPU
+    gives the same numbers then.
+
+    Raises:
+        UnusableGpu: torch cannot compute on it.
+    """
     import torch
 
-    if not torch.cuda.is_available():
-        print(f"{GPU_NOT_SEEN}: scoring on the CPU", flush=True)
-        return None
     try:
-        return {"metrics": score(device="cuda"), "device": torch.cuda.get_device_name()}
-    except RuntimeError as error:
-        if not any(words in str(error) for words in OUT_OF_MEMORY):
+        device = choose_device()
+        name = torch.cuda.get_device_name(device)
+        return {"metrics": score(device=device.type), "device": name}
+    except Exception as error:
+        if not (is_out_of_memory(error) or is_gpu_error(error)):
             raise
-        print(f"scoring on the CPU, as the GPU says: {error}", flush=True)
-    torch.cuda.empty_cache()  # another run may have the GPU now
+        print(f"{SCORING_ON_CPU}, as the GPU failed: {error_reason(error)}", flush=True)
+    with contextlib.suppress(RuntimeError):  # it answers nothing after some of its errors
+        torch.cuda.empty_cache()  # another run may have the GPU now
     return None

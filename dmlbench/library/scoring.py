@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -17,7 +18,9 @@ from dmlbench.evaluation.ranking import UnusableEmbeddings
 from dmlbench.study.error_messages import describe_errors
 from dmlbench.study.setting_types import MAX_ENTRIES
 from dmlbench.study.settings import Evaluation
+from dmlbench.utils.device import device_fault
 from dmlbench.utils.errors import InvalidArgument
+from dmlbench.utils.gpu_lease import lease_device
 from dmlbench.utils.text import short_repr
 
 if TYPE_CHECKING:
@@ -71,7 +74,8 @@ def score(
         kmeans_iterations: most updates of the centroids.
         kmeans_restarts: the start of k-means with the least inertia counts.
         threads: on a CPU. No score depends on the number.
-        device: "cpu"; or "cuda", which is faster from some 20,000 embeddings on.
+        device: "cpu"; or "cuda", which is faster from some 20,000 embeddings on. It waits while a
+            run of a study uses that GPU.
 
     Returns:
         recall@K, "recall@1 <level>", map@r, r_precision, map, mrr, nmi and ami, each in [0, 1] (ami
@@ -136,17 +140,20 @@ def score(
         kmeans_restarts=kmeans_restarts,
         threads=threads,
     )
+    checked_pairs = None if pairs is None else _check_pairs(pairs, size)
+    device = _check_device(device)
     try:
-        results = evaluate(
-            vectors,
-            rows,
-            {"id": rows, "label": numbers, **groups},
-            protocols,
-            settings,
-            pairs=None if pairs is None else _check_pairs(pairs, size),
-            levels=[*groups],
-            device=_check_device(device),
-        )
+        with contextlib.nullcontext() if device == "cpu" else lease_device(device):
+            results = evaluate(
+                vectors,
+                rows,
+                {"id": rows, "label": numbers, **groups},
+                protocols,
+                settings,
+                pairs=checked_pairs,
+                levels=[*groups],
+                device=device,
+            )
     except UnusableEmbeddings as error:
         _refuse("embeddings", f"{error}{_name_rows(vectors, size)}")
     return {row["metric"]: float(row["value"]) for row in results}
@@ -296,13 +303,8 @@ def _check_settings(**settings: Any) -> dict[str, Any]:
 def _check_device(device: str) -> str:
     if device == "cpu":
         return device
-    import torch
-
-    try:
-        torch.empty(0, device=torch.device(device))
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        _refuse("device", f"torch cannot use {short_repr(device)}: {reason}")
+    if fault := device_fault(device):
+        _refuse("device", f"torch cannot use {short_repr(device)}: {fault}")
     return str(device)
 
 

@@ -5,8 +5,8 @@ It runs in a process of its own: `python -m dmlbench.planning.probe_scoring SPEC
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -16,7 +16,9 @@ import numpy as np
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.study.run import GPU_SCORING_IMAGES
 from dmlbench.study.settings import Evaluation
-from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+from dmlbench.utils.device import choose_device
+from dmlbench.utils.errors import UserError
+from dmlbench.utils.gpu_lease import lease_gpu
 
 IMAGES, IMAGES_PER_CLASS = 2000, 20
 
@@ -31,6 +33,9 @@ def probe(spec: dict[str, Any], asked: float) -> dict[str, float]:
     Returns:
         Seconds from `asked` to the first arithmetic as `start`, seconds of the arithmetic as
         `score`, and the number of embeddings as `images`.
+
+    Raises:
+        UnusableGpu: torch cannot compute on the GPU.
     """
     count = GPU_SCORING_IMAGES if spec["gpu"] else IMAGES
     random = np.random.default_rng(0)
@@ -42,29 +47,20 @@ def probe(spec: dict[str, Any], asked: float) -> dict[str, float]:
     centres = random.standard_normal((count // IMAGES_PER_CLASS, spec["dim"]), dtype=np.float32)
     noise = random.standard_normal((count, spec["dim"]), dtype=np.float32)
     settings = {**Evaluation(threads=spec["threads"]).model_dump(), "recall_at": [1, 10, 100]}
-    if spec["gpu"]:
-        _start_gpu()
-    device = "cuda" if spec["gpu"] else "cpu"
+    device = choose_device().type if spec["gpu"] else "cpu"
     start, began = time.time() - asked, time.monotonic()
     evaluate(centres[index["label"]] + noise, ids, index, protocols, settings, device=device)
     return {"start": start, "score": time.monotonic() - began, "images": count}
 
 
-def _start_gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise SystemExit(f"{GPU_NOT_SEEN}: see its version, and the driver's")
-    torch.cuda.init()
-
-
 def main() -> None:
     """Print the answer to the arguments as JSON."""
     spec, asked = json.loads(sys.argv[1]), float(sys.argv[2])
-    with lease(visible_gpus() if spec["gpu"] else []) as gpu:
-        if gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
-        print(json.dumps(probe(spec, asked)))
+    try:
+        with lease_gpu() if spec["gpu"] else contextlib.nullcontext():
+            print(json.dumps(probe(spec, asked)))
+    except UserError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

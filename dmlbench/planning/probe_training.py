@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -20,8 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dmlbench.training.process import keep_freed_memory, keep_kernels
 from dmlbench.training.time_limit import Stopped
+from dmlbench.utils.device import choose_device
+from dmlbench.utils.errors import UserError
 from dmlbench.utils.files import data_folder
-from dmlbench.utils.gpu_lease import GPU_NOT_SEEN, lease, visible_gpus
+from dmlbench.utils.gpu_lease import lease_gpu
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,11 +108,13 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     Returns:
         Images per second in training as `train` and when embedding as `embed`, seconds from `asked`
         to the first step as `start`, and the number of `parameters` of the model.
+
+    Raises:
+        UserError: torch cannot compute on the GPU, or not in the precision of the recipe.
     """
     if spec["recipe"].get("gpu_compile"):
         keep_kernels(data_folder() / "compiled")
     import numpy as np
-    import torch
 
     from dmlbench.backbones.model import EmbeddingModel
     from dmlbench.study.run import Run
@@ -119,11 +122,9 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     from dmlbench.training.train import EMBED_BATCH, embed, train
 
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if os.environ.get("CUDA_VISIBLE_DEVICES") and device.type == "cpu":
-        raise SystemExit(f"{GPU_NOT_SEEN}: see its version, and the driver's")
     model = Backbone(**spec["backbone"])
     recipe = Recipe(**spec["recipe"], epochs=100_000, images_per_class=None)
+    device = choose_device(recipe.gpu_precision)
     run = Run(
         dataset="random",
         backbone="probed",
@@ -187,9 +188,11 @@ def _seconds_of(call: Callable[[], object]) -> float:
 def main() -> None:
     """Print the answer to the arguments as JSON."""
     spec, asked = json.loads(sys.argv[1]), float(sys.argv[2])
-    with lease(visible_gpus()) as gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch is imported
-        print(json.dumps(probe(spec, asked)))
+    try:
+        with lease_gpu():
+            print(json.dumps(probe(spec, asked)))
+    except UserError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
@@ -31,7 +30,7 @@ from dmlbench.utils import discovery
 from dmlbench.utils.declarations import calls_its_argument
 from dmlbench.utils.errors import BrokenInstallation
 from dmlbench.utils.fingerprint import code_digest
-from dmlbench.utils.gpu_lease import visible_gpus
+from dmlbench.utils.gpus import find_gpus
 
 MODEL_SETTINGS = ("type", "dim", "head", "image_size", "resize")
 RECIPE_SETTINGS = ("batch_size", "optimizer", "freeze_bn", "pooling")
@@ -244,12 +243,8 @@ def _scoring_spec(run: Run, on_gpu: bool) -> str:
 
 def find_device() -> Device:
     """The device of this machine that trainings run on."""
-    gpus = visible_gpus()
-    if not gpus:
-        return Device(f"cpu ({processor()})", 0)
-    command = ["nvidia-smi", f"--id={gpus[0]}", "--query-gpu=name", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return Device(answer.stdout.strip(), len(gpus))
+    gpus = find_gpus().usable
+    return Device(gpus[0].name, len(gpus)) if gpus else Device(f"cpu ({processor()})", 0)
 
 
 def measure_throughput(runs: Iterable[Run]) -> None:

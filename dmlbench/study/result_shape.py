@@ -69,12 +69,17 @@ class _Provenance(_Strict):
     versions: dict[str, str | None] = {}
     host: str | None = None
     device: str | None = None
+    compute_capability: str | None = None
     driver: str | None = None
+    cuda: str | None = None
+    float32: str | None = None
+    nondeterministic: list[str] = []
     train_seconds: Amount = None
     wall_seconds: Amount = None
     peak_memory_mb: Amount = None
     images_per_second: Amount = None
     runs_per_gpu: Annotated[int, Field(ge=1)] = 1
+    mps: bool = False
 
 
 class _Run(_Outcome):

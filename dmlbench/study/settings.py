@@ -131,8 +131,9 @@ class Recipe(Model):
     augmentation: Augmentation = Augmentation()
     """How training images are changed at random."""
     gpu_precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """The precision of the backbone on a GPU. Losses are always computed in float32, and so is
-    everything on a CPU."""
+    """The precision of the backbone on a GPU. bfloat16 (autocast) needs compute capability 8.0
+    (NVIDIA's Ampere) or more. float32 is IEEE float32, without TF32. The head and the losses are
+    always computed in IEEE float32, and so is everything on a CPU."""
     gpu_compile: bool = False
     """Train with the kernels of torch.compile on a GPU. Embeddings are computed without them. The
     first run compiles the kernels, and later runs find them in the data folder. torch chooses some

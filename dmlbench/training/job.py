@@ -7,13 +7,11 @@ was stopped with its state saved, and must be started again.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 import time
 import traceback
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,9 +22,9 @@ import pyarrow.parquet as pq
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
-from dmlbench.training.process import begin_log, keep_freed_memory, keep_kernels
-from dmlbench.training.provenance import measurements, provenance, utc_now
-from dmlbench.training.run_state import Attempts, hold_state, more_time
+from dmlbench.training.process import begin_log, keep_frames, keep_freed_memory, keep_kernels
+from dmlbench.training.provenance import device_facts, measurements, provenance, utc_now
+from dmlbench.training.run_state import WAITED, Attempts, hold_state, more_time
 from dmlbench.training.scratch import staged_store
 from dmlbench.training.time_limit import (
     Stopped,
@@ -36,26 +34,30 @@ from dmlbench.training.time_limit import (
     stop_requests,
     timings,
 )
-from dmlbench.utils.device import check_gpu_seen
+from dmlbench.utils.device import choose_device
 from dmlbench.utils.disk import disk_error
 from dmlbench.utils.errors import (
     DatasetError,
-    DiskError,
-    GpuNotSeen,
-    MissingWeights,
-    UserError,
+    NoFreeGpu,
+    UnusableGpu,
     failure_result,
+    is_gpu_error,
 )
 from dmlbench.utils.files import replacing, write_json
 from dmlbench.utils.fingerprint import code_digests
-from dmlbench.utils.gpu_lease import lease, visible_gpus
+from dmlbench.utils.gpu_lease import lease_gpu
+from dmlbench.utils.mps import uses_mps
 from dmlbench.utils.startup import heavy_imports
+from dmlbench.utils.text import format_duration
 
 if TYPE_CHECKING:
     from dmlbench.datasets.store.reader import Store
 
 TRY_AGAIN = 75
 """EX_TEMPFAIL of the system's sysexits.h."""
+MAX_WAIT_SHARE, MAX_WAIT = 0.5, 2.0
+"""A time limit that is over is no fault of an attempt that waited for more than this share of it,
+and for more than these seconds, which it takes to look for a GPU."""
 
 
 class Output(NamedTuple):
@@ -94,7 +96,8 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
         def write(result: dict[str, Any]) -> None:
             seconds = round(time.monotonic() - started, 3)
             times = {"finished": utc_now(), "wall_seconds": seconds}
-            measured = {} if attempts.failure() else measurements(output.history)
+            # without a device, nothing was trained: it was refused, or failed before
+            measured = measurements(output.history) if "device" in origin else {}
             _write(files, run, study, result, output, origin | measured | times)
 
         with stop_requests(limit) as stop:  # also while results are written
@@ -106,17 +109,23 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
                 write(result)
             except Stopped as stopped:
                 print(f"{stopped}; the time limit of this job: {limit}", flush=True)
-                attempts.end(stopped.reason, _why_stopped(stopped, limit))
+                attempts.end(*_how_it_ended(stopped, limit))
                 return TRY_AGAIN
-            except GpuNotSeen as error:  # the GPU of another node may work
+            except NoFreeGpu as error:
+                print(f"{error}; the time limit of this job: {limit}", flush=True)
+                attempts.end(WAITED, str(error))
+                return TRY_AGAIN
+            except UnusableGpu as error:  # the GPU of another node may work
                 print(error, flush=True)
-                attempts.end("gpu_not_seen", str(error))
+                attempts.end(error.status, str(error))
                 return TRY_AGAIN
             except Exception as error:
+                if is_gpu_error(error):
+                    keep_frames(error)
                 attempts.forget()  # before the result: maybe it cannot be written
                 problem = disk_error(error, files.folder)
                 print(problem or traceback.format_exc(), file=sys.stderr, flush=True)
-                result = _failure(problem or error)
+                result = failure_result(problem or error)
                 history = getattr(error, "history", [])
                 output = Output(history, output.embeddings[:0], output.ids[:0])
                 write(result)
@@ -136,35 +145,39 @@ def _attempt(
     attempts: Attempts,
     origin: dict[str, Any],
 ) -> Output:
-    """Train or embed on a GPU of this machine, if it has any; `origin` notes how it is shared."""
-    gpus = visible_gpus() if run.uses_model else []
-    with lease(gpus, study.settings.runs_per_gpu, partial(_raise_if, stop)) as gpu:
-        if gpu or not run.uses_model:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu or ""  # before torch looks
-        if gpu:
-            origin["runs_per_gpu"] = study.settings.runs_per_gpu
+    """Train or embed on a GPU of this machine, if it has any; `origin` notes which, and how it is
+    shared."""
+    runs, began = study.settings.runs_per_gpu, time.monotonic()
+    leased = lease_gpu(runs, lambda: stop.reason) if run.uses_model else contextlib.nullcontext()
+    with leased as place:
+        timings.wait = time.monotonic() - began
+        if place:
+            origin |= {"runs_per_gpu": place.runs, "mps": uses_mps()}
         attempts.begin(stop.limit)
         with stop.ending_at_once():
-            return _compute(study, run, stores, stop)
+            return _compute(study, run, stores, stop, origin)
 
 
-def _raise_if(stop: StopRequests) -> None:
-    """End the wait for a GPU if there is a reason to stop."""
-    if reason := stop.reason:
-        raise Stopped(reason, f"{reason}: while waiting for a GPU")
-
-
-def _why_stopped(stopped: Stopped, limit: TimeLimit) -> str:
-    """Why an attempt that was stopped may have come nowhere, for the case that it did."""
+def _how_it_ended(stopped: Stopped, limit: TimeLimit) -> tuple[str, str]:
+    """How an attempt ended that was stopped, and why it may have come nowhere, if it did."""
     if stopped.reason != "timeout":
-        return str(stopped)
+        return stopped.reason, str(stopped)
+    if timings.wait > max(MAX_WAIT, MAX_WAIT_SHARE * limit.seconds):
+        waited = f"it waited {format_duration(timings.wait)} for a GPU"
+        return WAITED, f"{waited}, and then its time limit of {limit} was over"
     if timings.start is None:
-        return f"its time limit of {limit} was over before its first step. {more_time({})}"
-    return f"its time limit of {limit} was over. {more_time(asdict(timings))}"
+        why = f"its time limit of {limit} was over before its first step. {more_time({})}"
+        return stopped.reason, why
+    return stopped.reason, f"its time limit of {limit} was over. {more_time(asdict(timings))}"
 
 
-def _compute(study: Study, run: Run, stores: Path, stop: StopRequests) -> Output:
-    """Train or embed; write the artefact of the loss, and the model if the study keeps it."""
+def _compute(
+    study: Study, run: Run, stores: Path, stop: StopRequests, origin: dict[str, Any]
+) -> Output:
+    """Train or embed; write the artefact of the loss, and the model if the study keeps it.
+
+    `origin` notes the device.
+    """
     if run.recipe.gpu_compile:
         keep_kernels(stores.parent / "compiled")
     with heavy_imports():
@@ -176,9 +189,8 @@ def _compute(study: Study, run: Run, stores: Path, stop: StopRequests) -> Output
         from dmlbench.training.train import Diverged, embed_test, train
 
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if run.uses_model:
-        check_gpu_seen(device.type == "cuda")
+    device = choose_device(run.recipe.gpu_precision) if run.uses_model else torch.device("cpu")
+    origin |= device_facts(device)  # now, as a GPU that has failed answers nothing
     test = _open_store(stores, run.tested)
     if run.embeddings:
         rows = test.split("test", run.tested.data.class_fraction).rows
@@ -195,7 +207,7 @@ def _compute(study: Study, run: Run, stores: Path, stop: StopRequests) -> Output
         finish_copying()
         raise
     finally:
-        with contextlib.suppress(DiskError):  # the training itself has succeeded, or says more
+        with contextlib.suppress(OSError):  # the training itself has succeeded, or says more
             finish_copying()
     if not np.isfinite(embeddings).all():
         raise Diverged("the embeddings hold NaN or infinity after the last step", history)
@@ -296,25 +308,3 @@ def _is_finished(files: RunFiles, run: Run, keep_model: bool) -> bool:
     else:
         missing -= {files.model}
     return not missing and not files.find_damaged(result)
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    """The result of a run that failed with `error`."""
-    import torch
-
-    from dmlbench.training.train import Diverged
-
-    status = "error"
-    if isinstance(error, Diverged):
-        status = "diverged"
-    elif isinstance(error, DiskError):
-        status = error.status
-    elif isinstance(error, MissingWeights):
-        status = "missing_weights"
-    elif isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
-        error
-    ):
-        status = "out_of_memory"
-    # the texts of our own errors are written for the user; other errors need their type
-    is_own = isinstance(error, UserError)
-    return failure_result(status, f"{'' if is_own else type(error).__name__ + ': '}{error}")

@@ -44,6 +44,18 @@ def keep_kernels(folder: Path) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
 
 
+def keep_frames(error: Exception) -> None:
+    """Keep what the frames of `error` hold until this process ends.
+
+    After an error of the GPU, freeing its memory may abort the process: torch raises where C++
+    allows no error.
+    """
+    _kept.append(error)
+
+
+_kept: list[Exception] = []
+
+
 def begin_log(log: Path, key: str) -> None:
     """Say in the log of a run, if this process writes to it, that an attempt begins.
 

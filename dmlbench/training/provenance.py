@@ -6,11 +6,17 @@ import contextlib
 import platform
 import resource
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dmlbench.utils.arithmetic import float32_precision
+from dmlbench.utils.device import compute_capability, driver_version
 from dmlbench.utils.discovery import versions
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "dmlbench",
@@ -35,36 +41,50 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def measurements(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Device, peak memory (MiB) and speed of the training that this process did."""
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """The device of a training, and the versions that decide its numbers there.
+
+    Ask before the first step: a GPU that has failed answers nothing.
+    """
+    if device.type == "cpu":
+        return {"device": f"cpu ({processor()})", "driver": None}
     import torch
+
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "compute_capability": compute_capability(device),
+        "driver": driver_version(),
+        "cuda": torch.version.cuda,
+    }
+
+
+def measurements(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Arithmetic, peak memory (MiB) and speed of the training that this process did.
+
+    `nondeterministic` names the operators that had no deterministic kernel on its GPU.
+    """
+    from dmlbench.training.determinism import refused
 
     seconds = sum(row["seconds"] for row in history)
     images = sum(row["images_per_second"] * row["seconds"] for row in history)
-    on_gpu = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak_memory()
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else f"cpu ({processor()})",
-        "driver": _driver_version() if on_gpu else None,
-        "peak_memory_mb": round(peak, 1),
+        "float32": float32_precision(),
+        "nondeterministic": sorted(refused),
+        "peak_memory_mb": _peak_memory(),
         "train_seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1) if seconds else None,
     }
 
 
-def _driver_version() -> str | None:
-    """The version of the NVIDIA driver."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return next(iter(answer.stdout.split()), None)
-
-
-def _peak_memory() -> float:
-    """The peak of the resident memory of this process, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def _peak_memory() -> float | None:
+    """The peak of the memory that this process has allocated on its GPU, or of its resident memory
+    if it has none, in MiB. None if the GPU does not answer, as after a failure."""
+    torch = sys.modules.get("torch")  # without it, or before it uses a GPU, there is none
+    if torch is None or not torch.cuda.is_initialized():
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+    with contextlib.suppress(RuntimeError):
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return None
 
 
 def processor() -> str:

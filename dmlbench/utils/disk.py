@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from dmlbench.utils.errors import DiskError
+from dmlbench.utils.errors import DiskError, error_chain
 from dmlbench.utils.text import format_bytes
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -37,7 +36,7 @@ def disk_error(error: BaseException, folder: Path) -> DiskError | None:
     >>> disk_error(ValueError("no number"), Path("/")) is None
     True
     """
-    for cause in _chain(error):
+    for cause in error_chain(error):
         if isinstance(cause, DiskError):
             return cause
         if number := _error_number(cause):
@@ -64,18 +63,6 @@ def _describe(number: int, folder: Path) -> DiskError:
         return DiskError("disk_full", f"{folder}: {DISK_FULL} ({reason}{free}). {fix}")
     fix = "Look at the disk, then ask again: the work goes on."
     return DiskError("disk_error", f"{folder}: the disk does not work ({reason}). {fix}")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """`error`, and those that were being handled when it was raised."""
-    seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
-    while todo:
-        current = todo.pop()
-        if current is not None and id(current) not in seen:
-            seen.add(id(current))
-            yield current
-            todo += [current.__context__, current.__cause__]
 
 
 def _error_number(error: BaseException) -> int | None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 TRACEBACK_LINES = 12
 """Last lines of a traceback that a failed result keeps."""
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "alloc_failed",
+    "allocation_failed",
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+)
+"""What torch says, in small letters, if the memory of the GPU or of the machine is too small. They
+are the texts of its caching allocators, of the CUDA runtime and driver, cuBLAS, cuSOLVER, cuFFT,
+cuDNN 9, MKL and C++, as the libraries of torch 2.15 hold them."""
+GPU_ERRORS = ("CUDA error", "CUDA driver error", "cuDNN error", "Triton Error [CUDA]")
+"""How torch begins what CUDA's libraries report."""
 
 MAX_PROBLEMS = 30
 """Problems of a study that a message shows."""
@@ -18,6 +33,9 @@ class UserError(Exception):
 
     The command line prints it without a traceback.
     """
+
+    status = "error"
+    """The status of a run that fails by it."""
 
 
 class StudyError(UserError):
@@ -69,12 +87,20 @@ class DiskError(UserError, OSError):
         self.status = status
 
 
-class GpuNotSeen(UserError):
-    """This job was given a GPU, and torch does not see it: another node may do better."""
+class UnusableGpu(UserError):
+    """There is a GPU, and torch cannot compute on it: another node may do better."""
+
+    status = "unusable_gpu"
+
+
+class NoFreeGpu(UserError):
+    """A job stopped waiting for a GPU: its time is over, or somebody asked it to stop."""
 
 
 class MissingWeights(UserError):
     """Pretrained weights are not here and cannot be fetched."""
+
+    status = "missing_weights"
 
 
 class TrackingError(UserError):
@@ -93,7 +119,77 @@ class UnusableFile(UserError):
     """A file of external embeddings does not hold one embedding for each test image."""
 
 
-def failure_result(status: str, message: str) -> dict[str, Any]:
-    """Status and error of a failed run, with the last lines of the exception being handled."""
+def failure_result(error: Exception, status: str | None = None) -> dict[str, Any]:
+    """Status and error of a run that failed with `error`, while an exception is handled.
+
+    It needs neither torch nor a device: `error` may be that they are broken.
+
+    Args:
+        status: by default that of `error`.
+
+    >>> failure_result(MissingWeights("no weights of x"))["status"]
+    'missing_weights'
+    >>> failure_result(KeyError("x"))["error"]["message"]
+    "KeyError: 'x'"
+    """
+    if isinstance(error, UserError):  # its text is written for the user; others need their type
+        text, own_status = str(error), error.status
+    else:
+        text = f"{type(error).__name__}: {error}"
+        own_status = "out_of_memory" if is_out_of_memory(error) else "error"
     tail = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
-    return {"status": status, "error": {"message": message.splitlines()[0], "tail": tail}}
+    return {"status": status or own_status, "error": {"message": _headline(text), "tail": tail}}
+
+
+def _headline(text: str) -> str:
+    """The first line of `text`, and the next one if the first only announces it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the memory of the GPU, or of the machine, is too small.
+
+    Libraries hide it: torch.compile raises another error with its text, and a file that torch saves
+    is closed with another error while this one is handled.
+
+    >>> is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    True
+    >>> is_out_of_memory(ValueError("out of memory bank"))
+    False
+    """
+    return any(_says_out_of_memory(cause) for cause in error_chain(error))
+
+
+def _says_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError):
+        # the name, as torch may not be imported, or be what is broken
+        is_named = type(error).__name__ == "OutOfMemoryError"
+        return is_named or any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError)
+
+
+def is_gpu_error(error: BaseException) -> bool:
+    """Whether `error` comes from the GPU or its libraries. The GPU may answer nothing after it.
+
+    >>> is_gpu_error(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    True
+    """
+    return any(
+        isinstance(cause, RuntimeError) and any(words in str(cause) for words in GPU_ERRORS)
+        for cause in error_chain(error)
+    )
+
+
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """`error`, and those that were being handled when it was raised."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        current = todo.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            todo += [current.__context__, current.__cause__]

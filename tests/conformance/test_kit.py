@@ -3,10 +3,10 @@
 import pytest
 
 from dmlbench.cli.main import main
-from dmlbench.conformance import kit
+from dmlbench.conformance import arithmetic, kit
 from dmlbench.conformance.subject import find_loss
 from dmlbench.losses import list_losses
-from dmlbench.utils.errors import UnusableLoss
+from dmlbench.utils.errors import UnusableGpu, UnusableLoss
 from dmlbench.utils.modules import PACKAGE
 from dmlbench.utils.text import did_you_mean
 
@@ -111,3 +111,14 @@ def test_the_checks_of_a_loss_that_has_to_be_prepared_do_not_warn(recwarn):
     for _ in kit.run_checks(find_loss("hpl", {})):
         pass
     assert [str(entry.message) for entry in recwarn if "used without" in str(entry.message)] == []
+
+
+def test_a_gpu_that_cannot_be_used_ends_the_check_and_is_no_fault_of_the_loss(
+    write_loss, monkeypatch
+):
+    def refuse():
+        raise UnusableGpu("torch cannot compute on the GPU")
+
+    monkeypatch.setattr(arithmetic, "choose_device", refuse)
+    with pytest.raises(UnusableGpu, match="torch cannot compute on the GPU"):
+        arithmetic.precision(write_loss())

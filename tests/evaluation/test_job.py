@@ -11,7 +11,7 @@ import torch
 from dmlbench.evaluation import job
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import check_study
-from dmlbench.utils.errors import MissingResult
+from dmlbench.utils.errors import MissingResult, UnusableGpu
 from dmlbench.utils.fingerprint import code_digests
 from dmlbench.utils.gpu_lease import lease
 
@@ -140,7 +140,7 @@ def test_a_training_of_another_key_is_refused(study, data_folder, test_split):
 
 
 @pytest.fixture
-def gpu(monkeypatch, tmp_path):
+def gpu(monkeypatch, tmp_path, use_gpus):
     """A machine with a GPU that scores everything.
 
     `gpu.calls` has the device and CUDA_VISIBLE_DEVICES of each scoring; `gpu.error` is raised by
@@ -157,10 +157,10 @@ def gpu(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(job, "GPU_SCORING_IMAGES", 10)
-    monkeypatch.setattr(job, "visible_gpus", lambda: ["GPU-a"])
+    use_gpus("GPU-a")
     monkeypatch.setattr(job, "evaluate", evaluate)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fake 9000")
+    monkeypatch.setattr(job, "choose_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Fake 9000")
     return gpu
 
 
@@ -173,7 +173,7 @@ def test_many_embeddings_are_scored_on_the_leased_gpu(study, data_folder, test_s
 
 
 def test_few_embeddings_are_scored_on_the_cpu_and_so_are_all_without_a_gpu(
-    study, data_folder, test_split, gpu, monkeypatch
+    study, data_folder, test_split, gpu, monkeypatch, use_gpus
 ):
     run, folder = write_training(study, test_split, perfect(test_split))
     monkeypatch.setattr(job, "GPU_SCORING_IMAGES", len(test_split.rows) + 1)
@@ -181,7 +181,7 @@ def test_few_embeddings_are_scored_on_the_cpu_and_so_are_all_without_a_gpu(
     monkeypatch.setattr(job, "GPU_SCORING_IMAGES", len(test_split.rows))
     assert score(study, run, folder, data_folder)["device"] == "Fake 9000"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(job, "visible_gpus", list)
+    use_gpus()
     assert score(study, run, folder, data_folder)["device"] == "cpu"
     assert gpu.calls == [("cpu", "0,1"), ("cuda", "GPU-a"), ("cpu", "0,1")]
 
@@ -207,33 +207,55 @@ def test_scorings_share_a_gpu_if_the_study_lets_its_jobs_share_it(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("CUDA error: out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
     ],
 )
-def test_the_cpu_scores_if_the_memory_of_the_gpu_is_too_small(
-    study, data_folder, test_split, gpu, capsys, error
+def test_the_cpu_scores_if_the_gpu_has_too_little_memory_or_fails_and_answers_nothing_more(
+    study, data_folder, test_split, gpu, monkeypatch, capsys, error
 ):
+    def refuse():
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
     gpu.error = error
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
     run, folder = write_training(study, test_split, perfect(test_split))
     result = score(study, run, folder, data_folder)
     assert [device for device, _ in gpu.calls] == ["cuda", "cpu"]
     assert (result["status"], result["device"]) == ("ok", "cpu")
-    assert str(error) in capsys.readouterr().out
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"scoring on the CPU, as the GPU failed: {error}"
 
 
-def test_any_other_error_of_the_gpu_is_an_error(study, data_folder, test_split, gpu):
-    gpu.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+def test_an_error_that_is_not_of_the_gpu_is_an_error(study, data_folder, test_split, gpu):
+    gpu.error = RuntimeError("shape '[2]' is invalid for input of size 3")
     run, folder = write_training(study, test_split, perfect(test_split))
     result = score(study, run, folder, data_folder)
     assert (result["status"], result["metrics"]) == ("error", [])
-    assert "illegal memory access" in result["error"]["message"]
+    assert "RuntimeError: shape '[2]' is invalid" in result["error"]["message"]
 
 
-def test_the_cpu_scores_if_torch_does_not_see_the_gpu(
+def test_a_machine_with_too_little_memory_to_score_is_out_of_memory(
+    study, data_folder, test_split, monkeypatch
+):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(job, "evaluate", fail)
+    run, folder = write_training(study, test_split, perfect(test_split))
+    assert score(study, run, folder, data_folder)["status"] == "out_of_memory"
+
+
+def test_the_cpu_scores_if_torch_cannot_compute_on_the_gpu(
     study, data_folder, test_split, gpu, monkeypatch, capsys
 ):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    def refuse():
+        raise UnusableGpu("torch cannot compute on the GPU")
+
+    monkeypatch.setattr(job, "choose_device", refuse)
     run, folder = write_training(study, test_split, perfect(test_split))
     assert score(study, run, folder, data_folder)["device"] == "cpu"
-    assert "torch does not see the GPU" in capsys.readouterr().out
+    assert [device for device, _ in gpu.calls] == ["cpu"]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "scoring on the CPU: torch cannot compute on the GPU"

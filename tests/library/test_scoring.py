@@ -1,5 +1,6 @@
 """`dmlbench.score` gives the numbers of the workflow, whatever holds the embeddings."""
 
+import contextlib
 import inspect
 import itertools
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 import dmlbench
 from dmlbench.evaluation.evaluate import evaluate
+from dmlbench.library import scoring
 from dmlbench.study.settings import Evaluation
 from dmlbench.utils.errors import InvalidArgument, UserError
 
@@ -218,6 +220,7 @@ REFUSED = [
     ({"kmeans_restarts": 0}, "kmeans_restarts: found 0"),
     ({"threads": True}, "threads: found "),
     ({"device": "cuda:99"}, "device: torch cannot use 'cuda:99'"),
+    ({"device": "meta"}, "device: torch cannot use 'meta'"),
     ({"device": None}, "device: torch cannot use None"),
     ({"device": "gpu"}, "device: torch cannot use 'gpu'"),
     ({"pairs": {"first": [0]}}, "pairs: they are no mapping with first, second, same, fold"),
@@ -233,6 +236,26 @@ def test_what_cannot_be_scored_is_refused_with_its_argument(arguments, message):
         dmlbench.score(**{"embeddings": X, "labels": L, **arguments})
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, UserError)
+
+
+def test_a_gpu_is_held_while_it_scores(monkeypatch):
+    steps = []
+
+    @contextlib.contextmanager
+    def lease_device(device):
+        steps.append(f"lease {device}")
+        yield
+        steps.append("free")
+
+    def evaluate(*_, device, **options):
+        steps.append(f"score on {device}")
+        return []
+
+    monkeypatch.setattr(scoring, "lease_device", lease_device)
+    monkeypatch.setattr(scoring, "evaluate", evaluate)
+    monkeypatch.setattr(scoring, "device_fault", lambda device: "")
+    dmlbench.score(X, L, device=torch.device("cuda:1"))
+    assert steps == ["lease cuda:1", "score on cuda:1", "free"]
 
 
 def test_arrays_are_scored_without_torch_and_pandas():

@@ -21,6 +21,7 @@ from dmlbench.planning.model_size import ModelSize
 from dmlbench.study.study import check_study
 from dmlbench.training.train import EMBED_BATCH
 from dmlbench.utils import discovery
+from dmlbench.utils.gpus import Gpus
 
 PATH = "letters/tiny/proxy_anchor/seed0"
 CELL = "letters/tiny/proxy_anchor"
@@ -32,7 +33,7 @@ RESNET50 = ModelSize(24_557_120, 34_803_712, 8_176_369_664)
 @pytest.fixture(autouse=True)
 def _login_node(monkeypatch):
     """The machine that submits has no GPU, and nobody has measured anything."""
-    monkeypatch.setattr(throughput, "visible_gpus", lambda: [])
+    monkeypatch.setattr(throughput, "find_gpus", lambda: Gpus((), ()))
     answer_probes(monkeypatch, lambda name, facts: None)
     monkeypatch.setattr(job_estimates, "model_sizes", FakeSizes(ModelSize(373_952, 84_528, 8e6)))
 

@@ -8,8 +8,9 @@ import time
 import pytest
 import torch
 
-from dmlbench.planning import probe_scoring
+from dmlbench.planning import probe_scoring, probe_training
 from dmlbench.study.run import GPU_SCORING_IMAGES
+from dmlbench.utils.errors import UnusableGpu
 
 
 def test_it_scores_all_embeddings_with_the_settings_of_the_spec(monkeypatch):
@@ -26,15 +27,27 @@ def test_it_scores_all_embeddings_with_the_settings_of_the_spec(monkeypatch):
 def test_on_a_gpu_it_scores_as_many_embeddings_as_are_scored_there(monkeypatch):
     devices = []
     monkeypatch.setattr(probe_scoring, "evaluate", lambda *_, device: devices.append(device))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(probe_scoring, "choose_device", lambda: torch.device("cuda"))
     answer = probe_scoring.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
     assert (devices, answer["images"]) == (["cuda"], GPU_SCORING_IMAGES)
 
 
-def test_a_gpu_that_torch_does_not_see_ends_the_probe(monkeypatch):
+@pytest.mark.parametrize("probe", [probe_scoring, probe_training])
+def test_a_gpu_that_cannot_be_used_ends_the_probe_with_the_reason(monkeypatch, probe):
+    def refuse(*_):
+        raise UnusableGpu("torch cannot compute on the GPU")
+
+    monkeypatch.setattr(probe, "probe", refuse)
+    monkeypatch.setattr(sys, "argv", ["probe", json.dumps({"gpu": True}), "0"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SystemExit, match=r"^torch cannot compute on the GPU$"):
+        probe.main()
+
+
+def test_a_probe_does_not_measure_the_cpu_in_place_of_a_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5c1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="torch does not see the GPU"):
+    with pytest.raises(UnusableGpu, match="CUDA_VISIBLE_DEVICES=GPU-5c1"):
         probe_scoring.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
 
 

@@ -12,15 +12,18 @@ from dmlbench.planning.throughput import (
     Device,
     Probe,
     Throughput,
+    find_device,
     measure_throughput,
     scoring_seconds,
 )
 from dmlbench.study.study import check_study
 from dmlbench.utils import discovery
 from dmlbench.utils.errors import BrokenInstallation
+from dmlbench.utils.gpus import Gpu, Gpus
 
 PATH = "letters/tiny/proxy_anchor/seed0"
 CPU, GPUS = Device("cpu (this one)", 0), Device("NVIDIA H200", 2)
+MODES = {"GPU-a": "Prohibited", "GPU-b": "Default", "GPU-c": "Exclusive_Process"}
 TRAINING_ANSWER = {"train": 10.0, "embed": 30.0, "start": 4.0, "parameters": 7}
 SCORING_ANSWER = {"start": 1.0, "score": 1.0, "images": 2000}
 
@@ -28,6 +31,15 @@ SCORING_ANSWER = {"start": 1.0, "score": 1.0, "images": 2000}
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch):
     monkeypatch.setattr(throughput, "find_device", lambda: CPU)
+
+
+def test_the_device_of_a_machine_is_its_gpus_or_else_its_cpu(monkeypatch):
+    gpus = tuple(Gpu(uuid, "NVIDIA H200", mode) for uuid, mode in MODES.items())
+    monkeypatch.setattr(throughput, "find_gpus", lambda: Gpus(gpus, gpus))
+    assert find_device() == Device("NVIDIA H200", 2)
+    monkeypatch.setattr(throughput, "find_gpus", lambda: Gpus(gpus, ()))
+    device = find_device()
+    assert (device.name.startswith("cpu ("), device.gpus) == (True, 0)
 
 
 @pytest.fixture
