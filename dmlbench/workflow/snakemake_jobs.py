@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from snakemake.dag import DAG
 from snakemake.jobs import GroupJob, Job
 
 from dmlbench.utils.disk import find_full_disk
@@ -28,6 +27,8 @@ _started = time.time()
 
 def adapt_jobs() -> None:
     """Let Snakemake keep the files of all jobs, and retry only those that may succeed then."""
+    from snakemake.dag import DAG  # it imports itself if it is the first of Snakemake's modules
+
     DAG.check_incomplete = _trust_outputs
     Job.remove_existing_output = _keep_files
     Job.postprocess = _postprocess_if_succeeded
@@ -52,7 +53,7 @@ def was_left_out(workflow: Any, rule: str) -> bool:
     return any(job.rule.name == rule and job not in workflow.scheduler.failed for job in unfinished)
 
 
-async def _trust_outputs(dag: DAG) -> None:
+async def _trust_outputs(dag: Any) -> None:
     """Do nothing, in place of looking for outputs of jobs that had not ended when Snakemake was
     killed."""
 

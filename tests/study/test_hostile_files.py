@@ -57,7 +57,7 @@ def test_a_hostile_file_is_refused_in_words(case, tmp_path):
     started = time.process_time()
     with pytest.raises(StudyError) as refused:
         read_study(path)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 15  # 1 on a quiet machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
     assert problem in str(refused.value)
     assert len(str(refused.value)) < 10_000
