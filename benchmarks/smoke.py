@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from dmlbench.training.prefetch import MapFunction, device_batches
 from dmlbench.utils.arithmetic import float32_precision
 from dmlbench.utils.device import choose_device, compute_capability, device_fault
 from dmlbench.utils.mps import uses_mps
+from dmlbench.utils.nvidia_smi import NvidiaSmiFailed, nvidia_smi
 
 FIELDS = "name,driver_version,memory.total,power.limit,compute_mode,mig.mode.current"
 """What nvidia-smi is asked."""
@@ -63,11 +62,13 @@ def machine(device: torch.device, folder: Path) -> str:
         f"{', '.join(torch.cuda.get_arch_list())}; CUDA {torch.version.cuda}, cuDNN "
         f"{torch.backends.cudnn.version()}; MPS: {'yes' if uses_mps() else 'no'}"
     )
-    if not shutil.which("nvidia-smi"):
-        return f"compute capability {capability}; there is no nvidia-smi"
-    command = ["nvidia-smi", f"--query-gpu={FIELDS}", "--format=csv"]
-    answer = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    for line in (answer.stdout or answer.stderr).splitlines():
+    try:
+        lines = nvidia_smi(f"--query-gpu={FIELDS}", "--format=csv")
+    except NvidiaSmiFailed as error:
+        if error.is_missing:
+            return f"compute capability {capability}; there is no nvidia-smi"
+        lines = [str(error)]
+    for line in lines:
         print(f"- {line}")
     return f"compute capability {capability}"
 

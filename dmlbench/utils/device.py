@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dmlbench.utils.arithmetic import use_ieee_float32
 from dmlbench.utils.errors import UnusableGpu, UserError, WrongEnvironment
 from dmlbench.utils.nvidia_smi import NvidiaSmiFailed, nvidia_smi
+from dmlbench.utils.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,7 @@ def device_fault(device: torch.device | str) -> str:
         ones = torch.ones(16, 16, device=torch.device(device))
         total = float(((ones + ones) @ ones).sum())  # waits for the device
     except Exception as error:  # torch wraps some, and raises AssertionError if built without CUDA
-        return _first_line(error)
+        return _reason(error)
     return "" if total == 2 * 16**3 else f"1 + 1, summed up 4,096 times, is {total:g}"
 
 
@@ -163,9 +164,9 @@ def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What torch says: below its first line is advice for its developers."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return first_line(error).rstrip(".")
 
 
 def _reason_of_no_gpu() -> str:
@@ -175,7 +176,7 @@ def _reason_of_no_gpu() -> str:
     try:
         torch.cuda.init()
     except Exception as error:
-        return _first_line(error)
+        return _reason(error)
     return "it sees no GPU"
 
 

@@ -73,6 +73,15 @@ def error_reason(error: BaseException) -> str:
     return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the text of an error of a library; its type if it has no text.
+
+    >>> first_line(ValueError("first\\n second")), first_line(EOFError())
+    ('first', 'EOFError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def literal(text: str) -> str:
     """The text in one line, without characters that a file or a terminal would obey.
 

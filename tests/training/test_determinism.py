@@ -23,6 +23,8 @@ from dmlbench.training.provenance import measurements
 from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import embed_test, train
 
+from .stops import never, stop_after
+
 pytestmark = pytest.mark.filterwarnings("ignore:put_ does not have a deterministic")
 CPU = torch.device("cpu")
 PATH = "letters/tiny/proxy_anchor/seed0"
@@ -78,10 +80,6 @@ def refuse_in_backward(monkeypatch, after=0):
     return modes
 
 
-def never():
-    return None
-
-
 def state_of(model):
     """Weights and statistics, in one tensor."""
     return torch.cat([value.flatten().double() for value in model.state_dict().values()])
@@ -98,11 +96,6 @@ def expected(run, glyphs, tmp_path, computed):
     if not computed:
         computed["model"] = train(run, glyphs, CPU, tmp_path / "plain", never)[0]
     return computed["model"]
-
-
-def stop_after(steps):
-    asked = iter(range(1000))
-    return lambda: "stopped" if next(asked) == steps else None
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")

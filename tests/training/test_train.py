@@ -19,22 +19,15 @@ from dmlbench.training.prefetch import prefetch
 from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
 
+from .stops import never, stop_after
+
 CPU = torch.device("cpu")
-
-
-def never():
-    return None
 
 
 def run_of(settings, loss, **recipe):
     settings["plan"]["losses"] = [loss]
     settings["recipe"] |= recipe
     return check_study(settings, "tiny").runs[f"letters/tiny/{loss}/seed0"]
-
-
-def stop_after(steps):
-    asked = iter(range(10**6))
-    return lambda: "stopped" if next(asked) == steps else None
 
 
 def embeddings_of(model, run, store):

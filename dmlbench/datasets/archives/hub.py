@@ -17,7 +17,7 @@ from dmlbench.datasets.archives.checksums import GIT
 from dmlbench.datasets.archives.spec import Archive, HubFiles
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import read_json_if_whole, write_json
-from dmlbench.utils.text import listed
+from dmlbench.utils.text import first_line, listed
 
 LISTING = "files.json"
 """The note of what the commit has: {"files": {path: {"size": bytes, "checksum": ...}}}."""
@@ -128,7 +128,7 @@ def _ask(source: HubFiles, note: Path) -> dict[str, Any]:
     except RevisionNotFoundError:
         reason = "the data set has no such commit"
     except Exception as error:  # the errors of the connection have other types in each version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
     else:
         return {
             file.path: {
