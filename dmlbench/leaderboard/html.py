@@ -10,12 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from urllib.parse import quote
 
-from dmlbench.leaderboard.made_of import failed_plot_lines
-from dmlbench.leaderboard.page import (
-    NO_PUBLISHED_NUMBERS,
-    NOTES,
-    PUBLISHED_NOTES,
-    PUBLISHED_TITLE,
+from dmlbench.leaderboard.content import (
     Cell,
     Failure,
     Page,
@@ -23,7 +18,10 @@ from dmlbench.leaderboard.page import (
     Row,
     Section,
 )
+from dmlbench.leaderboard.made_of import failed_plot_lines
+from dmlbench.leaderboard.page import NOTES
 from dmlbench.leaderboard.pictures import Picture
+from dmlbench.leaderboard.sections import published as published_numbers
 from dmlbench.leaderboard.style import colour
 from dmlbench.study.published import UNCONFIRMED
 from dmlbench.study.row_names import display_name
@@ -69,6 +67,7 @@ tbody tr:nth-child(even) > * { background: var(--stripe); }
 .wide { font-size: .8125rem; }
 .wide :is(th, td) { padding-inline: .4rem; }
 .wide thead th { white-space: normal; vertical-align: bottom; }
+.text { text-align: left; }
 .published thead th { font-weight: 600; }
 .published :is(th, td):is(:nth-child(-n+4), :nth-child(6)) { text-align: left; }
 .controls, td span { color: var(--faded); }
@@ -90,11 +89,12 @@ for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
     const sorted = head.getAttribute("aria-sort");
-    const down = sorted ? sorted === "ascending" : column > 0;
+    const isText = head.dataset.text !== undefined;
+    const down = sorted ? sorted === "ascending" : !isText;
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const value = (row) => row.cells[column].dataset.value;
-    const order = (a, b) => column ? a - b : a.localeCompare(b);
+    const order = (a, b) => isText ? a.localeCompare(b) : a - b;
     const body = table.tBodies[0];
     body.append(...[...body.rows].sort((left, right) => {
       const [a, b] = [value(left), value(right)];
@@ -138,26 +138,54 @@ def _text(text: str) -> str:
 
 
 def _section(section: Section) -> str:
-    columns = [f"<th><button>{_text(name)}</button>" for name in ["loss", *section.columns]]
-    wide = ' class="wide"' if len(columns) > MAX_NARROW else ""
+    notes = "".join(f"\n<p>{_text(note)}</p>" for note in section.notes)
     return "\n".join(
         [
             f'<h2>{_text(section.title)}</h2>\n<p class="faded">{_text(section.facts)}</p>',
-            f'<div class="scroll"><table{wide}>\n<thead><tr>{"".join(columns)}</thead>',
-            f"<tbody>{_rows(section.losses)}</tbody>",
-            f'<tbody class="controls">{_rows(section.controls)}</tbody>\n</table></div>',
-            _failures(section.failures),
+            _section_table(section) if section.rows or section.controls else "",
+            _failures(section.failures) + notes,
         ]
     )
 
 
-def _rows(rows: Sequence[Row]) -> str:
-    return "".join(f"\n<tr>{_name(row.loss)}{''.join(map(_cell, row.cells))}" for row in rows)
+def _section_table(section: Section) -> str:
+    kinds = [" data-text" * (name in section.text_columns) for name in section.columns]
+    columns = [
+        f"<th{kind}><button>{_text(name)}</button>"
+        for name, kind in zip(
+            [section.names, *section.columns], [" data-text", *kinds], strict=True
+        )
+    ]
+    wide = ' class="wide"' if len(columns) > MAX_NARROW else ""
+    return "\n".join(
+        [
+            f'<div class="scroll"><table{wide}>\n<thead><tr>{"".join(columns)}</thead>',
+            f"<tbody>{_rows(section, section.rows)}</tbody>",
+            f'<tbody class="controls">{_rows(section, section.controls)}</tbody>\n</table></div>',
+        ]
+    )
 
 
-def _name(loss: str) -> str:
-    name = _text(display_name(loss))
-    return f'<th data-value="{name}"><i style="background: {colour(loss)}"></i>{name}'
+def _rows(section: Section, rows: Sequence[Row]) -> str:
+    is_text = [column in section.text_columns for column in section.columns]
+    return "".join(
+        f"\n<tr>{_name(section, row.name)}"
+        + "".join(
+            _text_cell(cell) if text else _cell(cell)
+            for cell, text in zip(row.cells, is_text, strict=True)
+        )
+        for row in rows
+    )
+
+
+def _name(section: Section, row: str) -> str:
+    name = _text(display_name(row))
+    dot = f'<i style="background: {colour(row)}"></i>' if section.names == "loss" else ""
+    return f'<th data-value="{name}">{dot}{name}'
+
+
+def _text_cell(cell: Cell) -> str:
+    return f'<td class="text" data-value="{_text(cell.text)}">{_text(cell.text)}'
 
 
 def _cell(cell: Cell) -> str:
@@ -187,8 +215,9 @@ def _published(published: PublishedTable) -> str:
         f"<tbody>{''.join(rows)}</tbody>\n</table></div>\n<ol>{reasons}</ol>"
     )
     return (
-        f'<h2>{PUBLISHED_TITLE}</h2>\n<p class="faded">{_text(PUBLISHED_NOTES)}</p>\n'
-        f"{table if rows else f'<p>{NO_PUBLISHED_NUMBERS}</p>'}"
+        f"<h2>{published_numbers.TITLE}</h2>\n"
+        f'<p class="faded">{_text(published_numbers.NOTES)}</p>\n'
+        f"{table if rows else f'<p>{published_numbers.NO_NUMBERS}</p>'}"
     )
 
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dmlbench.leaderboard.content import Failure, Page, PublishedTable, Row, Section
 from dmlbench.leaderboard.made_of import failed_plot_lines
-from dmlbench.leaderboard.page import (
-    NO_PUBLISHED_NUMBERS,
-    NOTES,
-    PUBLISHED_NOTES,
-    PUBLISHED_TITLE,
-    TEXT_COLUMNS,
-    Failure,
-    Page,
-    PublishedTable,
-    Row,
-)
+from dmlbench.leaderboard.page import NOTES
+from dmlbench.leaderboard.sections import published as published_numbers
 from dmlbench.study.row_names import display_name
 from dmlbench.utils.text import literal
 
@@ -29,9 +21,10 @@ def render(page: Page) -> str:
         parts += [
             f"## {_escape(section.title)}",
             _escape(section.facts),
-            _score_table("loss", section.columns, section.losses),
-            _score_table("control", section.columns, section.controls),
+            _section_table(section, section.names, section.rows),
+            _section_table(section, "control", section.controls),
             _failures(section.failures),
+            *map(_escape, section.notes),
         ]
     parts += _published(page.published) if page.published else []
     for title, remarks in page.remarks.items():
@@ -42,9 +35,10 @@ def render(page: Page) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _score_table(first_column: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
-    cells = [[display_name(row.loss), *(cell.text for cell in row.cells)] for row in rows]
-    return _table([first_column, *columns], cells, text_columns=[first_column]) if rows else ""
+def _section_table(section: Section, names: str, rows: Sequence[Row]) -> str:
+    cells = [[display_name(row.name), *(cell.text for cell in row.cells)] for row in rows]
+    text_columns = [names, *section.text_columns]
+    return _table([names, *section.columns], cells, text_columns) if rows else ""
 
 
 def _table(
@@ -58,10 +52,10 @@ def _table(
 
 def _published(published: PublishedTable) -> list[str]:
     reasons = [f"{n}. {_escape(reason)}" for n, reason in enumerate(published.reasons, 1)]
-    table = NO_PUBLISHED_NUMBERS
+    table = published_numbers.NO_NUMBERS
     if published.rows:
-        table = _table(published.columns, published.rows, TEXT_COLUMNS)
-    return [f"## {PUBLISHED_TITLE}", PUBLISHED_NOTES, table, "\n".join(reasons)]
+        table = _table(published.columns, published.rows, published_numbers.TEXT_COLUMNS)
+    return [f"## {published_numbers.TITLE}", published_numbers.NOTES, table, "\n".join(reasons)]
 
 
 def _escape(text: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dmlbench.leaderboard import html, markdown
 from dmlbench.leaderboard.build import build
-from dmlbench.leaderboard.page import Cell, Page, Row, Section
+from dmlbench.leaderboard.content import Cell, Page, Row, Section
 from dmlbench.leaderboard.plots.figure import save
 from dmlbench.leaderboard.plots.tree import tree
 from dmlbench.leaderboard.table import read_results
@@ -73,7 +73,7 @@ def test_literal_text_is_one_line_of_characters_that_xml_may_hold(text):
 @given(NAMES)
 def test_a_level_is_a_cell_of_the_tables_whatever_its_name(level):
     cells = [Cell("50.00", 0.5)]
-    page = Page("made", {}, [Section("s", "f", [level], [Row("htl", cells)], [], [])])
+    page = Page("made", {}, [Section("s", "f", [level], [Row("htl", cells)])])
     text = markdown.render(page)
     header, rule, row = [line for line in text.splitlines() if line.startswith("|")]
     assert re.sub(r"\\(.)", "", header).count("|") == rule.count("|") == row.count("|") == 3

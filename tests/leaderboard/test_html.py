@@ -1,20 +1,13 @@
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from dmlbench.leaderboard import html, markdown
-from dmlbench.leaderboard.page import (
-    NOTES,
-    Cell,
-    Failure,
-    Page,
-    PublishedTable,
-    Row,
-    Section,
-    compose,
-)
+from dmlbench.leaderboard.content import Cell, Failure, Page, PublishedTable, Row, Section
+from dmlbench.leaderboard.page import NOTES, compose
 from dmlbench.leaderboard.pictures import Picture
 from dmlbench.leaderboard.table import read_results, tabulate
 
@@ -87,15 +80,15 @@ def test_cells_have_the_numbers_that_sort_them_and_holes_have_none(results, plot
 
 def test_names_and_messages_are_escaped_everywhere(plot):
     cells = [Cell(HOSTILE, 1.0)]
-    section = Section(
-        HOSTILE, HOSTILE, [HOSTILE], [Row(HOSTILE, cells)], [], [Failure(HOSTILE, HOSTILE, HOSTILE)]
-    )
+    failures = [Failure(HOSTILE, HOSTILE, HOSTILE)]
+    section = Section(HOSTILE, HOSTILE, [HOSTILE], [Row(HOSTILE, cells)], [], failures, [HOSTILE])
+    section = replace(section, text_columns=(HOSTILE,), controls=section.rows)
     published = PublishedTable([HOSTILE], [[HOSTILE]], [HOSTILE])
     remarks = {HOSTILE: {HOSTILE: HOSTILE}}
     page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section], published, remarks), plot)
     parsed = Parsed(page)
     assert [tag for tag, _ in parsed.tags].count("script") == 1
-    assert "".join(parsed.text).count(HOSTILE) == 18
+    assert "".join(parsed.text).count(HOSTILE) == 21
     assert parsed.rows[1][0][1] == HOSTILE
 
 

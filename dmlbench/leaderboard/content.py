@@ -1,0 +1,124 @@
+"""What the leaderboard's page is made of, before it becomes Markdown or HTML, and how its cells are
+written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+HOLE = "–"
+
+
+class Cell(NamedTuple):
+    """A cell of a table: its text, and the number that sorts it."""
+
+    text: str
+    value: float | None = None
+
+
+class Row(NamedTuple):
+    name: str
+    """What the row is about, such as a loss."""
+    cells: list[Cell]
+
+
+class Failure(NamedTuple):
+    """Runs that failed for the same reason."""
+
+    runs: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, a sentence, a table, and what is to be said below it.
+
+    A section without rows has no table.
+    """
+
+    title: str
+    facts: str
+    columns: list[str]
+    """Without the first one, which names the rows."""
+    rows: list[Row]
+    """The best first."""
+    controls: list[Row] = field(default_factory=list)
+    """Rows of the same columns that no loss competes with."""
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Sentences below the table."""
+    names: str = "loss"
+    """What the first column holds. In "loss", each name has the colour that it has in plots."""
+    text_columns: tuple[str, ...] = ()
+    """Those of `columns` that hold text, and no numbers."""
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """The published numbers next to those of the study."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    """The last cell of a row lists numbers of `reasons`, which count from 1."""
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    head: dict[str, str]
+    sections: list[Section]
+    published: PublishedTable | None = None
+    remarks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Title -> key path in the study file -> remark."""
+    failed_plots: Mapping[str, str] = field(default_factory=dict)
+    """Plots that could not be drawn: name -> reason."""
+
+
+def shared_settings(recipes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that are equal in all `recipes`."""
+    first, *others = [*recipes] or [{}]
+    return {k: value for k, value in first.items() if all(o[k] == value for o in others)}
+
+
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """`settings` on one line."""
+    return ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in settings.items())
+
+
+def score_cell(mean: float | None, half_width: float | None) -> Cell:
+    """A fraction in percent, with half the width of its interval if it has one."""
+    if mean is None or half_width is None:
+        return Cell(HOLE)
+    interval = "" if pd.isna(half_width) else f" ± {100 * half_width:.2f}"
+    return Cell(f"{100 * mean:.2f}{interval}", mean)
+
+
+def number_cell(value: float) -> Cell:
+    """A number of any unit."""
+    return Cell(HOLE) if pd.isna(value) else Cell(f"{value:.4g}", float(value))
+
+
+def duration_cell(seconds: float) -> Cell:
+    """Seconds, in the unit that fits."""
+    if not seconds > 0:  # a control, or NaN because no run succeeded
+        return Cell(HOLE)
+    minutes, rest = divmod(round(seconds), 60)
+    if seconds < 60:
+        text = f"{seconds:.1f} s"
+    elif minutes < 60:
+        text = f"{minutes} min {rest:02} s"
+    else:
+        text = f"{minutes // 60} h {minutes % 60:02} min"
+    return Cell(text, float(seconds))
+
+
+def speed_cell(images_per_second: float) -> Cell:
+    if pd.isna(images_per_second):
+        return Cell(HOLE)
+    return Cell(f"{images_per_second:,.0f}", float(images_per_second))

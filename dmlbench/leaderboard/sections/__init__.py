@@ -1,0 +1,1 @@
+"""The sections of the leaderboard's page: one file for each topic."""
