@@ -10,7 +10,8 @@ Every file of this folder that has a constant FACTS is a data set. Its module mu
   - `levels`: the kinds of super-classes, the nearest to the class first;
   - `recall_at`: the K of Recall@K;
   - `splits`: {"train": [classes, images], "test": [...]}, if the counts are known. Packing asserts
-    them;
+    them. A data set may have a part "validation" of classes that train too, unless a study holds
+    them out to choose settings; "train" does not count them;
   - further numbers that the file asserts itself;
 
 - `SOURCES`: {archive's file name: Archive}, or {} if nothing is fetched. If people have the data

@@ -4,7 +4,8 @@ The first line names the columns, in any order:
 
 - path: of an image, relative to the CSV's folder (or to `images`, if the study gives that);
 - label: its class;
-- split (optional): train or test, the same for all images of a class. Without this column half of
+- split (optional): train, validation or test, the same for all images of a class. The classes of
+  validation train too; a study may hold them out to choose settings. Without this column half of
   the classes of each super-class (of the nearest level) train, drawn by a seed;
 - role (optional, needs split): query, gallery or both, for test images; empty: both;
 - super-classes, as the study names them under `levels`.
@@ -26,11 +27,13 @@ from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import open_zip, read_member
 from dmlbench.datasets.csv_text import SHOWN, Problem, Table, read_csv_text, shown
 from dmlbench.datasets.names import normalize_label, normalize_path
+from dmlbench.datasets.store.format import VALIDATION
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.reading import read_bytes
 from dmlbench.utils.text import count_of, listed, some_of
 
 SPLITS = ("train", "test")
+"""The splits that every data set of a user has."""
 ROLES = ("query", "gallery", "both", "")
 OUTSIDE = re.compile(r"/|\.\./|\.\.$|[A-Za-z]:/")
 """The beginning of a normalised path that leads out of the images' folder."""
@@ -188,7 +191,7 @@ def _wrong_values(
             for line, value in zip(lines, column, strict=True):
                 if not value:
                     yield line, f"{name} is empty"
-    for name, allowed in (("split", SPLITS), ("role", ROLES)):
+    for name, allowed in (("split", ("train", VALIDATION, "test")), ("role", ROLES)):
         if not set(column := columns.get(name, [])) <= {*allowed}:
             for line, value in zip(lines, column, strict=True):
                 if value not in allowed:
@@ -196,10 +199,10 @@ def _wrong_values(
                     yield line, f"{name} is '{shown(value)}', and not {known}"
     if "role" in columns and "split" in columns:
         for line, split, role in zip(lines, columns["split"], columns["role"], strict=True):
-            if role and split == "train":
+            if role and split in ("train", VALIDATION):
                 yield (
                     line,
-                    f"role is '{shown(role)}' in the split train; only test images have roles",
+                    f"role is '{shown(role)}' in the split {split}; only test images have roles",
                 )
     paths = columns.get("path", [])
     for line, path in zip(lines, paths, strict=bool(paths)):

@@ -2,7 +2,8 @@
 
 Folders and Parquet files say in their names which part an image belongs to: `train`, `test`, `val`,
 `query`, `gallery`. In metric learning no test class is trained on. So parts that share classes are
-no split, and it is the user who says what to do with them.
+no split, and it is the user who says what to do with them. A `val` beside a test is a part of the
+training classes, which a study may hold out to choose settings.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from dmlbench.datasets import Row
 from dmlbench.datasets.metadata import SPLITS, draw_split
+from dmlbench.datasets.store.format import VALIDATION
 from dmlbench.utils.discovery import cache_folder
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.files import read_json, write_json
@@ -76,7 +78,7 @@ def split_rows(
         rows = [row._replace(split=part) for row, part in zip(rows, drawn, strict=True)]
     else:
         meanings, wrong = _meanings(parts, ignore_hint)
-        problems += wrong or _shared_classes(rows, meanings)
+        problems += wrong or _shared_classes(rows, meanings, ignore_hint)
         rows = [_placed(row, meanings.get(row.split, "")) for row in rows]
     if not problems:
         problems += [*_incomplete(rows)]
@@ -100,12 +102,8 @@ def _meanings(parts: Iterable[str], ignore_hint: str) -> tuple[dict[str, str], l
         known = ", ".join(name for name in meanings if name not in unknown)
         others = ", ".join(name or "images of no part" for name in unknown)
         problems.append(f"beside {known} there is {others}: {ignore_hint}")
-    elif validation and {"test", "query", "gallery"} & {*meanings.values()}:
-        problems.append(
-            f"{', '.join(validation)} is neither for training nor for the test: {ignore_hint}, or "
-            f"write `split: classes` to use all images and let half of the classes train"
-        )
-    meanings |= dict.fromkeys(validation, "test")  # if there is no other test
+    has_test = {"test", "query", "gallery"} & {*meanings.values()}
+    meanings |= dict.fromkeys(validation, VALIDATION if has_test else "test")
     return meanings, problems
 
 
@@ -116,23 +114,34 @@ def _placed(row: Row, meaning: str) -> Row:
     return row._replace(split=meaning)
 
 
-def _shared_classes(rows: Iterable[Row], meanings: dict[str, str]) -> Iterator[str]:
-    """Classes that are in the training part and in another one."""
+def _shared_classes(
+    rows: Iterable[Row], meanings: dict[str, str], ignore_hint: str
+) -> Iterator[str]:
+    """Classes that are in two of the parts train, validation and test."""
     names: dict[str, dict[str, None]] = {}
     for row in rows:
         names.setdefault(row.class_name, {})[row.split] = None
+    splits = {part: meanings[part] for part in meanings}
+    splits |= {part: "test" for part in meanings if meanings[part] in ("query", "gallery")}
     shared = {
-        name: sorted(parts, key=lambda part: meanings[part] != "train")
+        name: sorted(parts, key=lambda part: splits[part] != "train")
         for name, parts in names.items()
-        if len({meanings[part] == "train" for part in parts}) > 1
+        if len({splits[part] for part in parts}) > 1
     }
-    if shared:
-        first, parts = next(iter(shared.items()))
+    if not shared:
+        return
+    first, parts = next(iter(shared.items()))
+    where = f"{len(shared):,} of {count_of(len(names), 'class')} in {' and in '.join(parts)}"
+    fix = (
+        "write `split: classes`, which puts the images together and lets half of the classes train"
+    )
+    if all(VALIDATION in {splits[part] for part in parts} for parts in shared.values()):
         yield (
-            f"{len(shared):,} of {count_of(len(names), 'class')} in {' and in '.join(parts)}, as "
-            f"{first}. No test class may be trained on: write `split: classes`, which puts the "
-            f"images together and lets half of the classes train"
+            f"{where}, as {first}. A validation needs classes that are not trained on, nor tested: "
+            f"{ignore_hint}, or {fix}"
         )
+    else:
+        yield f"{where}, as {first}. No test class may be trained on: {fix}"
 
 
 def _wrong_classes(rows: Iterable[Row]) -> Iterator[str]:
@@ -206,7 +215,8 @@ def row_facts(rows: Sequence[Row]) -> dict[str, Any]:
     content = json.dumps([row[:-1] for row in rows])  # without the origins
     images = Counter(row.split for row in rows)
     classes = Counter(split for _, split in {(row.class_name, row.split) for row in rows})
-    splits = {split: [classes[split], images[split]] for split in SPLITS}
+    known = [split for split in (*SPLITS, VALIDATION) if split in SPLITS or images[split]]
+    splits = {split: [classes[split], images[split]] for split in known}
     return {"splits": splits, "rows": f"sha256:{sha256(content.encode()).hexdigest()}"}
 
 

@@ -275,3 +275,28 @@ def test_the_real_grocery_store_is_packed_within_30_seconds(tmp_path):
     assert len(set(store.index["level_1"])) == 43
     assert len(set(store.index["level_2"])) == 3
     assert seconds < 30
+
+
+def test_the_validation_part_of_a_csv_trains_and_can_be_told_from_the_rest(tmp_path):
+    rows = [row.replace(",Gala,Apple,train", ",Gala,Apple,validation") for row in example_rows()]
+    assert rows != example_rows()
+    store = pack_csv(tmp_path / "store", write_csv(tmp_path / "folder", rows))
+    counts = {"train": [1, 3], "validation": [1, 3], "test": [2, 6]}
+    assert store.manifest["splits"] == store.manifest["facts"]["splits"] == counts
+    train = store.split("train")
+    assert train.class_names == ["Fuji", "Gala"]
+    parts = store.index["split"][train.rows].tolist()
+    names = [train.class_names[label] for label in train.labels]
+    assert {*zip(names, parts, strict=True)} == {("Fuji", "train"), ("Gala", "validation")}
+    assert store.protocols["id"].tolist() == store.split("test").rows.tolist()
+
+
+def test_a_class_in_train_and_validation_is_refused(tmp_path):
+    rows = [HEADER_WITH_SPLIT, "1.png,a,train", "2.png,a,validation", "3.png,b,test"]
+    file = tmp_path / "my.csv"
+    file.write_text("\n".join([*rows, "4.png,b,test"]))
+    with pytest.raises(DatasetError, match=r"split of class 'a' is 'validation', and 'train' on"):
+        Csv(file=str(file)).check()
+
+
+HEADER_WITH_SPLIT = "path,label,split"

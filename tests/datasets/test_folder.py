@@ -78,12 +78,28 @@ def test_beside_train_another_part_is_the_test(tmp_path, test):
     assert splits(ImageFolder(folder=folder)) == {"a": "train", "b": "test"}
 
 
-def test_val_beside_train_and_test_needs_a_decision(tmp_path):
-    folder = make(tmp_path / "images", two("train/a", "test/b", "val/c"))
-    with pytest.raises(DatasetError, match="val is neither for training nor for the test: name it"):
-        ImageFolder(folder=folder).check()
+@pytest.mark.parametrize("test", ["test", "query"])
+def test_val_beside_train_and_test_is_the_validation_part(tmp_path, test):
+    others = [] if test == "test" else two("gallery/b")
+    folder = make(tmp_path / "images", [*two("train/a", f"{test}/b", "val/c"), *others])
+    dataset = ImageFolder(folder=folder)
+    assert splits(dataset) == {"a": "train", "b": "test", "c": "validation"}
+    assert dataset.FACTS["splits"] == {
+        "train": [1, 2],
+        "test": [1, 2 + len(others)],
+        "validation": [1, 2],
+    }
     assert set(splits(ImageFolder(folder=folder, ignore=("val",)))) == {"a", "b"}
     assert set(splits(ImageFolder(folder=folder, split="classes"))) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_a_validation_part_that_shares_classes_needs_a_decision(tmp_path, other):
+    folder = make(tmp_path / "images", two("train/a", "test/b", f"{other}/c", "val/c"))
+    message = "1 of 3 classes in .*val.*, as c\\. A validation needs .* name it under `ignore`, or"
+    with pytest.raises(DatasetError, match=message):
+        ImageFolder(folder=folder).check()
+    assert set(splits(ImageFolder(folder=folder, ignore=("val",)))) == {"a", "b", "c"}
 
 
 def test_a_class_in_train_and_in_test_is_refused_unless_classes_are_split(tmp_path):

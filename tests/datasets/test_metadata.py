@@ -60,7 +60,7 @@ WRONG = {
     "twice": ({6: example_rows()[3]}, "line 7: path Apple/Fuji_0.png is on line 5 already"),
     "split": (
         {4: "Apple/Fuji_0.png,Fuji,Apple,Train"},
-        "line 5: split is 'Train', and not train or test",
+        "line 5: split is 'Train', and not train or validation or test",
     ),
     "outside": (
         {4: "../Fuji_0.png,Fuji,Apple,train"},

@@ -7,6 +7,10 @@ FORMAT = 3
 """Version of the format. It is part of a store's name, so stores of different formats stay
 apart."""
 
+VALIDATION = "validation"
+"""The split of images that a data set itself holds out of its training images. They train too,
+unless a study holds them out to choose settings."""
+
 MANIFEST_FILE = "manifest.json"
 IMAGES_FILE = "images.bin"
 INDEX_FILE = "index.parquet"

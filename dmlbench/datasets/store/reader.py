@@ -20,6 +20,7 @@ from dmlbench.datasets.store.format import (
     INDEX_FILE,
     PAIRS_FILE,
     PROTOCOLS_FILE,
+    VALIDATION,
 )
 from dmlbench.datasets.store.images import Images
 from dmlbench.utils.errors import DatasetError
@@ -206,7 +207,7 @@ class Store(Images):
         """The images of the split `name`, or of a fixed share of its classes.
 
         Args:
-            name: "train" or "test".
+            name: "train", which has the images of a validation part too, or "test".
             class_fraction: share of the classes, in (0, 1]. It is taken within each super-class of
                 the nearest level, and keeps at least one class of each. The classes of a smaller
                 share are among those of a larger one.
@@ -217,7 +218,11 @@ class Store(Images):
         """
         if not 0 < class_fraction <= 1:
             raise ValueError(f"class_fraction is {class_fraction}, not in (0, 1]")
-        label, in_split = self.index["label"], np.flatnonzero(self.index["split"] == name)
+        label, part = self.index["label"], self.index["split"]
+        is_in_split = part == name
+        if name == "train":
+            is_in_split |= part == VALIDATION
+        in_split = np.flatnonzero(is_in_split)
         if not len(in_split):
             raise DatasetError(f"{self.path}: no images in the split '{name}'")
         classes, first = np.unique(label[in_split], return_index=True)
