@@ -24,6 +24,17 @@ def add_commands(add_command: AddCommand) -> None:
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
     train.add_argument("--max-minutes", type=minutes, help="save, and exit with 75, before that")
+    trial = add_study(
+        add_command("trial", _trial, "train and validate the folds of one trial of a tuned loss")
+    )
+    trial.add_argument("trial", help="dataset/backbone/loss/trial<i>")
+    trial.add_argument("--key", help="refuse to try under another key")
+    trial.add_argument("--max-minutes", type=minutes, help="save, and exit with 75, before that")
+    choose = add_study(
+        add_command("choose", _choose, "choose the settings of a tuned loss from its trials")
+    )
+    choose.add_argument("cell", help="dataset/backbone/loss")
+    choose.add_argument("--key", help="refuse to choose under another key")
     evaluate = add_study(add_command("evaluate", _evaluate, "score the embeddings of one run"))
     evaluate.add_argument("run", help="dataset/backbone/loss/seed<k>")
     evaluate.add_argument("--key", help="refuse to score under another key")
@@ -46,11 +57,40 @@ def _train(options: argparse.Namespace) -> NoReturn:
     run = study.run(options.run)
     _check_key(options.key, run.train_key)
     use_threads(run.recipe.cpu_threads)
-    from dmlbench.training.job import train_job
     from dmlbench.training.process import survive_full_log
+
+    if run.models > 1:
+        from dmlbench.tuning.models_job import train_models_job as train_job
+    else:
+        from dmlbench.training.job import train_job
 
     survive_full_log()
     exit_now(train_job(study, run, data_folder() / "stores", options.max_minutes))
+
+
+def _trial(options: argparse.Namespace) -> NoReturn:
+    freeze_imports()
+    study = read(options)
+    trial = study.trial(options.trial)
+    _check_key(options.key, trial.key)
+    use_threads(trial.run.recipe.cpu_threads)
+    from dmlbench.training.process import survive_full_log
+    from dmlbench.tuning.trial import trial_job
+
+    survive_full_log()
+    exit_now(trial_job(study, trial, data_folder() / "stores", options.max_minutes))
+
+
+def _choose(options: argparse.Namespace) -> int:
+    study = read(options)
+    trials = study.tuned_cell(options.cell)
+    from dmlbench.study.tuning import choice_key
+
+    _check_key(options.key, choice_key(trials))
+    from dmlbench.tuning.choice import choose_job
+
+    choose_job(study, trials)
+    return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:

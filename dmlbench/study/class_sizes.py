@@ -12,13 +12,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.datasets import Row, load
 from dmlbench.datasets.store.checks import read_manifest
+from dmlbench.datasets.store.format import VALIDATION
 from dmlbench.study.run import Run
 from dmlbench.utils.discovery import remember, remembered, versions
 from dmlbench.utils.modules import module_file
+
+if TYPE_CHECKING:
+    from dmlbench.datasets.store.reader import Store
 
 
 class SplitSizes(NamedTuple):
@@ -47,9 +51,12 @@ class ClassSizes(NamedTuple):
     """What a data set trains and tests on."""
 
     train: SplitSizes | None
+    """With the classes of its own validation part."""
     test: SplitSizes | None
     protocols: dict[str, ProtocolSizes]
     """Empty if only the facts are known."""
+    validation: SplitSizes | None = None
+    """Its own validation part, if it has one."""
 
 
 def class_sizes(run: Run, stores: Path) -> ClassSizes | None:
@@ -71,17 +78,18 @@ def class_sizes(run: Run, stores: Path) -> ClassSizes | None:
         facts = ["store", manifest["content"], fraction]
     else:
         return _from_facts(run)
-    known = remembered("classes", facts)
+    known = remembered("split sizes", facts)
     if known is None:
         rows = known_rows(dataset)
         sizes = _read(run, stores) if rows is None else _count(rows, fraction)
-        remember("classes", facts, sizes)
+        remember("split sizes", facts, sizes)
         return sizes
-    train, test, protocols = known
+    train, test, protocols, validation = known
     return ClassSizes(
         train and SplitSizes(*train),
         test and SplitSizes(*test),
         {name: ProtocolSizes(*sizes) for name, sizes in protocols.items()},
+        validation and SplitSizes(*validation),
     )
 
 
@@ -92,15 +100,16 @@ def _from_facts(run: Run) -> ClassSizes | None:
         return None
     fraction, levels = run.data.class_fraction, run.facts["levels"]
 
-    def sizes(name: str) -> SplitSizes | None:
-        if name not in splits:
+    def sizes(*names: str) -> SplitSizes | None:
+        if names[0] not in splits:
             return None
-        classes, images = splits[name]
+        counts = [splits[name] for name in names if name in splits]
+        classes, images = (sum(numbers) for numbers in zip(*counts, strict=True))
         if fraction < 1 and not levels:  # else it is a fraction of each super-class
             classes = max(1, math.floor(fraction * classes + 0.5))
         return SplitSizes(classes, images)
 
-    return ClassSizes(sizes("train"), sizes("test"), {})
+    return ClassSizes(sizes("train", VALIDATION), sizes("test"), {}, sizes(VALIDATION))
 
 
 def known_rows(dataset: Any) -> Sequence[Row] | None:
@@ -115,12 +124,13 @@ def _count(rows: Iterable[Row], fraction: float) -> ClassSizes:
     """The sizes by the rows of a data set that has no protocols of its own."""
     by_split: dict[str, list[Row]] = {"train": [], "test": []}
     for row in rows:
-        by_split[row.split].append(row)
+        by_split["train" if row.split == VALIDATION else row.split].append(row)
     chosen = {split: chosen_rows(split_rows, fraction) for split, split_rows in by_split.items()}
-    test = chosen["test"]
+    train, test = chosen["train"], chosen["test"]
+    validation = [row for row in train if row.split == VALIDATION]
     roles = [(row.class_name, row.role) for row in test]
     protocols = {"zero_shot": _protocol(roles)} if test else {}
-    return ClassSizes(_split(chosen["train"]), _split(test), protocols)
+    return ClassSizes(_split(train), _split(test), protocols, _split(validation))
 
 
 def chosen_rows(rows: Sequence[Row], fraction: float) -> Sequence[Row]:
@@ -174,7 +184,7 @@ def _read(run: Run, stores: Path) -> ClassSizes:
     store = Store(stores / run.store)
     fraction = run.data.class_fraction
     splits: dict[str, SplitSizes | None] = {"train": None, "test": None}
-    for name in {*store.index["split"].tolist()}:
+    for name in {*store.index["split"].tolist()} - {VALIDATION}:
         split = store.split(name, fraction)
         counts = Counter(split.labels.tolist())
         parents = [] if split.parents is None else split.parents.tolist()
@@ -191,4 +201,14 @@ def _read(run: Run, stores: Path) -> ClassSizes:
         sizes = _protocol(roles)
         smallest = protocols.get(protocol, sizes)
         protocols[protocol] = ProtocolSizes(*map(min, smallest, sizes))
-    return ClassSizes(splits["train"], splits["test"], protocols)
+    return ClassSizes(splits["train"], splits["test"], protocols, _read_validation(store, fraction))
+
+
+def _read_validation(store: Store, fraction: float) -> SplitSizes | None:
+    """The sizes of the validation part of the classes that train."""
+    part = store.index["split"]
+    if not (part == VALIDATION).any():
+        return None
+    train = store.split("train", fraction)
+    counts = Counter(train.labels[part[train.rows] == VALIDATION].tolist())
+    return SplitSizes(len(counts), counts.total(), max(counts.values())) if counts else None

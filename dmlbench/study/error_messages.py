@@ -60,6 +60,8 @@ def _describe(item: Any, schema: Mapping[str, Any], path: str) -> str:
         return f"{key_path or 'study'}: found the key {show(value)}. {_name_hint(value)}"
     if kind in ("extra_forbidden", "invalid_key"):
         keys, section = _find(schema, loc[:-1])
+        options = (_resolve(schema, option) for option in section.get("anyOf", [section]))
+        section = next(option for option in options if "properties" in option)
         key = loc[-1]
         line = _unknown_key(key, [*section["properties"]], _join(path, keys))
         return f"{_join(path, [*keys, key])}: {line}"

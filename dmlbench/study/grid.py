@@ -22,8 +22,9 @@ from dmlbench.study.error_messages import describe_errors, show, show_text
 from dmlbench.study.loss_options import options_model
 from dmlbench.study.numbers import with_number_types
 from dmlbench.study.plan import Plan
+from dmlbench.study.reality_check import REALITY_CHECK
 from dmlbench.study.row_names import CONTROL, EMBEDDINGS, is_trained
-from dmlbench.study.run import ResolvedDataset, Run
+from dmlbench.study.run import ResolvedDataset, Run, count_training_images
 from dmlbench.study.settings import Backbone, Dataset, Embeddings, Recipe, Settings
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.errors import DatasetError, MissingWeights, UnusableLoss
@@ -78,6 +79,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         if not merged:
             continue
         problems += _check_sizes(resolved, backbone, model, merged)
+        problems += _check_patience(settings, dataset, backbone, merged)
         if merged.freeze_bn is None:
             merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
         for name, loss in _rows(plan, entries, dataset).items():
@@ -98,6 +100,9 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
                     recipe=merged,
                     evaluation=settings.evaluation,
                     test_on=entries.test_on[dataset],
+                    tuning=settings.tuning if is_trained(name) else None,
+                    protocol=settings.protocol,
+                    report_optimism=settings.report_optimism and is_trained(name),
                 )
 
 
@@ -326,6 +331,17 @@ def _merge_recipe(
         return None
 
 
+def _check_patience(
+    settings: Settings, dataset: str, backbone: str, recipe: Recipe
+) -> Iterator[str]:
+    if recipe.patience is not None and settings.protocol != REALITY_CHECK:
+        yield (
+            f"backbones.{backbone} on {dataset}: recipe.patience: {recipe.patience} is not used by "
+            f"protocol: {settings.protocol}, which trains all epochs. Leave it out, or set "
+            f"`protocol: {REALITY_CHECK}`."
+        )
+
+
 def _check_sizes(
     dataset: ResolvedDataset, backbone: str, model: Backbone, recipe: Recipe
 ) -> Iterator[str]:
@@ -339,7 +355,8 @@ def _check_sizes(
             f"{count_of(channels, 'channel')} x {BYTES} bytes are {format_bytes(size)} in a batch, "
             f"and {format_bytes(MAX_BATCH_BYTES)} are the most that is allowed."
         )
-    _, images = dataset.facts.get("splits", {}).get("train", (0, 0))
+    splits = dataset.facts.get("splits", {})
+    images = count_training_images({split: count for split, (_, count) in splits.items()})
     steps = recipe.epochs * (images // recipe.batch_size)
     if steps > MAX_STEPS:
         yield (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dmlbench.losses._trial import Question
+from dmlbench.study.class_sizes import SplitSizes
 from dmlbench.study.run import Run
 from dmlbench.utils.declarations import read_declarations
 
@@ -58,3 +60,22 @@ def _batch_misfits(run: Run, constants: Mapping[str, Any]) -> Iterator[str]:
             if limit is not None and options[option] >= limit:
                 key = recipe_key(run, name)
                 yield f".{option}: {options[option]} must be less than {key}: {limit}."
+
+
+def loss_question(run: Run, train: SplitSizes) -> Question:
+    """What a training of `run` on images of the sizes `train` gives to its loss."""
+    parents = train.parents
+    if parents is None:  # any tree of super-classes, as long as nobody knows the true one
+        levels = range(1, len(run.facts["levels"]) + 1)
+        parents = [[label >> level for label in range(train.classes)] for level in levels]
+    options: dict[str, Any] = dict(run.loss_options)
+    return Question(
+        run.loss_type,
+        options,
+        run.model.dim,
+        train.classes,
+        train.images,
+        parents or None,
+        run.recipe.batch_size,
+        run.recipe.images_per_class,
+    )

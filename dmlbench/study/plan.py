@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,7 @@ from dmlbench.study.setting_types import Name, Names, NonEmptyNames, Seeds, each
 
 MAX_RUNS = 100_000
 """Most runs of a study."""
-Control = Literal["random", "untrained", "oracle"]
+Control = Literal["random", "untrained", "untrained_pca", "frozen", "oracle"]
 
 
 class Exclude(Model):
@@ -52,9 +52,11 @@ class Plan(Model):
     seeds: Seeds
     """Run each combination with these seeds. A seed starts every loss from the same weights.
     Intervals need two seeds or more."""
-    controls: tuple[Control, ...] = get_args(Control)
-    """Add these rows, which need no training: random vectors, the model before its first step
-    (untrained), and the labels themselves (oracle)."""
+    controls: tuple[Control, ...] = ("random", "untrained", "oracle")
+    """Add these rows, which need no training. random: random vectors. untrained: the model before
+    its first step. untrained_pca: the features of its backbone, whitened by a PCA of the training
+    images. frozen: the features of its backbone as they are, without a head. oracle: the labels
+    themselves."""
     embeddings: Names = ()
     """Add rows for these external embeddings: entries of `embeddings`."""
     exclude: Annotated[tuple[Exclude, ...], Field(max_length=10_000)] = ()

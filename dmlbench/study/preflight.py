@@ -17,11 +17,12 @@ from dmlbench.losses import _trial as loss_trial
 from dmlbench.losses._trial import loss_problems
 from dmlbench.study.class_sizes import ClassSizes, SplitSizes, class_sizes
 from dmlbench.study.image_checks import image_problems
-from dmlbench.study.loss_fit import loss_misfits, recipe_key
+from dmlbench.study.loss_fit import loss_misfits, loss_question, recipe_key
 from dmlbench.study.row_names import EMBEDDINGS
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.study.study_names import folder_problem, length_problem
+from dmlbench.study.tuning_preflight import fold_problems, trial_problems
 from dmlbench.utils.discovery import find_problems
 from dmlbench.utils.errors import DatasetError, StudyError
 from dmlbench.utils.files import file_state
@@ -51,15 +52,18 @@ def check_before_jobs(study: Study, stores: Path) -> None:
     Raises:
         StudyError: with everything that is wrong in one message.
     """
-    run_folders = (study.files.run(path).folder for path in study.runs)
+    run_folders = [study.files.run(path).folder for path in study.runs]
+    run_folders += [study.files.trial(path).folder for path in study.trials]
     name_problems = (folder_problem(study.folder), length_problem(run_folders))
     problems = [*filter(None, name_problems), *image_problems(study, stores)]
     sizes = _sizes_of_datasets(study, stores, problems)
     cells = _cells(study.runs.values())
     problems += _training_problems(cells, sizes)
+    problems += fold_problems(cells, sizes)
     problems += _test_problems(cells, sizes, study)
     problems += _backbone_problems(cells)
     problems += _loss_problems(cells, sizes)
+    problems += trial_problems(study, sizes) if not problems else []
     problems += _embedding_problems(cells, stores)
     if problems:
         raise StudyError(study.name, dict.fromkeys(problems))  # each once, in order
@@ -208,7 +212,7 @@ def _loss_problems(cells: Iterable[Run], sizes: Mapping[str, ClassSizes]) -> Ite
                 yield f"losses.{run.loss}{problem}"
             known = sizes.get(run.dataset)
             if known and known.train and known.train.classes > 1:
-                asked.append((run, _question(run, known.train)))
+                asked.append((run, loss_question(run, known.train)))
     asked.sort(key=lambda cell: cell[1].classes)  # what fits the fewest classes fits the others
     reported: set[str] = set()
     for (run, question), problem in zip(asked, loss_problems(q for _, q in asked), strict=True):
@@ -223,24 +227,6 @@ def _loss_problems(cells: Iterable[Run], sizes: Mapping[str, ClassSizes]) -> Ite
         if path not in reported:
             reported.add(path)
             yield f"{path}: on {run.dataset}: {problem}."
-
-
-def _question(run: Run, train: SplitSizes) -> loss_trial.Question:
-    parents = train.parents
-    if parents is None:  # any tree of super-classes, as long as nobody knows the true one
-        levels = range(1, len(run.facts["levels"]) + 1)
-        parents = [[label >> level for label in range(train.classes)] for level in levels]
-    options: dict[str, Any] = dict(run.loss_options)
-    return loss_trial.Question(
-        run.loss_type,
-        options,
-        run.model.dim,
-        train.classes,
-        train.images,
-        parents or None,
-        run.recipe.batch_size,
-        run.recipe.images_per_class,
-    )
 
 
 def _embedding_problems(cells: Iterable[Run], stores: Path) -> Iterator[str]:

@@ -12,27 +12,25 @@ results/<study>/
   leaderboard/               tables, page, plots
   logs/                      logs of all other jobs than those of runs
   runs/<dataset>/<backbone>/<loss>/seed<k>/
+  tuning/<dataset>/<backbone>/<loss>/          trials and their choice: see tuning_files.py
   state/<dataset>/<backbone>/<loss>/seed<k>/   what an unfinished training needs to continue
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmlbench.study.result_shape import check_metrics, check_run
-from dmlbench.utils.digests import (
-    describe_file,
-    is_unchanged,
-    read_with_digest,
-    write_with_digest,
-)
+from dmlbench.study.result_shape import check_metrics, check_run, load_result
+from dmlbench.study.tuning_files import ChoiceFiles, TrialFiles
+from dmlbench.utils.digests import describe_file, is_unchanged, write_with_digest
 from dmlbench.utils.errors import MissingResult
 
 MAKES_NUMBERS = False
+OPTIMISM = "optimism"
 RESULTS = Path("results")
 SNAPSHOT = "study.json"
 
@@ -92,6 +90,10 @@ class StudyFiles:
     def packing_log(self, store: str) -> Path:
         return self.logs / f"data/{store}.log"
 
+    def duplicates_log(self, trained: str, tested: str) -> Path:
+        """The log of the search for near-duplicates between two stores."""
+        return self.logs / f"data/{tested}.near_duplicates/{trained}.log"
+
     def weights_log(self, weights: str) -> Path:
         return self.logs / f"weights/{weights}.log"
 
@@ -117,8 +119,20 @@ class StudyFiles:
         """The files of the run at `path`, as dataset/backbone/loss/seed0."""
         return RunFiles(self.folder / "runs" / path, self.folder / "state" / path)
 
+    def trial(self, path: str) -> TrialFiles:
+        """The files of the trial at `path`, as dataset/backbone/loss/trial0."""
+        return TrialFiles(self.folder / "tuning" / path, self.folder / "state" / path)
+
+    def choice(self, cell: str) -> ChoiceFiles:
+        """The files of the choice of a cell, as dataset/backbone/loss."""
+        return ChoiceFiles(self.folder / "tuning" / cell)
+
+    def chosen(self, cell: str) -> Path:
+        """What is chosen for a cell, as dataset/backbone/loss."""
+        return self.choice(cell).chosen
+
     def unfinished(self) -> Iterator[str]:
-        """Paths of the runs whose training has begun and is not finished."""
+        """Paths of the runs and the trials that have begun and are not finished."""
         state = self.folder / "state"
         for lock in state.glob("*/*/*/*/lock"):
             yield str(lock.parent.relative_to(state))
@@ -163,9 +177,28 @@ class RunFiles:
         return self.artefacts / "loss.json"
 
     @property
+    def optimism(self) -> Path:
+        """The folder of the test embeddings after single epochs, by which nothing is chosen."""
+        return self.folder / OPTIMISM
+
+    def epoch_embeddings(self, trained: Mapping[str, Any]) -> dict[int, Path]:
+        """The files in `optimism` of a training, by epoch; `trained` is the content of run.json."""
+        names = [name for name in trained["files"] if name.startswith(f"{OPTIMISM}/")]
+        return {epoch_of(name): self.folder / name for name in sorted(names, key=epoch_of)}
+
+    def is_scored(self, file: Path) -> bool:
+        """Whether `file` holds embeddings: only a scoring needs it."""
+        return file == self.embeddings or file.parent == self.optimism
+
+    @property
     def metrics(self) -> Path:
         """The scores."""
         return self.folder / "metrics.json"
+
+    @property
+    def queries(self) -> Path:
+        """The scores of the single queries."""
+        return self.folder / "queries.parquet"
 
     @property
     def failed(self) -> Path:
@@ -200,7 +233,7 @@ class RunFiles:
         Raises:
             MissingResult: it is missing or damaged.
         """
-        return _load(self.run, check_run)
+        return load_result(self.run, check_run)
 
     def load_metrics(self) -> dict[str, Any]:
         """The content of metrics.json.
@@ -208,7 +241,7 @@ class RunFiles:
         Raises:
             MissingResult: it is missing or damaged.
         """
-        return _load(self.metrics, check_metrics)
+        return load_result(self.metrics, check_metrics)
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json; None if it is missing or damaged."""
@@ -225,7 +258,7 @@ class RunFiles:
     def read_failure(self) -> dict[str, Any]:
         """failed.json; empty if it is missing or damaged."""
         with contextlib.suppress(MissingResult):
-            return _load(self.failed, check_metrics)
+            return load_result(self.failed, check_metrics)
         return {}
 
     def write_run(self, content: Mapping[str, Any]) -> None:
@@ -233,7 +266,9 @@ class RunFiles:
 
         It is the last file of a training: it says that the others are whole.
         """
-        written = [self.history, self.embeddings, self.model, *sorted(self.artefacts.glob("[!.]*"))]
+        written = [self.history, self.embeddings, self.model]
+        written += sorted(self.artefacts.glob("[!.]*"))
+        written += sorted(self.optimism.glob("epoch*.npy"), key=lambda file: epoch_of(file.name))
         files = {
             file.relative_to(self.folder).as_posix(): describe_file(file)
             for file in written
@@ -242,7 +277,7 @@ class RunFiles:
         write_with_digest(self.run, {**content, "files": files})
 
     def write_metrics(self, content: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
-        """Write metrics.json.
+        """Write metrics.json, which also says what queries.parquet is, if that is there.
 
         Args:
             trained: the content of run.json from which the scores were computed.
@@ -250,19 +285,21 @@ class RunFiles:
         Raises:
             ValueError: these cannot be scores.
         """
-        content = {**content, "training": trained["digest"]}
+        of_queries = [self.queries] if self.queries.is_file() else []
+        files = {file.name: describe_file(file) for file in of_queries}
+        content = {**content, "training": trained["digest"], "files": files}
         check_metrics(content)
         write_with_digest(self.metrics, content)
 
-    def find_damaged(self, trained: Mapping[str, Any], quick: bool = False) -> list[Path]:
-        """The files of a training that are there and are not those that it wrote.
+    def find_damaged(self, result: Mapping[str, Any], quick: bool = False) -> list[Path]:
+        """The files of a training or a scoring that are there and are not those that it wrote.
 
         Args:
-            trained: the content of run.json.
+            result: the content of run.json or of metrics.json.
             quick: of large files, compare the size alone.
         """
         damaged = []
-        for name, record in trained["files"].items():
+        for name, record in result.get("files", {}).items():
             file = self.folder / name
             try:
                 if not is_unchanged(file, record, quick):
@@ -273,17 +310,21 @@ class RunFiles:
                 damaged.append(file)
         return damaged
 
-    def find_missing(self, trained: Mapping[str, Any]) -> list[Path]:
-        """The files of a training that are not there; `trained` is the content of run.json."""
-        files = [self.folder / name for name in trained["files"]]
+    def find_missing(self, result: Mapping[str, Any]) -> list[Path]:
+        """The files of a training or a scoring that are not there; `result` is the content of
+        run.json or of metrics.json."""
+        files = [self.folder / name for name in result.get("files", {})]
         return [file for file in files if not file.is_file()]
 
-    def find_problems(self, trained: Mapping[str, Any]) -> list[tuple[Path, str]]:
-        """The files of a training that are damaged, and those that a table needs and that are not
-        there; `trained` is the content of run.json."""
-        unneeded = (self.embeddings, self.model)
-        missing = [file for file in self.find_missing(trained) if file not in unneeded]
-        damaged = self.find_damaged(trained, quick=True)
+    def find_problems(self, result: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        """The files of a training or a scoring that are damaged, and those that a table needs and
+        that are not there; `result` is the content of run.json or of metrics.json."""
+        missing = [
+            file
+            for file in self.find_missing(result)
+            if file != self.model and not self.is_scored(file)
+        ]
+        damaged = self.find_damaged(result, quick=True)
         return [(file, "missing") for file in missing] + [(file, "damaged") for file in damaged]
 
     def is_whole(self, file: Path, trained: Mapping[str, Any]) -> bool:
@@ -318,18 +359,15 @@ class RunFiles:
 TRAIN_AGAIN = "`snakemake` trains this run again."
 
 
-def _load(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The content of the result file `path`.
+def epoch_file(epoch: int) -> str:
+    """The name of the file of an epoch.
 
-    Raises:
-        MissingResult: it is missing, damaged, or not what `check` expects.
+    >>> epoch_file(12), epoch_of("optimism/epoch12.npy")
+    ('epoch12.npy', 12)
     """
-    try:
-        content = read_with_digest(path)
-        check(content)
-    except OSError as error:
-        raise MissingResult(f"{path}: {error.strerror}. `snakemake` makes it.") from None
-    except (ValueError, RecursionError) as error:
-        problem = f"damaged, edited, or of an older version: {error}"
-        raise MissingResult(f"{path}: {problem}. `snakemake` makes it again.") from None
-    return content
+    return f"epoch{epoch}.npy"
+
+
+def epoch_of(name: str) -> int:
+    """The epoch of a file that `epoch_file` names."""
+    return int(name.rpartition("epoch")[2].removesuffix(".npy"))

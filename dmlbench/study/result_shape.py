@@ -1,8 +1,13 @@
-"""The shape of run.json and metrics.json: what every reader may rely on."""
+"""The shape of run.json and metrics.json: what every reader may rely on.
+
+`load_result` reads them, and all results of this form.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,8 +20,14 @@ from pydantic import (
     model_validator,
 )
 
+from dmlbench.utils.digests import read_with_digest
+from dmlbench.utils.errors import MissingResult
+
 MAKES_NUMBERS = False
 OK = "ok"
+DIVERGED = "diverged"
+SETTLED = frozenset({OK, DIVERGED})
+"""The statuses that running the job again would not change."""
 DAMAGED = "damaged"
 """The status of a run whose embeddings were damaged before they were scored."""
 COUNTS = ("queries", "lone_queries", "pairs")
@@ -29,42 +40,42 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 FileName = Annotated[
     str,
     StringConstraints(
-        pattern=r"^(history\.parquet|embeddings\.npz|model\.safetensors|artefacts/[^/.][^/]*)$"
+        pattern=r"^(history\.parquet|embeddings\.npz|model\.safetensors|artefacts/[^/.][^/]*|"
+        r"optimism/epoch[1-9][0-9]*\.npy)$"
     ),
 ]
 
 
-class _Strict(BaseModel):
-    """Types are not converted; further keys are allowed."""
+class Strict(BaseModel):
+    """The base of all shapes. Types are not converted; further keys are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class _File(_Strict):
+class FileShape(Strict):
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
-class _Error(_Strict):
+class ErrorRecord(Strict):
     message: str
     tail: list[str]
 
 
-class _Outcome(_Strict):
-    """What both files say of how the job ended."""
+class Outcome(Strict):
+    """What every result says of how its job ended."""
 
-    train_key: Name
     status: Name
-    error: _Error | None
+    error: ErrorRecord | None
 
     @model_validator(mode="after")
-    def _has_an_error_if_it_failed(self) -> _Outcome:
+    def _has_an_error_if_it_failed(self) -> Outcome:
         if (self.status == OK) != (self.error is None):
             raise ValueError("a failed run has an error, and no other run has one")
         return self
 
 
-class _Provenance(_Strict):
+class ProvenanceRecord(Strict):
     git_commit: str | None = None
     versions: dict[str, str | None] = {}
     host: str | None = None
@@ -77,19 +88,21 @@ class _Provenance(_Strict):
     train_seconds: Amount = None
     wall_seconds: Amount = None
     peak_memory_mb: Amount = None
+    loss_parameters: Annotated[int, Field(ge=0)] | None = None
     images_per_second: Amount = None
     runs_per_gpu: Annotated[int, Field(ge=1)] = 1
     mps: bool = False
 
 
-class _Run(_Outcome):
+class _Run(Outcome):
+    train_key: Name
     settings: dict[str, Any]
     code: dict[str, str]
-    files: dict[FileName, _File]
-    provenance: _Provenance
+    files: dict[FileName, FileShape]
+    provenance: ProvenanceRecord
 
 
-class _Row(_Strict):
+class _Row(Strict):
     protocol: Name
     metric: Name
     value: FiniteFloat
@@ -110,10 +123,51 @@ def _check_rows(rows: list[_Row]) -> list[_Row]:
 Rows = Annotated[list[_Row], AfterValidator(_check_rows)]
 
 
-class _Metrics(_Outcome):
+class _Optimism(Strict):
+    """What the best epoch by a test score would have given; the values are fractions."""
+
+    protocol: Name
+    metric: Name
+    best_epoch: Annotated[int, Field(ge=1)]
+    best: Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+    last: Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+    gap: Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+
+
+class _Finding(Strict):
+    """What speaks against the scores of a run; see docs/quality.md."""
+
+    severity: Annotated[int, Field(ge=0, le=3)]
+    name: Name
+    message: Name
+
+
+class _NearDuplicates(Strict):
+    """The test images that were compared with the training images."""
+
+    test_images: Annotated[int, Field(ge=1)]
+    leaked: Annotated[int, Field(ge=0)]
+
+
+class _EmbeddingShape(Strict):
+    dim: Annotated[int, Field(ge=1)]
+    effective_rank: Annotated[float, Field(ge=1 - ROUNDING)]
+    spread: Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+
+
+class _Metrics(Outcome):
+    train_key: Name
     eval_key: Name
     training: Name
     metrics: Rows
+    optimism: list[_Optimism] = []
+    files: dict[Literal["queries.parquet"], FileShape] = {}
+    """Empty if no image is ranked, or the run failed."""
+    findings: list[_Finding] = []
+    near_duplicates: _NearDuplicates | None = None
+    """None if nobody has searched, or the run failed."""
+    embedding_shape: _EmbeddingShape | None = None
+    """None if the run failed."""
     settings: dict[str, Any]
     code: dict[str, str]
 
@@ -130,15 +184,20 @@ def check_run(content: dict[str, Any]) -> None:
     Raises:
         ValueError: with the first key that is wrong, and what is wrong with it.
     """
-    _check(_Run, content)
+    check_shape(_Run, content)
 
 
 def check_metrics(content: dict[str, Any]) -> None:
     """Check the content of metrics.json; see `check_run`."""
-    _check(_Metrics, content)
+    check_shape(_Metrics, content)
 
 
-def _check(shape: type[BaseModel], content: dict[str, Any]) -> None:
+def check_shape(shape: type[BaseModel], content: dict[str, Any]) -> None:
+    """Check that `content` has the shape `shape`.
+
+    Raises:
+        ValueError: with the first key that is wrong, and what is wrong with it.
+    """
     try:
         shape.model_validate(content)
     except ValidationError as error:
@@ -146,3 +205,20 @@ def _check(shape: type[BaseModel], content: dict[str, Any]) -> None:
         place = ".".join(map(str, first["loc"]))
         problem = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{place}: {problem}" if place else problem) from None
+
+
+def load_result(path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The content of the result file `path`.
+
+    Raises:
+        MissingResult: it is missing, damaged, or not what `check` expects.
+    """
+    try:
+        content = read_with_digest(path)
+        check(content)
+    except OSError as error:
+        raise MissingResult(f"{path}: {error.strerror}. `snakemake` makes it.") from None
+    except (ValueError, RecursionError) as error:
+        problem = f"damaged, edited, or of an older version: {error}"
+        raise MissingResult(f"{path}: {problem}. `snakemake` makes it again.") from None
+    return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CONTROL = "control_"
-"""Prefix of a row that needs no training: control_random, control_untrained, control_oracle."""
+"""Prefix of a row that needs no training, as control_random."""
 EMBEDDINGS = "embeddings_"
 """Prefix of a row whose embeddings another program made."""
 
@@ -24,7 +24,7 @@ def is_trained(loss: str) -> bool:
 
 
 def control_kind(loss: str) -> str | None:
-    """`random`, `untrained` or `oracle`; None if `loss` names no control."""
+    """The name of the control, as `random`; None if `loss` names no control."""
     return loss.removeprefix(CONTROL) if is_control(loss) else None
 
 

@@ -17,10 +17,14 @@ from dmlbench.backbones.catalogue import backbone_module, timm_weights
 from dmlbench.backbones.weights import checkpoint_file
 from dmlbench.datasets import load
 from dmlbench.datasets.store.checks import read_manifest
-from dmlbench.datasets.store.format import FORMAT
+from dmlbench.datasets.store.duplicates_file import SEARCH
+from dmlbench.datasets.store.format import FORMAT, VALIDATION
 from dmlbench.losses._catalogue import loss_module
+from dmlbench.study.reality_check import MODELS, REALITY_CHECK
 from dmlbench.study.row_names import control_kind, is_external, is_trained
+from dmlbench.study.search_space import search_space
 from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
+from dmlbench.study.tuning_settings import Tuning
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.fingerprint import code_digest
 
@@ -61,6 +65,15 @@ class Run:
     evaluation: Evaluation
     test_on: ResolvedDataset | None = None
     """The data set that it is tested on; None if that is the one that it is trained on."""
+    tuning: Tuning | None = None
+    """How the settings of its training are chosen; None if they are those that stand here."""
+    last_epoch: int | None = None
+    """The training ends after this epoch, with the schedule of all epochs of the recipe; None: it
+    ends after the last one."""
+    protocol: str = "standard"
+    """How many models it trains, and how they are scored: a value of `protocol` of a study."""
+    report_optimism: bool = False
+    """Whether the test images are embedded after each epoch too. No result is chosen by it."""
 
     @property
     def cell(self) -> str:
@@ -74,7 +87,7 @@ class Run:
 
     @property
     def control(self) -> str | None:
-        """`random`, `untrained` or `oracle`; None if this is no control."""
+        """The name of this control, as `random`; None if this is no control."""
         return control_kind(self.loss)
 
     @property
@@ -85,7 +98,22 @@ class Run:
     @property
     def uses_model(self) -> bool:
         """Whether a model computes the embeddings. If not, a GPU has nothing to do."""
-        return self.control == "untrained" or self.trains
+        return self.trains or self.control in ("untrained", "untrained_pca", "frozen")
+
+    @property
+    def models(self) -> int:
+        """The number of models that it trains, one after the other."""
+        return MODELS if self.protocol == REALITY_CHECK and self.trains else 1
+
+    @property
+    def embedding_dim(self) -> int:
+        """The dimension of its embeddings: those of all its models side by side."""
+        return self.models * self.model.dim
+
+    @property
+    def reads_training_images(self) -> bool:
+        """Whether its numbers depend on the training images."""
+        return self.trains or self.control == "untrained_pca"
 
     @property
     def tree(self) -> str | None:
@@ -93,7 +121,7 @@ class Run:
 
         The seeds of a cell share one picture. It shows the first seed that has a tree.
         """
-        if not self.trains:
+        if not self.trains or self.models > 1:
             return None
         constants = read_declarations(loss_module(self.loss_type)).constants
         picture = f"trees/{self.dataset}/{self.backbone}/{self.loss}"
@@ -137,7 +165,8 @@ class Run:
     @property
     def stores(self) -> list[str]:
         """Names of the stores that it reads."""
-        names = [self.store, self.tested.store] if self.trains else [self.tested.store]
+        training = [self.store] if self.reads_training_images else []
+        names = [*training, self.tested.store]
         return [*dict.fromkeys(names)]
 
     @cached_property
@@ -146,7 +175,8 @@ class Run:
         if self.embeddings:
             digest = _file_digest(self.embeddings)
             return {"dataset": _data_settings(self.tested), "embeddings": digest}
-        recipe = self.recipe.model_dump(mode="json")
+        unused = {"patience"} if self.models == 1 else set()
+        recipe = self.recipe.model_dump(mode="json", exclude=unused)
         if self.control:
             # freeze_bn counts: folded into the convolutions, batch norm rounds differently
             names = ("pooling", "freeze_bn", "gpu_precision", "cpu_threads")
@@ -164,7 +194,18 @@ class Run:
             "loss": {"type": self.loss_type, **self.loss_options},
             "recipe": recipe,
             "seed": self.seed,
+            **({"protocol": self.protocol} if self.models > 1 else {}),
+            **({"last_epoch": self.last_epoch} if self.last_epoch else {}),
+            **({"tuning": self._tuning_settings(self.tuning)} if self.tuning else {}),
         }
+
+    def _tuning_settings(self, tuning: Tuning) -> dict[str, Any]:
+        """What is searched and how it is scored; the number of trials does not count."""
+        space = {
+            d.name: [d.low, d.high, "log" if d.log else "linear"]
+            for d in search_space(self, tuning)
+        }
+        return {**tuning.validation, "space": space}
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -177,6 +218,7 @@ class Run:
             "dmlbench.datasets.store.reader",
             "dmlbench.training.controls" if self.control else loss_module(self.loss_type),
             backbone_module(self.model.type),
+            *(["dmlbench.tuning.reality_check"] if self.models > 1 else []),
         )
 
     @cached_property
@@ -191,12 +233,32 @@ class Run:
         test = self.tested
         entries = settings["recall_at"] or self.data.recall_at or test.data.recall_at
         chosen = entries or test.facts["recall_at"]
-        return {**settings, "recall_at": [*chosen]}
+        return {
+            **settings,
+            "recall_at": [*chosen],
+            **({"protocol": self.protocol} if self.protocol == REALITY_CHECK else {}),
+            **({"optimism": True} if self.report_optimism else {}),
+            "near_duplicates": {
+                "mirrored": self.recipe.augmentation.flip,
+                **({"dataset": _data_settings(self)} if self.test_on else {}),
+            },
+        }
+
+    @property
+    def metric_modules(self) -> tuple[str, ...]:
+        """The modules that make its scores, with what they import."""
+        return (
+            METRICS,
+            *(["dmlbench.evaluation.models"] if self.protocol == REALITY_CHECK else []),
+            *(["dmlbench.evaluation.optimism"] if self.report_optimism else []),
+            "dmlbench.evaluation.quality",
+            SEARCH,
+        )
 
     @cached_property
     def eval_key(self) -> str:
         """Digest of `train_key`, `metric_settings` and the code of the metrics."""
-        return json_key(self.train_key, self.metric_settings, code_digest(METRICS))
+        return json_key(self.train_key, self.metric_settings, code_digest(*self.metric_modules))
 
 
 def _data_settings(run: Run) -> dict[str, Any]:
@@ -232,6 +294,15 @@ def count_images(run: Run, store: Path) -> dict[str, int] | None:
     if splits is None:
         splits = read_manifest(store).get("splits") or _estimated_splits(run.data)
     return {split: count for split, (_, count) in splits.items()} if splits else None
+
+
+def count_training_images(counts: Mapping[str, int]) -> int:
+    """The images that train, by the `counts` of a data set: its own validation part trains too.
+
+    >>> count_training_images({"train": 8, "validation": 2, "test": 9})
+    10
+    """
+    return counts.get("train", 0) + counts.get(VALIDATION, 0)
 
 
 def _estimated_splits(data: Dataset) -> dict[str, list[int]] | None:

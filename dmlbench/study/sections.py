@@ -19,6 +19,7 @@ from dmlbench.study.settings import (
     Recipe,
     Settings,
 )
+from dmlbench.study.tuning_settings import SearchRange, Tuning
 from dmlbench.utils.declarations import read_declarations
 
 SECTIONS: dict[str, tuple[str, type[Model]]] = {
@@ -32,6 +33,8 @@ SECTIONS: dict[str, tuple[str, type[Model]]] = {
     "datasets": ("datasets.<name>", Dataset),
     "embeddings": ("embeddings.<name>", Embeddings),
     "evaluation": ("evaluation", Evaluation),
+    "tuning": ("tuning", Tuning),
+    "tuning.spaces": ("tuning.spaces.<name>.<option>", SearchRange),
     "cluster": ("cluster", Cluster),
 }
 """Title of a section -> the place of its settings in a study file, and their model."""

@@ -44,6 +44,7 @@ from dmlbench.study.setting_types import (
     Threads,
 )
 from dmlbench.study.study_names import name_problem
+from dmlbench.study.tuning_settings import Tuning
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.gpu_lease import MAX_RUNS_PER_GPU
 
@@ -88,25 +89,28 @@ class Recipe(Model):
 
     epochs: Epoch = 40
     """Pass over the training images this many times. The model after the last pass is evaluated."""
+    patience: Epoch | None = None
+    """With `protocol: reality_check`, end the training of a model after this many epochs without a
+    better validation score. null trains all epochs."""
     batch_size: BatchSize = 112
     """Train on this many images per step. An epoch has `images // batch_size` steps for every
     loss."""
     images_per_class: Images | None = 4
     """Take this many images of each class in a batch, so a batch holds `batch_size /
     images_per_class` classes. null shuffles the images instead."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """adamw shrinks the weights by `lr` x `weight_decay`. adam and sgd add `weight_decay` x weight
-    to the gradient."""
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """adamw shrinks the weights by `lr` x `weight_decay`. adam, sgd and rmsprop add `weight_decay`
+    x weight to the gradient."""
     lr: LearningRate = 1e-4
     """The learning rate of the backbone. The parameters of a loss learn at a multiple of it, which
     is an option of the loss."""
     head_lr_factor: Factor = 1.0
     """The embedding head learns at this multiple of `lr`."""
     momentum: Annotated[float, Field(ge=0, lt=1), AS_NUMBER] = 0.9
-    """The momentum of sgd. It is refused with adamw and adam, which have none."""
+    """The momentum of sgd and rmsprop. It is refused with adamw and adam, which have none."""
     eps: Annotated[float, Field(gt=0, le=100), AS_NUMBER] = 1e-8
-    """Add this to the denominator, the root of the mean squared gradient (adamw and adam). It is
-    refused with sgd, which has none."""
+    """Add this to the denominator, the root of the mean squared gradient (adamw, adam and rmsprop).
+    It is refused with sgd, which has none."""
     weight_decay: Strength = 1e-4
     """The weight decay of the backbone, the head and the parameters of the loss."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
@@ -164,13 +168,14 @@ class Recipe(Model):
                 )
         # An ignored setting would still be in the key. Its default is allowed: the settings that a
         # study was run with are read again, and hold all defaults
-        ignored = "eps" if self.optimizer == "sgd" else "momentum"
-        if (value := getattr(self, ignored)) != type(self).model_fields[ignored].default:
-            raise ValueError(
-                f"{ignored}: {value} is not used by optimizer: {self.optimizer}, which has none. "
-                f"Leave it out. If an override changes the optimizer, set it back there to "
-                f"{type(self).model_fields[ignored].default}"
-            )
+        ignored = {"sgd": ["eps"], "rmsprop": []}.get(self.optimizer, ["momentum"])
+        for name in ignored:
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}: {value} is not used by optimizer: {self.optimizer}, which has none. "
+                    f"Leave it out. If an override changes the optimizer, set it back there to "
+                    f"{type(self).model_fields[name].default}"
+                )
         return self
 
 
@@ -301,6 +306,16 @@ class Settings(Model):
     """External embeddings by their names."""
     evaluation: Evaluation = Evaluation()
     """How the embeddings of every run are scored."""
+    tuning: Tuning | None = None
+    """Tune every loss before it is tested, with the same number of trials. null trains every loss
+    with the settings of this file."""
+    protocol: Literal["standard", "reality_check"] = "standard"
+    """standard tests one model of each run, trained on all training classes. reality_check follows
+    Musgrave et al. (2020): four models, each trained without one of four blocks of training
+    classes, which choose their epoch; their embeddings are scored separately and concatenated."""
+    report_optimism: bool = False
+    """Report also how much better a run would look if its epoch were chosen by its test score. No
+    result is chosen by it. It costs an embedding of the test images after each epoch."""
     published: Annotated[dict[Name, Name], Field(max_length=MAX_NAMES)] = {}
     """In the paper track, the published system of each loss whose name is not that of its system:
     `{loss: system}`, with a system of dmlbench/study/published.csv."""
@@ -329,6 +344,15 @@ class Settings(Model):
         if problem := name_problem(name):
             raise ValueError(problem)
         return name
+
+    @model_validator(mode="after")
+    def _one_last_epoch(self) -> Settings:
+        if self.report_optimism and self.protocol == "reality_check":
+            raise ValueError(
+                "report_optimism: with protocol: reality_check, each of the four models of a run "
+                "chooses its own epoch, so a run has no last epoch to compare with. Leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_default_experiment(self) -> Settings:

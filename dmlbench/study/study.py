@@ -6,6 +6,7 @@ A study file defines in mappings (`losses`, `backbones`, `datasets`) and selects
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,13 @@ from pydantic import ValidationError
 
 from dmlbench.study.error_messages import describe_errors, show
 from dmlbench.study.grid import grid
+from dmlbench.study.mean_ranks import has_mean_ranks
 from dmlbench.study.remarks import Remarks, find_wrong_remarks, read_remarks
 from dmlbench.study.result_files import RESULTS, SNAPSHOT, StudyFiles
 from dmlbench.study.run import Run, json_key
 from dmlbench.study.settings import Settings
+from dmlbench.study.tuning import Trial, make_trials
+from dmlbench.study.tuning_checks import tuning_problems
 from dmlbench.utils.errors import StudyError, UnreadableYaml
 from dmlbench.utils.fingerprint import code_digest
 from dmlbench.utils.reading import read_bytes
@@ -58,9 +62,41 @@ class Study:
         return {reader.store: reader for run in self.runs.values() for reader in (run, run.tested)}
 
     @cached_property
+    def tuned_cells(self) -> dict[str, list[Trial]]:
+        """Each cell that is tuned, as `dataset/backbone/loss` -> its trials, in their order."""
+        return {cell: self.tuned_cell(cell) for cell in self._tuned_runs}
+
+    @cached_property
+    def _tuned_runs(self) -> dict[str, Run]:
+        """Each cell that is tuned -> its first run."""
+        runs: dict[str, Run] = {}
+        for run in self.runs.values():
+            if run.tuning:
+                runs.setdefault(run.cell, run)
+        return runs
+
+    @cached_property
+    def _known_trials(self) -> dict[str, dict[str, Trial]]:
+        """Each cell that `tuned_cell` was asked for -> its trials by their paths."""
+        return {}
+
+    @cached_property
+    def trials(self) -> dict[str, Trial]:
+        """Path, as `dataset/backbone/loss/trial0`, -> trial."""
+        return {trial.path: trial for cell in self.tuned_cells.values() for trial in cell}
+
+    @cached_property
     def trees(self) -> list[str]:
         """Names of the pictures of class trees, one for each cell whose loss learns a tree."""
         return [*dict.fromkeys(run.tree for run in self.runs.values() if run.tree)]
+
+    @cached_property
+    def has_mean_ranks(self) -> bool:
+        """Whether losses are ranked over several data sets, which is a plot of its own."""
+        runs = self.runs.values()
+        return has_mean_ranks(
+            (run.backbone, (run.dataset, run.tested.dataset), run.loss) for run in runs
+        )
 
     @cached_property
     def leaderboard_key(self) -> str:
@@ -116,6 +152,43 @@ class Study:
         except KeyError:
             hint = did_you_mean(path, self.runs)
             raise StudyError(self.name, [f"{path}: no such run in the plan. {hint}"]) from None
+
+    def tuned_cell(self, cell: str) -> list[Trial]:
+        """The trials of `cell`, as `dataset/backbone/loss`. Those of other cells are not made.
+
+        Raises:
+            StudyError: the study does not tune it.
+        """
+        if cell not in self._tuned_runs:
+            problem = _no_such("tuned loss", cell, self._tuned_runs)
+            raise StudyError(self.name, [f"{cell}: {problem}"])
+        return [*self._trials_of(cell).values()]
+
+    def _trials_of(self, cell: str) -> dict[str, Trial]:
+        """The trials of a tuned cell by their paths, made once."""
+        if cell not in self._known_trials:
+            trials = make_trials(self._tuned_runs[cell])
+            self._known_trials[cell] = {trial.path: trial for trial in trials}
+        return self._known_trials[cell]
+
+    def trial(self, path: str) -> Trial:
+        """The trial at `path`, as `dataset/backbone/loss/trial0`.
+
+        Raises:
+            StudyError: the study has no such trial.
+        """
+        cell = path.rpartition("/")[0]
+        trials = self._trials_of(cell) if cell in self._tuned_runs else {}
+        if path not in trials:
+            raise StudyError(self.name, [f"{path}: {_no_such('trial', path, self.trials)}"])
+        return trials[path]
+
+
+def _no_such(kind: str, path: str, known: Mapping[str, Any]) -> str:
+    """What is wrong with `path`, which is none of `known`."""
+    if not known:
+        return f"no such {kind}: the study has no `tuning`."
+    return f"no such {kind}. {did_you_mean(path, known)}"
 
 
 def read_study(path: str | Path) -> Study:
@@ -191,6 +264,9 @@ def check_study(settings: Any, file: str) -> Study:
         raise StudyError(file, describe_errors(error, Settings)) from None
     problems: list[str] = []
     runs = {run.path: run for run in grid(checked, settings.get("recipe") or {}, problems)}
+    problems += tuning_problems(
+        checked, {run.cell: run for run in runs.values() if run.tuning}.values()
+    )
     problems += find_wrong_remarks(settings, checked)
     if problems:
         raise StudyError(file, dict.fromkeys(problems))  # each once, in order

@@ -40,6 +40,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
         self.path = folder / CHECKPOINT
         self.previous = folder / PREVIOUS_CHECKPOINT
         self.key = key

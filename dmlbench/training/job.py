@@ -1,17 +1,10 @@
-"""One training as a job: its lock, device and signals, and a result in every case.
-
-Exit codes: 0, the result is written (a failure is a result too, with its status); 75, the training
-was stopped with its state saved, and must be started again.
-"""
+"""One training as a job: what it reads and writes."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
-import time
-import traceback
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,42 +15,23 @@ import pyarrow.parquet as pq
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
-from dmlbench.training.process import begin_log, keep_frames, keep_freed_memory, keep_kernels
-from dmlbench.training.provenance import device_facts, measurements, provenance, utc_now
-from dmlbench.training.run_state import WAITED, Attempts, hold_state, more_time
+from dmlbench.study.tuning import choice_key, resolve
+from dmlbench.training.optimism import begin_epoch_embeddings, epoch_embedder
+from dmlbench.training.process import keep_freed_memory, keep_kernels
+from dmlbench.training.provenance import count_parameters, device_facts
+from dmlbench.training.resumable_job import ResumableJob, run_job
 from dmlbench.training.scratch import staged_store
-from dmlbench.training.time_limit import (
-    Stopped,
-    StopRequests,
-    TimeLimit,
-    read_time_limit,
-    stop_requests,
-    timings,
-)
+from dmlbench.training.time_limit import Stopped, StopRequests
 from dmlbench.utils.device import choose_device
-from dmlbench.utils.disk import disk_error
-from dmlbench.utils.errors import (
-    DatasetError,
-    NoFreeGpu,
-    UnusableGpu,
-    failure_result,
-    is_gpu_error,
-)
+from dmlbench.utils.errors import DatasetError, MissingResult, UserError
 from dmlbench.utils.files import replacing, write_json
 from dmlbench.utils.fingerprint import code_digests
-from dmlbench.utils.gpu_lease import lease_gpu
-from dmlbench.utils.mps import uses_mps
 from dmlbench.utils.startup import heavy_imports
-from dmlbench.utils.text import format_duration
 
 if TYPE_CHECKING:
-    from dmlbench.datasets.store.reader import Store
+    from torch import nn
 
-TRY_AGAIN = 75
-"""EX_TEMPFAIL of the system's sysexits.h."""
-MAX_WAIT_SHARE, MAX_WAIT = 0.5, 2.0
-"""A time limit that is over is no fault of an attempt that waited for more than this share of it,
-and for more than these seconds, which it takes to look for a GPU."""
+    from dmlbench.datasets.store.reader import Store
 
 
 class Output(NamedTuple):
@@ -69,6 +43,8 @@ class Output(NamedTuple):
     """(N, dim) of the test split."""
     ids: np.ndarray
     """(N,) their rows of the store's index."""
+    models: Sequence[Mapping[str, Any]] = ()
+    """What is known of each model, if there are several; their embeddings are side by side."""
 
 
 def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -> int:
@@ -80,95 +56,121 @@ def train_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -
 
     Returns:
         The exit code.
+
+    Raises:
+        MissingResult: nothing is chosen yet for a run that is tuned.
     """
-    files, limit = study.files.run(run.path), read_time_limit(max_minutes)
-    with hold_state(files.state):
-        if _is_finished(files, run, study.settings.keep_model):
-            print(f"{run.path}: finished under this key already")
-            shutil.rmtree(files.state, ignore_errors=True)
-            return 0
-        begin_log(files.train_log, run.train_key)
-        shutil.rmtree(files.artefacts, ignore_errors=True)  # of the result that is replaced now
-        attempts = Attempts(files.state, run.train_key)
-        started, origin = time.monotonic(), provenance()
-        output = Output([], np.empty((0, run.model.dim), np.float32), np.empty(0, np.int32))
-
-        def write(result: dict[str, Any]) -> None:
-            seconds = round(time.monotonic() - started, 3)
-            times = {"finished": utc_now(), "wall_seconds": seconds}
-            # without a device, nothing was trained: it was refused, or failed before
-            measured = measurements(output.history) if "device" in origin else {}
-            _write(files, run, study, result, output, origin | measured | times)
-
-        with stop_requests(limit) as stop:  # also while results are written
-            try:
-                result = attempts.failure()
-                if not result:
-                    output = _attempt(study, run, stores, stop, attempts, origin)
-                    result = {"status": "ok", "error": None}
-                write(result)
-            except Stopped as stopped:
-                print(f"{stopped}; the time limit of this job: {limit}", flush=True)
-                attempts.end(*_how_it_ended(stopped, limit))
-                return TRY_AGAIN
-            except NoFreeGpu as error:
-                print(f"{error}; the time limit of this job: {limit}", flush=True)
-                attempts.end(WAITED, str(error))
-                return TRY_AGAIN
-            except UnusableGpu as error:  # the GPU of another node may work
-                print(error, flush=True)
-                attempts.end(error.status, str(error))
-                return TRY_AGAIN
-            except Exception as error:
-                if is_gpu_error(error):
-                    keep_frames(error)
-                attempts.forget()  # before the result: maybe it cannot be written
-                problem = disk_error(error, files.folder)
-                print(problem or traceback.format_exc(), file=sys.stderr, flush=True)
-                result = failure_result(problem or error)
-                history = getattr(error, "history", [])
-                output = Output(history, output.embeddings[:0], output.ids[:0])
-                write(result)
-        if result["status"] in ("ok", "diverged"):
-            shutil.rmtree(files.state, ignore_errors=True)
-        else:  # keep the checkpoint for the next time that the run is started
-            attempts.forget()
-        print(f"{run.path}: {result['status']}")
-    return 0
+    return run_job(TrainJob(study, run, stores), max_minutes)
 
 
-def _attempt(
-    study: Study,
-    run: Run,
-    stores: Path,
-    stop: StopRequests,
-    attempts: Attempts,
-    origin: dict[str, Any],
-) -> Output:
-    """Train or embed on a GPU of this machine, if it has any; `origin` notes which, and how it is
-    shared."""
-    runs, began = study.settings.runs_per_gpu, time.monotonic()
-    leased = lease_gpu(runs, lambda: stop.reason) if run.uses_model else contextlib.nullcontext()
-    with leased as place:
-        timings.wait = time.monotonic() - began
-        if place:
-            origin |= {"runs_per_gpu": place.runs, "mps": uses_mps()}
-        attempts.begin(stop.limit)
-        with stop.ending_at_once():
-            return _compute(study, run, stores, stop, origin)
+class TrainJob(ResumableJob[Output]):
+    """The training of a run, or the embeddings of a control."""
+
+    def __init__(self, study: Study, run: Run, stores: Path) -> None:
+        self.files = study.files.run(run.path)
+        super().__init__(
+            run.path,
+            run.train_key,
+            self.files.state,
+            self.files.folder,
+            self.files.train_log,
+            run.uses_model,
+            study.settings.runs_per_gpu,
+        )
+        self.study = study
+        self.run = run
+        self.stores = stores
+        self.choice = load_choice(study, run) if run.tuning else None
+        self.trained = run
+        """The run with the settings that were chosen for it."""
+        if self.choice and self.choice["chosen"]:
+            self.trained = resolve(run, self.choice["chosen"])
+
+    def is_finished(self) -> bool:
+        if not _is_finished(self.files, self.run, self.study.settings.keep_model):
+            return False
+        return self._chosen == self.files.load_run().get("chosen")
+
+    @property
+    def _chosen(self) -> dict[str, Any] | None:
+        return self.choice["chosen"] if self.choice else None
+
+    def begin(self) -> None:
+        shutil.rmtree(self.files.artefacts, ignore_errors=True)
+        begin_epoch_embeddings(self.files, self.trained)
+
+    def compute(self, stop: StopRequests, origin: dict[str, Any]) -> Output:
+        self.check_choice()
+        return _compute(self.study, self.trained, self.stores, stop, origin)
+
+    def check_choice(self) -> None:
+        """Check that settings were chosen for a run that is tuned.
+
+        Raises:
+            NothingChosen: no trial succeeded.
+        """
+        if self.choice and not self.choice["chosen"]:
+            raise NothingChosen(self.run.cell, self.choice)
+
+    def failed(self, history: list[dict[str, Any]]) -> Output:
+        no_embeddings = np.empty((0, self.run.embedding_dim), np.float32)
+        return Output(history, no_embeddings, np.empty(0, np.int32))
+
+    def write(self, result: Mapping[str, Any], output: Output, origin: Mapping[str, Any]) -> None:
+        """Write the files of the run; run.json is the last one, and says that the others are
+        whole."""
+        run, files = self.run, self.files
+        with replacing(files.history) as temporary:
+            pq.write_table(history_table(output.history), temporary)
+        with replacing(files.embeddings) as temporary, temporary.open("wb") as file:
+            np.savez(file, embeddings=output.embeddings, id=output.ids, train_key=run.train_key)
+        if not self.study.settings.keep_model or result["status"] != "ok":
+            files.model.unlink(missing_ok=True)  # of the result that is replaced now
+        settings = self.trained.settings
+        tuned = {}
+        if run.tuning:
+            settings = {**settings, "tuning": run.settings["tuning"]}
+            tuned = {"chosen": self._chosen, "planned": run.settings}
+        files.write_run(
+            {
+                "study": self.study.name,
+                "dataset": run.dataset,
+                "backbone": run.backbone,
+                "loss": run.loss,
+                "seed": run.seed,
+                "train_key": run.train_key,
+                **result,
+                "settings": settings,
+                **tuned,
+                **({"models": [*output.models]} if output.models else {}),
+                "code": code_digests(*run.modules),
+                "provenance": origin,
+            }
+        )
 
 
-def _how_it_ended(stopped: Stopped, limit: TimeLimit) -> tuple[str, str]:
-    """How an attempt ended that was stopped, and why it may have come nowhere, if it did."""
-    if stopped.reason != "timeout":
-        return stopped.reason, str(stopped)
-    if timings.wait > max(MAX_WAIT, MAX_WAIT_SHARE * limit.seconds):
-        waited = f"it waited {format_duration(timings.wait)} for a GPU"
-        return WAITED, f"{waited}, and then its time limit of {limit} was over"
-    if timings.start is None:
-        why = f"its time limit of {limit} was over before its first step. {more_time({})}"
-        return stopped.reason, why
-    return stopped.reason, f"its time limit of {limit} was over. {more_time(asdict(timings))}"
+class NothingChosen(UserError):
+    """No trial of a tuned loss succeeded, so it has no settings to train with."""
+
+    def __init__(self, cell: str, choice: Mapping[str, Any]) -> None:
+        super().__init__(f"{cell}: nothing is chosen: {choice['error']['message']}")
+        self.status = choice["status"]
+
+
+def load_choice(study: Study, run: Run) -> dict[str, Any]:
+    """The content of chosen.json of the cell of `run`.
+
+    Raises:
+        MissingResult: it is missing, damaged, or of other trials than those of the study.
+    """
+    files = study.files.choice(run.cell)
+    choice, key = files.load_chosen(), choice_key(study.tuned_cell(run.cell))
+    if choice["key"] != key:
+        raise MissingResult(
+            f"{files.chosen}: it has key {choice['key']}, and the study expects {key}. "
+            f"`snakemake` chooses again."
+        )
+    return choice
 
 
 def _compute(
@@ -191,16 +193,25 @@ def _compute(
     keep_freed_memory()
     device = choose_device(run.recipe.gpu_precision) if run.uses_model else torch.device("cpu")
     origin |= device_facts(device)  # now, as a GPU that has failed answers nothing
-    test = _open_store(stores, run.tested)
+    test = open_store(stores, run.tested)
     if run.embeddings:
         rows = test.split("test", run.tested.data.class_fraction).rows
         return Output([], read_embeddings(run.embeddings, test, rows), rows.astype(np.int32))
     if run.control:
-        return Output([], *control_embeddings(run.tested, test, device))
-    store = _open_store(stores, run)
+        training = open_store(stores, run) if run.reads_training_images else None
+        return Output([], *control_embeddings(run, training, test, device))
+    store = open_store(stores, run)
     files = study.files.run(run.path)
     try:
-        model, loss, history = train(run, store, device, files.state, stop)
+        split = store.split("train", run.data.class_fraction)
+        after_epoch = None
+        if run.report_optimism:
+            every = study.settings.tuning.every if study.settings.tuning else 1
+            after_epoch = epoch_embedder(
+                files, run, lambda model: embed_test(model, test, device, run.tested)[0], every
+            )
+        model, loss, history = train(run, store, split, device, files.state, stop, after_epoch)
+        origin["loss_parameters"] = count_parameters(loss)
         with stop.ending_at_once():
             embeddings, ids = embed_test(model, test, device, run.tested)
     except Stopped:
@@ -212,23 +223,30 @@ def _compute(
     if not np.isfinite(embeddings).all():
         raise Diverged("the embeddings hold NaN or infinity after the last step", history)
     if learnt := loss.artefact():
-        write_json(files.loss_artefact, _artefact(learnt, run, store))
+        write_json(
+            files.loss_artefact, _artefact(learnt, run, study.run(run.path).train_key, store)
+        )
     if study.settings.keep_model:
-        from safetensors.torch import save_file
-
-        with replacing(files.model) as temporary:
-            # safetensors refuses channels-last tensors
-            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-            save_file(weights, temporary)
+        save_model(model, files.model)
     return Output(history, embeddings, ids)
 
 
-def _artefact(learnt: dict[str, Any], run: Run, store: Store) -> dict[str, Any]:
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write the weights of `model`."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        # safetensors refuses channels-last tensors
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, temporary)
+
+
+def _artefact(learnt: dict[str, Any], run: Run, key: str, store: Store) -> dict[str, Any]:
     """What the loss has learnt, with the names of the classes that it knows by their numbers."""
     split = store.split("train", run.data.class_fraction)
     example = split.rows[np.unique(split.labels, return_index=True)[1]]  # an image of each class
     return {
-        "train_key": run.train_key,
+        "train_key": key,
         "loss": run.loss_type,
         "classes": split.class_names,
         "super_classes": {name: store.index[name][example].tolist() for name in store.levels},
@@ -236,7 +254,7 @@ def _artefact(learnt: dict[str, Any], run: Run, store: Store) -> dict[str, Any]:
     }
 
 
-def _open_store(stores: Path, run: Run) -> Store:
+def open_store(stores: Path, run: Run) -> Store:
     """The packed images of the data set of `run`."""
     from dmlbench.datasets.store.reader import Store
 
@@ -249,43 +267,20 @@ def _open_store(stores: Path, run: Run) -> Store:
     return store
 
 
-def _write(
-    files: RunFiles,
-    run: Run,
-    study: Study,
-    result: dict[str, Any],
-    output: Output,
-    origin: dict[str, Any],
-) -> None:
-    """Write the files of the run; run.json is the last one, and says that the others are whole."""
-    with replacing(files.history) as temporary:
-        pq.write_table(_table(output.history), temporary)
-    with replacing(files.embeddings) as temporary, temporary.open("wb") as file:
-        np.savez(file, embeddings=output.embeddings, id=output.ids, train_key=run.train_key)
-    if not study.settings.keep_model or result["status"] != "ok":
-        files.model.unlink(missing_ok=True)  # of the result that is replaced now
-    files.write_run(
-        {
-            "study": study.name,
-            "dataset": run.dataset,
-            "backbone": run.backbone,
-            "loss": run.loss,
-            "seed": run.seed,
-            "train_key": run.train_key,
-            **result,
-            "settings": run.settings,
-            "code": code_digests(*run.modules),
-            "provenance": origin,
-        }
-    )
+def history_table(
+    history: list[dict[str, Any]], names: Sequence[str] = ("epoch", "step", "loss")
+) -> pa.Table:
+    """A row for each epoch. It is made of numpy's memory: pyarrow imports pandas to take lists.
 
-
-def _table(history: list[dict[str, Any]]) -> pa.Table:
-    """A row for each epoch. It is made of numpy's memory: pyarrow imports pandas to take lists."""
-    integers = {"epoch": np.int64, "step": np.int64}
+    Args:
+        names: the columns of a table without rows.
+    """
+    integers = ("fold", "epoch", "step")
     columns = {
-        name: np.array([row.get(name) for row in history], integers.get(name, np.float64))
-        for name in (history[0] if history else (*integers, "loss"))
+        name: np.array(
+            [row.get(name) for row in history], np.int64 if name in integers else np.float64
+        )
+        for name in (history[0] if history else names)
     }
     arrays = [
         pa.Array.from_buffers(
@@ -301,6 +296,8 @@ def _is_finished(files: RunFiles, run: Run, keep_model: bool) -> bool:
     keeps it."""
     result = files.read_run()
     if result is None or result["train_key"] != run.train_key or result["status"] != "ok":
+        return False
+    if run.report_optimism and not files.epoch_embeddings(result):
         return False
     missing = {*files.find_missing(result)}
     if keep_model and run.trains:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from dmlbench.training.run_state import PROGRESS
 from dmlbench.utils.files import write_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Progress:
     """Reports the progress of a training from step `step` of `total`, with `batch` images each."""
 
     def __init__(self, folder: Path, *, device: str, total: int, step: int, batch: int) -> None:
-        self.path = folder / "progress.json"
+        self.path = folder / PROGRESS
         self.facts = {"device": device, "host": platform.node(), "pid": os.getpid()}
         self.total, self.first, self.batch = total, step, batch
         self.started = time.monotonic()

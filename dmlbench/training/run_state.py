@@ -24,7 +24,10 @@ MAX_IDLE_ATTEMPTS = 2
 MAX_SILENCE = 300.0
 """A trainer on another machine that gave no sign for this many seconds may be dead."""
 CHECKPOINT, PREVIOUS_CHECKPOINT = "checkpoint.pt", "checkpoint.previous.pt"
-"""The last two checkpoints, in the state folder."""
+"""The last two checkpoints, in the state folder; or in that of each fold, inside it."""
+FINISHED = "finished.json"
+"""The history of a fold that is finished, in its folder."""
+PROGRESS = "progress.json"
 WAITED = "waited"
 """How an attempt ended whose time went by while it waited for a GPU: it counts for nothing."""
 NOT_ITS_FAULT = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "REQUEUED", "REVOKED"})
@@ -172,11 +175,13 @@ def _read_attempts(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _time_of_checkpoint(state: Path) -> int:
-    """When the last checkpoint was saved, in nanoseconds; -1 if there is none."""
+    """When the last checkpoint was saved, or the last fold finished, in nanoseconds; -1 if that
+    never happened."""
     times = [-1]
-    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
-        with contextlib.suppress(FileNotFoundError):
-            times.append((state / name).stat().st_mtime_ns)
+    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT, FINISHED):
+        for path in (state / name, *state.glob(f"*/{name}")):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime_ns)
     return max(times)
 
 
@@ -197,13 +202,24 @@ class UnfinishedTraining(NamedTuple):
     """The scheduler's job of its last attempt, as "slurm:17"."""
     obstacle: str = ""
     """Why its last attempt could not begin: no GPU became free."""
+    part: str = ""
+    """The fold that it is at, as `fold2`; empty if it has no folds."""
+
+    def part_of_steps(self, folds: int) -> float:
+        """The part of all steps that is done, of `folds` folds together."""
+        if not self.progress:
+            return 0.0
+        part = self.progress["step"] / self.progress["steps"]
+        number = int(self.part.removeprefix("fold")) if self.part else 0
+        return float((number + part) / folds)
 
     @property
     def place(self) -> str:
         """How far it came, in words."""
         if not self.progress:
             return "before its first step"
-        return f"at step {self.progress['step']} of {self.progress['steps']}"
+        part = f" of {self.part}" if self.part else ""
+        return f"at step {self.progress['step']} of {self.progress['steps']}{part}"
 
 
 def inspect_training(state: Path, key: str) -> UnfinishedTraining | None:
@@ -212,7 +228,9 @@ def inspect_training(state: Path, key: str) -> UnfinishedTraining | None:
     attempts = _read_attempts(state / "attempts.json", key)
     if not attempts:  # before the first attempt, or of other settings
         return UnfinishedTraining("running", {}, 0, 0.0) if is_held else None
-    progress = read_json_if_whole(state / "progress.json") or {}
+    files = [state / PROGRESS, *state.glob(f"*/{PROGRESS}")]
+    last = max(files, key=_modified)
+    progress = read_json_if_whole(last) or {}
     last_sign = max(progress.get("time", 0.0), _modified(state / "attempts.json"))
     quiet = max(0.0, time.time() - last_sign)
     kind: Literal["running", "stopped", "silent", "dead"]
@@ -226,7 +244,14 @@ def inspect_training(state: Path, key: str) -> UnfinishedTraining | None:
         kind = "running" if quiet <= MAX_SILENCE else "silent"
     obstacle = attempts["message"] if attempts["ended"] == WAITED else ""
     return UnfinishedTraining(
-        kind, progress, attempts["idle"], quiet, attempts["host"], attempts["job"], obstacle
+        kind,
+        progress,
+        attempts["idle"],
+        quiet,
+        attempts["host"],
+        attempts["job"],
+        obstacle,
+        last.parent.name if last.parent != state else "",
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dmlbench.backbones.model import EmbeddingModel
@@ -36,11 +36,13 @@ from dmlbench.utils.errors import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.datasets.store.reader import Store
+    from dmlbench.datasets.store.reader import Split, Store
     from dmlbench.losses.base import Loss
     from dmlbench.study.run import Run
     from dmlbench.study.settings import Recipe
 
+AfterEpoch = Callable[[EmbeddingModel, int, list[dict[str, Any]]], dict[str, float]]
+"""See `train`."""
 EMBED_BATCH = 256
 """Images that are embedded at once. It is fixed: another size sums in another order, and gives
 other bits."""
@@ -62,15 +64,27 @@ class Diverged(UserError):
 def train(
     run: Run,
     store: Store,
+    split: Split,
     device: torch.device,
     state: Path,
     stop: Callable[[], str | None],
+    after_epoch: AfterEpoch | None = None,
+    key: str | None = None,
+    is_enough: Callable[[list[dict[str, Any]]], bool] | None = None,
 ) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
-    """Train the model and the loss of `run` on the training classes of `store`.
+    """Train the model and the loss of `run` on the images `split` of `store`.
 
     Args:
-        state: the folder of the checkpoint. If it has one of this run, the training continues it.
+        split: the training images, or those of a part of the training classes.
+        state: the folder of the checkpoint. If it has one under `key`, the training continues it.
         stop: called once per step; returns the reason to stop, or None.
+        after_epoch: called after each epoch as `after_epoch(model, epoch, history)`, with the
+            number of the epoch from 1 and the rows of the epochs before. What it returns joins the
+            row of the epoch. It may put the model in eval mode, and must not draw from torch's
+            generators.
+        key: of the checkpoint; None: the `train_key` of the run.
+        is_enough: called before each epoch with the rows of the epochs before; the training ends
+            there if it is true.
 
     Returns:
         The model, the loss, and the history with a row for each epoch.
@@ -81,19 +95,23 @@ def train(
         ValueError: the batches do not fit the training set.
     """
     set_up(run.recipe, device)
-    return _train(run, store, device, state, stop)
+    checkpoint = Checkpoint(state, key or run.train_key)
+    return _train(run, store, split, device, checkpoint, stop, after_epoch, is_enough)
 
 
 @repeatable
 def _train(
     run: Run,
     store: Store,
+    split: Split,
     device: torch.device,
-    state: Path,
+    checkpoint: Checkpoint,
     stop: Callable[[], str | None],
+    after_epoch: AfterEpoch | None,
+    is_enough: Callable[[list[dict[str, Any]]], bool] | None,
 ) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
     recipe = run.recipe
-    split = store.split("train", run.data.class_fraction)
+    epochs = run.last_epoch or recipe.epochs
     labels = torch.from_numpy(split.labels).to(device)
     steps = len(split.rows) // recipe.batch_size
     if not steps:
@@ -119,9 +137,8 @@ def _train(
     optimizer = create_optimizer(recipe, model, loss.param_groups(recipe.lr))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    checkpoint = Checkpoint(state, run.train_key)
     history: list[dict[str, Any]] = []
-    done, total = 0, recipe.epochs * steps  # steps
+    done, total = 0, epochs * steps  # steps
     refreshed = 0  # epochs that the loss has been refreshed for
     loss_sum = torch.zeros((), device=device, dtype=torch.float64)  # over the steps of this epoch
     seconds = 0.0  # in this epoch, over all attempts
@@ -174,12 +191,16 @@ def _train(
         squares = batches.crops(store, rows, boxes, run.model.image_size, map_function)
         return {"squares": squares, **drawn}
 
-    progress = Progress(state, device=str(device), total=total, step=done, batch=recipe.batch_size)
+    progress = Progress(
+        checkpoint.folder, device=str(device), total=total, step=done, batch=recipe.batch_size
+    )
     for row in history:  # of earlier attempts
-        progress.epoch(row, recipe.epochs)
+        progress.epoch(row, epochs)
     if first:
         print(f"resumed at step {first} of {total}", flush=True)
-    for epoch in range(done // steps, recipe.epochs):
+    for epoch in range(done // steps, epochs):
+        if is_enough and is_enough(history):
+            break
         began = time.monotonic()
         if refreshed <= epoch:
             model.eval()
@@ -236,6 +257,7 @@ def _train(
         if not math.isfinite(mean):
             raise Diverged(f"the loss is {mean} in epoch {epoch + 1}", history)
         seconds += time.monotonic() - began
+        measured = after_epoch(model, epoch + 1, history) if after_epoch else {}
         history.append(
             {
                 "epoch": epoch + 1,
@@ -245,9 +267,10 @@ def _train(
                 "images_per_second": steps * recipe.batch_size / seconds,
                 "seconds": seconds,
                 **loss.statistics(),
+                **measured,
             }
         )
-        progress.epoch(history[-1], recipe.epochs)
+        progress.epoch(history[-1], epochs)
         loss_sum.zero_()
         seconds = 0.0
     progress.close()
@@ -255,7 +278,7 @@ def _train(
 
 
 def embed_test(
-    model: EmbeddingModel, store: Store, device: torch.device, run: Run
+    model: nn.Module, store: Store, device: torch.device, run: Run
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Embed the test split after the last step; nothing is chosen by its result.
 
@@ -269,7 +292,7 @@ def embed_test(
 @torch.no_grad()
 @repeatable
 def embed(
-    model: EmbeddingModel, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
+    model: nn.Module, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
 ) -> NDArray[np.float32]:
     """Embed the images `rows` of `store` by the test transform; `model` is in eval mode.
 
@@ -328,6 +351,10 @@ def create_optimizer(
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(
             groups, momentum=recipe.momentum, weight_decay=decay, fused=True
+        )
+    elif recipe.optimizer == "rmsprop":  # torch has no fused one
+        optimizer = torch.optim.RMSprop(
+            groups, eps=recipe.eps, momentum=recipe.momentum, weight_decay=decay
         )
     else:
         adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

@@ -3,7 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from dmlbench.backbones import trial as backbone_trial
+from dmlbench.losses import _trial as loss_trial
+from dmlbench.study.preflight import check_before_jobs
 from dmlbench.study.study import check_study
+from dmlbench.utils.errors import StudyError
 
 LETTERS = {
     "study": "my_study",
@@ -87,3 +91,55 @@ def own_data(letters, tmp_path, monkeypatch):
 def rows_of_csv():
     """The text of a CSV of four images in two classes, named x and y."""
     return CSV
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Other processes would import torch again."""
+    for module in (backbone_trial, loss_trial):
+        monkeypatch.setattr(
+            module,
+            "find_problems",
+            lambda name, path, questions, facts, module=module: [*map(module._problem, questions)],
+        )
+
+
+@pytest.fixture
+def write_csv(tmp_path, monkeypatch):
+    """Write a CSV of classes, each (name, split, role, number of images), and its images."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*classes):
+        lines = ["path,label,split,role"]
+        for name, split, role, count in classes:
+            for number in range(count):
+                Path(f"{name}{role}{number}.png").touch()
+                lines.append(f"{name}{role}{number}.png,{name},{split},{role}")
+        Path("my.csv").write_text("\n".join(lines))
+
+    return write
+
+
+@pytest.fixture
+def problems(tmp_path):
+    """What is wrong with a study before any job, a line for each."""
+
+    def find(settings):
+        try:
+            check_before_jobs(check_study(settings, "my.yaml"), tmp_path / "stores")
+        except StudyError as error:
+            title, *lines = str(error).splitlines()
+            assert title == "my_study: the study cannot be run:"
+            return [line.strip() for line in lines]
+        return []
+
+    return find
+
+
+@pytest.fixture
+def own(letters):
+    """A study of one loss on a CSV."""
+    letters["plan"] |= {"datasets": ["own"], "losses": ["triplet"], "seeds": [0]}
+    letters["datasets"] = {"own": {"type": "csv", "file": "my.csv"}}
+    letters["recipe"] = {"batch_size": 8, "images_per_class": 4}
+    return letters

@@ -46,6 +46,16 @@ def test_rows_are_counted_by_split_class_and_role():
     )
 
 
+def test_a_validation_part_trains_and_is_counted_alone_too():
+    both = ["both"] * 2
+    classes = (("a", "train"), ("b", "validation"), ("c", "validation"), ("d", "test"))
+    rows = rows_of(*((name, (), split, both) for name, split in classes))
+    sizes = module._count(rows, 1.0)
+    assert sizes.train == SplitSizes(3, 6, 2, [])
+    assert sizes.validation == SplitSizes(2, 4, 2, [])
+    assert sizes.test == SplitSizes(1, 2, 2, [])
+
+
 def test_a_fraction_leaves_the_classes_that_the_store_leaves(tiny, glyphs, data_folder, tmp_path):
     for fraction in (0.1, 0.5):
         tiny["datasets"]["letters"]["class_fraction"] = fraction

@@ -116,7 +116,11 @@ LINES = {
         {"type": "csv", "checksums": {"a.zip": "sha256:" + "a" * 32}},
         "checksums: a.zip: sha256 has 64 hex digits, and these are 32: " + "a" * 32 + ".",
     ),
-    "choice": (Recipe, {"optimizer": "x"}, "optimizer: found 'x'. Allowed: adamw, adam or sgd."),
+    "choice": (
+        Recipe,
+        {"optimizer": "x"},
+        "optimizer: found 'x'. Allowed: adamw, adam, sgd or rmsprop.",
+    ),
     "one choice": (
         create_options_model("folder", {"split": (Literal["classes"] | None, None)}),
         {"split": "random"},

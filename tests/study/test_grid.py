@@ -202,6 +202,7 @@ def test_a_setting_that_the_optimizer_would_ignore_is_refused(
     ("recipe", "override"),
     [
         ({"optimizer": "sgd", "momentum": 0.8}, {}),
+        ({"optimizer": "rmsprop", "momentum": 0.8, "eps": 0.01}, {}),
         ({"eps": 0.01}, {"optimizer": "sgd", "eps": 1e-8}),
         ({"optimizer": "sgd", "eps": 1e-8}, {}),  # as in the settings that a study was run with
     ],

@@ -37,7 +37,7 @@ def test_every_setting_has_a_description(title):
 def test_the_page_has_type_allowed_values_default_and_meaning(listed):
     page = listed("--markdown")
     assert (
-        "| `optimizer` | `adamw`, `adam` or `sgd` | `adamw` | "
+        "| `optimizer` | `adamw`, `adam`, `sgd` or `rmsprop` | `adamw` | "
         f"{' '.join(Recipe.model_fields['optimizer'].description.split())} |" in page
     )
     assert "| `class_fraction` | number ≥ 1e-06, ≤ 1 | `1` | " in page

@@ -12,6 +12,7 @@ from dmlbench.utils.errors import StudyError
 ROOT = Path(__file__).parents[2]
 SHIPPED = {path.name: path for path in sorted((ROOT / "config").glob("*.yaml"))}
 NEEDS_FILES = {
+    "leaderboard-small.yaml": ["datasets.grocery: file"],
     "finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"],
     "finetune_cub50.yaml": ["datasets.cub50: file", "backbones.mobilenet.pretrained"],
 }

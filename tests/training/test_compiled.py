@@ -41,7 +41,7 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)  # so batch norm is frozen
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
     rows = glyphs.split("test", run.data.class_fraction).rows
-    plain = train(run, glyphs, CPU, tmp_path / "plain", lambda: None)[0]
+    plain = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "plain", lambda: None)[0]
 
     asked = iter(range(10))
     stop = lambda: "stopped" if next(asked) == 6 else None  # noqa: E731
@@ -49,11 +49,11 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     counters.clear()
     monkeypatch.setattr(training, "compiles", lambda *_: True)
     with pytest.raises(Stopped):
-        train(run, glyphs, CPU, tmp_path / "both", stop)
+        train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "both", stop)
     assert counters["stats"]["unique_graphs"] == 2  # in the warm-up, and after it
     assert not counters["graph_break"]
     monkeypatch.setattr(training, "compiles", lambda *_: False)
-    both = train(run, glyphs, CPU, tmp_path / "both", lambda: None)[0]
+    both = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "both", lambda: None)[0]
     convolutions = [m for m in both.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(convolution.weight.grad.any() for convolution in convolutions)
     assert [*both.state_dict()] == [*plain.state_dict()]

@@ -9,6 +9,7 @@ import torch
 
 from dmlbench.study.study import check_study
 from dmlbench.training import job, train
+from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.utils.errors import UnusableGpu, UserError
 
 PATH = "letters/tiny/normalized_softmax/seed0"
@@ -111,6 +112,9 @@ def test_a_training_on_a_gpu_records_it_and_the_peak_of_its_memory(run_job, gpu,
         def artefact(self):
             return None
 
+        def parameters(self):
+            return []
+
     embeddings = np.ones((2, 16), np.float32), np.arange(2, dtype=np.int32)
     monkeypatch.setattr(train, "train", lambda *_: (None, Loss(), []))
     monkeypatch.setattr(train, "embed_test", lambda *_: embeddings)
@@ -129,7 +133,7 @@ def test_a_gpu_that_cannot_be_used_is_tried_again_and_then_the_reason_of_the_fai
     monkeypatch.setattr(job, "choose_device", fails(UnusableGpu(reason)))
     for _ in range(2):
         code, result, files = run_job()
-        assert (code, result) == (job.TRY_AGAIN, None)
+        assert (code, result) == (TRY_AGAIN, None)
         assert json.loads((files.state / "attempts.json").read_text())["ended"] == "unusable_gpu"
     code, result, _ = run_job()
     assert (code, result["status"]) == (0, "unusable_gpu")

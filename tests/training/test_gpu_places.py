@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dmlbench.study.study import check_study
-from dmlbench.training import job
+from dmlbench.training import job, resumable_job
+from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.training.run_state import inspect_training
-from dmlbench.training.time_limit import timings
+from dmlbench.training.time_limit import Stopped, timings
 from dmlbench.utils.gpu_lease import lease
 from dmlbench.workflow.conclusion import find_holes
 
@@ -52,7 +53,7 @@ def train(study, data, minutes=None, path=PATH):
 def test_a_run_shares_its_gpu_with_as_many_runs_as_the_study_allows(
     tiny, study, seen, data_folder, monkeypatch, uses_mps
 ):
-    monkeypatch.setattr(job, "uses_mps", lambda: uses_mps)
+    monkeypatch.setattr(resumable_job, "uses_mps", lambda: uses_mps)
     sharing = check_study(tiny | {"runs_per_gpu": 2}, "tiny")
     with lease(["GPU-a"], 2):
         code, result = train(sharing, data_folder)
@@ -74,7 +75,7 @@ def test_a_job_that_waits_until_its_time_is_over_is_no_attempt(
     run = study.runs[PATH]
     with lease(["GPU-a"]):
         for _ in range(4):
-            assert train(study, data_folder, MOMENT) == (job.TRY_AGAIN, None)
+            assert train(study, data_folder, MOMENT) == (TRY_AGAIN, None)
             reason = f"no GPU became free in 0 s: GPU-a is used by process {os.getpid()} of "
             assert reason in capsys.readouterr().out
             unfinished = inspect_training(study.files.run(PATH).state, run.train_key)
@@ -97,7 +98,7 @@ def test_a_job_that_is_cancelled_while_it_waits_is_no_attempt(
     with lease(["GPU-a"]), monkeypatch.context() as patch:
         patch.setattr("dmlbench.utils.gpu_lease.time.sleep", cancel)
         for _ in range(4):
-            assert train(study, data_folder) == (job.TRY_AGAIN, None)
+            assert train(study, data_folder) == (TRY_AGAIN, None)
     assert train(study, data_folder)[1]["status"] == "ok"
 
 
@@ -106,7 +107,7 @@ def test_a_wait_neither_adds_to_the_attempts_without_progress_nor_forgets_them(s
     endings = []
     for is_free in (True, False, False, True):
         with lease([] if is_free else ["GPU-a"]):
-            assert train(study, data_folder, MOMENT) == (job.TRY_AGAIN, None)
+            assert train(study, data_folder, MOMENT) == (TRY_AGAIN, None)
         record = json.loads((study.files.run(PATH).state / "attempts.json").read_text())
         endings.append((record["ended"], record["idle"]))
     assert endings == [("timeout", 0), ("waited", 1), ("waited", 1), ("timeout", 1)]
@@ -120,10 +121,10 @@ def test_a_time_limit_that_was_over_because_of_the_wait_counts_for_nothing(
 ):
     def compute(*_):
         timings.wait = share * 60
-        raise job.Stopped("timeout", "timeout: between its steps")
+        raise Stopped("timeout", "timeout: between its steps")
 
     monkeypatch.setattr(job, "_compute", compute)
-    assert train(study, data_folder, minutes=1) == (job.TRY_AGAIN, None)
+    assert train(study, data_folder, minutes=1) == (TRY_AGAIN, None)
     record = json.loads((study.files.run(PATH).state / "attempts.json").read_text())
     assert record["ended"] == ended
     waited = "it waited 36 s for a GPU, and then its time limit of 60 s was over"

@@ -16,6 +16,7 @@ import torch
 
 from dmlbench.study.study import check_study
 from dmlbench.training import job, process, run_state
+from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.training.time_limit import TimeLimit, timings
 from dmlbench.utils.errors import DiskError
 
@@ -76,7 +77,7 @@ def test_under_a_limit_of_a_few_steps_a_training_finishes_with_the_same_bits(
         monkeypatch.setattr(TimeLimit, "is_near", property(lambda limit: next(asked) >= 9))  # noqa: B023
         code, _ = run_job(minutes=60)
         codes.append(code)
-    assert codes == [job.TRY_AGAIN] * 3 + [0]
+    assert codes == [TRY_AGAIN] * 3 + [0]
     assert np.array_equal(read_embeddings(study), embeddings)
     output = capsys.readouterr().out
     assert "timeout: saved at step 8 of 30; the time limit of this job: 1 h 00 min" in output
@@ -85,7 +86,7 @@ def test_under_a_limit_of_a_few_steps_a_training_finishes_with_the_same_bits(
 
 
 def test_a_limit_that_is_over_before_the_first_step_is_said_with_its_numbers(run_job):
-    assert [run_job(minutes=1e-6)[0] for _ in range(2)] == [job.TRY_AGAIN] * 2
+    assert [run_job(minutes=1e-6)[0] for _ in range(2)] == [TRY_AGAIN] * 2
     code, result = run_job(minutes=1e-6)
     assert (code, result["status"]) == (0, "timeout")
     assert result["error"]["message"] == (
@@ -166,7 +167,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_continued(
     asked = iter(range(1000))
     with monkeypatch.context() as limited:
         limited.setattr(TimeLimit, "is_near", property(lambda limit: next(asked) >= 13))
-        assert run_job(minutes=60)[0] == job.TRY_AGAIN
+        assert run_job(minutes=60)[0] == TRY_AGAIN
     checkpoint = study.files.run(PATH).state / "checkpoint.pt"
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 16

@@ -22,6 +22,7 @@ from dmlbench.datasets.store.pack import pack
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import Study, check_study
 from dmlbench.training import job
+from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.training.train import Diverged, embed_test
 from dmlbench.utils.errors import MissingWeights
 from dmlbench.utils.fingerprint import code_digests
@@ -66,6 +67,8 @@ def test_a_training_writes_its_embeddings_history_settings_and_provenance(
     assert result["provenance"]["images_per_second"] > 0
     assert result["provenance"]["float32"] == "ieee"
     assert result["provenance"]["nondeterministic"] == []
+    classes = len(glyphs.split("train", 0.1).class_names)
+    assert result["provenance"]["loss_parameters"] == classes * 16  # a proxy for each class
     assert {*result["files"]} == {"history.parquet", "embeddings.npz"}
     assert not state.exists()
 
@@ -127,7 +130,7 @@ def test_a_result_without_its_artefact_is_computed_again_and_a_failure_has_none(
     assert not artefact.exists()
 
 
-@pytest.mark.parametrize("control", ["random", "untrained", "oracle"])
+@pytest.mark.parametrize("control", ["random", "untrained", "untrained_pca", "frozen", "oracle"])
 def test_a_control_gives_embeddings_without_a_training(tiny, study, data_folder, control, glyphs):
     tiny["plan"]["controls"] = [control]
     study = check_study(tiny, "tiny")
@@ -137,7 +140,7 @@ def test_a_control_gives_embeddings_without_a_training(tiny, study, data_folder,
     test = glyphs.split("test", 0.1)
     with np.load(out / "embeddings.npz") as file:
         vectors = file["embeddings"]
-    assert vectors.shape == (len(test.rows), 16)
+    assert vectors.shape == (len(test.rows), 96 if control == "frozen" else 16)
     same = np.all(vectors[:, None] == vectors[None], axis=2)
     if control == "oracle":
         assert np.array_equal(same, test.labels[:, None] == test.labels[None])
@@ -186,14 +189,14 @@ def test_a_checkpoint_is_kept_after_a_failure_that_may_be_temporary(
 
 def test_a_job_that_is_nearly_out_of_time_asks_to_be_started_again(study, data_folder):
     code, result, *_ = run_job(study, data_folder, minutes=1e-6)
-    assert (code, result) == (job.TRY_AGAIN, None)
+    assert (code, result) == (TRY_AGAIN, None)
     code, result, *_ = run_job(study, data_folder)
     assert (code, result["status"]) == (0, "ok")
 
 
 def test_a_run_that_is_always_out_of_time_before_its_first_step_is_a_timeout(study, data_folder):
     for _ in range(2):
-        assert run_job(study, data_folder, minutes=1e-6)[0] == job.TRY_AGAIN
+        assert run_job(study, data_folder, minutes=1e-6)[0] == TRY_AGAIN
     code, result, *_ = run_job(study, data_folder, minutes=1e-6)
     assert (code, result["status"]) == (0, "timeout")
 
@@ -299,7 +302,7 @@ def test_sigterm_saves_the_training_and_ends_the_job_with_75(tiny, tmp_path, dat
     while not (state / "progress.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == job.TRY_AGAIN
+    assert process.wait(30) == TRY_AGAIN
     assert (state / "checkpoint.pt").is_file()
     assert json.loads((state / "attempts.json").read_text())["ended"] == "stopped"
     progress = json.loads((state / "progress.json").read_text())

@@ -104,7 +104,7 @@ def test_the_branches_of_low_mid_high_use_none():
     assert operators.refused == set()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 def test_no_optimizer_and_no_clipping_uses_one(optimizer):
     model = nn.Module()
     model.trunk, model.head = nn.Linear(3, 3), nn.Linear(3, 3)

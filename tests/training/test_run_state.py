@@ -100,6 +100,28 @@ def test_attempts_with_progress_do_not_count(tmp_path):
         assert attempt(tmp_path, saves=True) is None
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pt", "finished.json"])
+def test_the_progress_of_a_fold_counts(tmp_path, name):
+    (tmp_path / "fold1").mkdir()
+    for _ in range(4):
+        assert attempt(tmp_path) is None
+        time.sleep(0.01)
+        (tmp_path / "fold1" / name).write_text("x")
+        assert attempt(tmp_path) is None
+
+
+def test_the_place_of_a_training_with_folds_is_that_of_its_last_fold(tmp_path):
+    attempt(tmp_path)
+    assert inspect_training(tmp_path, "k").place == "before its first step"
+    for number in (0, 1):
+        file = tmp_path / f"fold{number}/progress.json"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"step": 5 + number, "steps": 9}))
+        os.utime(file, (number + 1, number + 1))
+        place = inspect_training(tmp_path, "k").place
+        assert place == f"at step {5 + number} of 9 of fold{number}"
+
+
 def test_a_damaged_record_of_attempts_is_ignored(tmp_path):
     attempt(tmp_path)
     (tmp_path / "attempts.json").write_text("")

@@ -37,6 +37,7 @@ RECIPES = {
     "adam": {"optimizer": "adam", "schedule": "step", "step_epochs": (1,), "clip_norm": 1.0},
     "sgd": {"optimizer": "sgd", "clip_value": 1.0, "clip_norm": 1.0, "weight_decay": 0.0},
     "no momentum": {"optimizer": "sgd", "momentum": 0.0},
+    "rmsprop": {"optimizer": "rmsprop", "momentum": 0.9},
     "jitter": {"augmentation": {"jitter": JITTER}},
     "no flip": {"augmentation": {"flip": False}, "images_per_class": None},
     "frozen": {"freeze_bn": True, "warmup_steps": 4},
@@ -77,7 +78,7 @@ def waits_of_steps(tiny, glyphs, tmp_path, monkeypatch):
                 raise Enough
 
         with pytest.raises(Enough), NoReading(reasons.append), NoHost(reasons.append):
-            train(run, glyphs, CPU, tmp_path, stop)
+            train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, stop)
         return reasons
 
     return watch
@@ -262,6 +263,6 @@ def watch_gpu(tiny, glyphs, tmp_path, monkeypatch, loss, **recipe):
 
     try:
         with pytest.raises(Enough):
-            train(run, glyphs, GPU, tmp_path, stop)
+            train(run, glyphs, glyphs.split("train", 0.1), GPU, tmp_path, stop)
     finally:
         torch.cuda.set_sync_debug_mode("default")
