@@ -21,6 +21,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/weights.smk"
+include: "workflow/rules/tuning.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/leaderboard.smk"
@@ -34,6 +35,7 @@ localrules:
     leaderboard,
     track,
     fetch_weights,
+    choose,
     build_leaderboard,
     verdict,
 

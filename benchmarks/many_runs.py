@@ -2,6 +2,7 @@
 
     python benchmarks/many_runs.py                  # 10,060 runs
     python benchmarks/many_runs.py --losses 25 --seeds 4 --workflow      # 2,060 runs
+    python benchmarks/many_runs.py --study config/leaderboard.yaml       # only the planning
 
 It makes a study with results in a temporary folder, and prints a Markdown table of seconds, memory
 and sizes. The results are written by the real jobs; only the arithmetic is replaced, by numbers
@@ -22,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,11 +34,13 @@ import yaml
 from scipy.cluster.hierarchy import linkage
 
 from dmlbench.evaluation import job as scoring
+from dmlbench.evaluation.evaluate import QueryScores, Scores
 from dmlbench.losses import list_losses
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study, read_study
 from dmlbench.training import job as training
-from dmlbench.training.provenance import processor
+from dmlbench.training import resumable_job
+from dmlbench.training.provenance import processor, provenance
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS, CLASSES = 40, 50, 80
@@ -52,6 +55,8 @@ LIMITS = {
     "dmlbench leaderboard": (120, 2000),
 }
 """Command -> the most seconds and MB that we allow it at 10,060 runs."""
+LIMITS_OF_STUDY = {"snakemake -n, nothing is there": (30, 1000)}
+"""The same for config/leaderboard.yaml, which tunes every loss."""
 
 
 class Cost(NamedTuple):
@@ -68,22 +73,29 @@ def main() -> None:
     for axis, count in {"datasets": 4, "backbones": 5, "losses": 50, "seeds": 10}.items():
         parser.add_argument(f"--{axis}", type=int, default=count)
     parser.add_argument("--workflow", action="store_true", help="drive the workflow, too")
+    parser.add_argument("--study", type=Path, help="only plan this study, as if nothing were there")
     parser.add_argument("--keep", type=Path, help="work in this folder, and leave it")
     options = parser.parse_args()
+    planned = options.study and options.study.resolve()
     with contextlib.ExitStack() as stack:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(contextlib.chdir(folder.resolve()))
+        stack.enter_context(mock.patch.dict(os.environ, environment(Path.cwd())))
+        load = os.getloadavg()[0]
+        if planned:
+            shutil.copy(planned, "study.yaml")
+            study = read_study("study.yaml")
+            show(study, *measure_planning(study), load, LIMITS_OF_STUDY)
+            return
         settings = make_settings(options.datasets, options.backbones, options.losses, options.seeds)
         Path("study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-        stack.enter_context(mock.patch.dict(os.environ, environment(Path.cwd())))
         study = read_study("study.yaml")
-        load = os.getloadavg()[0]
         costs, facts = measure_all(study)
         if options.workflow:
             costs["snakemake, with jobs that end at once"] = measure_workflow(facts)
-    show(study, costs, facts, load)
+    show(study, costs, facts, load, LIMITS)
 
 
 def make_settings(datasets: int, backbones: int, losses: int, seeds: int) -> dict[str, Any]:
@@ -133,8 +145,8 @@ def drawn_numbers() -> Iterator[None]:
     with (
         mock.patch.object(training, "_compute", _draw_output),
         mock.patch.object(scoring, "_score", _draw_scores),
-        mock.patch.object(training, "lease_gpu", return_value=contextlib.nullcontext()),
-        mock.patch.object(training, "provenance", training.provenance().copy),  # asks git
+        mock.patch.object(resumable_job, "lease_gpu", return_value=contextlib.nullcontext()),
+        mock.patch.object(resumable_job, "provenance", provenance().copy),  # asks git
         mock.patch("os.fsync"),
     ):
         yield
@@ -193,14 +205,24 @@ def _draw_tree(run: Run, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _draw_scores(file: Path, run: Run, *_: Any) -> dict[str, Any]:
+def _draw_scores(*args: Any) -> tuple[scoring._Scored, str]:
+    run = next(argument for argument in args if isinstance(argument, Run))
     rng = np.random.default_rng([run.seed, *run.loss.encode(), *run.dataset.encode()])
     level = 1.0 if run.control == "oracle" else rng.uniform(0.4, 0.6)
     scores = {f"recall@{k}": 1 - (1 - level) ** (1 + i / 2) for i, k in enumerate(K)}
     scores |= {"map@r": level / 2, "r_precision": level / 1.7, "map": level / 1.8, "mrr": level}
     scores |= {"nmi": 0.3 + level / 2, "ami": level / 2, "queries": QUERIES, "lone_queries": 0.0}
     rows = [{"protocol": "zero_shot", "metric": name, "value": scores[name]} for name in scores]
-    return {"metrics": rows, "device": "cpu"}
+    count = int(QUERIES)
+    queries = QueryScores(
+        "zero_shot",
+        repetition=np.zeros(count, np.int64),
+        ids=np.arange(count),
+        labels=np.arange(count) // 20,
+        map_at_r=np.clip(scores["map@r"] + 0.2 * rng.normal(size=count), 0, 1),
+        recall_at_1=(rng.uniform(size=count) < scores["recall@1"]).astype(float),
+    )
+    return scoring._Scored(Scores(rows, [queries]), [], {}), "cpu"
 
 
 def measure_all(study: Study) -> tuple[dict[str, Cost], dict[str, str]]:
@@ -228,6 +250,20 @@ def measure_all(study: Study) -> tuple[dict[str, Cost], dict[str, str]]:
         "plots": f"{len(plots)} files, {sum(f.stat().st_size for f in plots) / 1e6:.1f} MB",
     }
     return costs, facts
+
+
+def measure_planning(study: Study) -> tuple[dict[str, Cost], dict[str, str]]:
+    """The costs of planning a study of which nothing is there, and the number of its jobs."""
+    dmlbench = [sys.executable, "-m", "dmlbench"]
+    plan = [*dmlbench, "plan", "study.yaml"]
+    run_command(plan)  # what timm offers, and how large models are, is asked once
+    costs = {
+        "snakemake -n, nothing is there": run_command([*SNAKEMAKE, "-n"]),
+        "dmlbench plan, nothing is there": run_command(plan),
+        "dmlbench plan --diff, nothing is there": run_command([*plan, "--diff"]),
+        "dmlbench status, nothing is there": run_command([*dmlbench, "status", "study.yaml"]),
+    }
+    return costs, {"trials": f"{len(study.trials):,}", "tuned cells": f"{len(study.tuned_cells):,}"}
 
 
 def run_command(command: list[str]) -> Cost:
@@ -261,17 +297,23 @@ def measure_workflow(facts: dict[str, str]) -> Cost:
     return Cost(time.perf_counter() - start, report["seconds"], report["memory_mb"])
 
 
-def show(study: Study, costs: dict[str, Cost], facts: dict[str, str], load: float) -> None:
+def show(
+    study: Study,
+    costs: dict[str, Cost],
+    facts: dict[str, str],
+    load: float,
+    limits: Mapping[str, tuple[int, int | None]],
+) -> None:
     machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
     print(f"{len(study.runs):,} runs. {machine}; load {load:.1f}.\n")
     print("| command | seconds | CPU seconds | MB | asked for |\n|---|---:|---:|---:|---|")
     for name, cost in costs.items():
-        seconds, memory = LIMITS.get(name, (None, None))
+        seconds, memory = limits.get(name, (None, None))
         asked = [f"{seconds} s"] * (seconds is not None) + [f"{memory} MB"] * (memory is not None)
         missed = cost.seconds > (seconds or inf) or cost.memory_mb > (memory or inf)
-        limits = ", ".join(asked) + " **missed**" * missed
+        limit = ", ".join(asked) + " **missed**" * missed
         numbers = f"{cost.seconds:.1f} | {cost.cpu_seconds:.1f} | {cost.memory_mb:.0f}"
-        print(f"| {name} | {numbers} | {limits} |")
+        print(f"| {name} | {numbers} | {limit} |")
     print("\n" + "; ".join(f"{name}: {fact}" for name, fact in facts.items()) + ".")
 
 

@@ -48,12 +48,37 @@ def store_name(tiny_settings):
 
 
 @pytest.fixture(scope="session")
+def note_duplicates():
+    """Write a file of near-duplicates."""
+    return _note_duplicates
+
+
+def _note_duplicates(stores, trained, tested=None, pairs=()):
+    """Write the file of near-duplicates as a search would: pairs of a test image and a training
+    image, which may say that one is mirrored."""
+    from dmlbench.datasets.store.duplicates_file import duplicates_origin, duplicates_path
+    from dmlbench.utils.digests import write_with_digest
+
+    names = trained, tested or trained
+    columns = {
+        "test": [pair[0] for pair in pairs],
+        "train": [pair[1] for pair in pairs],
+        "distance": [0] * len(pairs),
+        "correlation": [1.0] * len(pairs),
+        "mirrored": ["mirrored" in pair for pair in pairs],
+    }
+    made_from = duplicates_origin(stores, *names)
+    write_with_digest(duplicates_path(stores, *names), {"made_from": made_from, "pairs": columns})
+
+
+@pytest.fixture(scope="session")
 def data_folder(tmp_path_factory, store_name):
     """A data folder with the packed glyphs."""
     from dmlbench.datasets.store.pack import pack
 
     folder = tmp_path_factory.mktemp("data")
     pack("glyphs", 32, folder / "stores" / store_name, folder / "archives")
+    _note_duplicates(folder / "stores", store_name)
     return folder
 
 
@@ -93,7 +118,6 @@ def write_results():
     """Write the result files of runs as the jobs would have."""
 
     def write(study, *paths, status="ok", stage="metrics.json"):
-        from dmlbench.study.run import METRICS
         from dmlbench.utils.fingerprint import code_digests
 
         error = None if status == "ok" else {"message": f"it is {status}", "tail": []}
@@ -103,10 +127,12 @@ def write_results():
             result = {"train_key": run.train_key, "status": status, "error": error}
             code = code_digests(*run.modules)
             trained = {"settings": run.settings, "code": code, "provenance": {"wall_seconds": 60}}
-            scored = {"settings": run.metric_settings, "code": code_digests(METRICS)}
+            scored = {"settings": run.metric_settings, "code": code_digests(*run.metric_modules)}
             files.embeddings.touch()
             files.history.touch()
             files.write_run(result | trained)
+            if status == "ok":
+                scored["near_duplicates"] = {"test_images": 2, "leaked": 0}
             if stage == "metrics.json":
                 row = {"protocol": "zero_shot", "metric": "recall@1", "value": 0.5}
                 scored |= {"eval_key": run.eval_key, "metrics": [row] if status == "ok" else []}
@@ -126,7 +152,8 @@ def write_attempt():
         folder, host = study.folder / "state" / path, host or platform.node()
         folder.mkdir(parents=True)
         (folder / "lock").touch()
-        attempts = {"key": study.runs[path].train_key, "idle": 0, "ended": ended, "host": host}
+        key = study.runs[path].train_key if path in study.runs else study.trials[path].key
+        attempts = {"key": key, "idle": 0, "ended": ended, "host": host}
         attempts |= {"saved": -1, "message": "", "job": job, "timings": {"save": None}}
         (folder / "attempts.json").write_text(json.dumps(attempts))
         if progress:

@@ -53,11 +53,11 @@ class Project:
             start_new_session=True,
         )
 
-    def run(self, *arguments, expect=0, **options):
+    def run(self, *arguments, expect=0, timeout=300, **options):
         """Output of a call that must end with the exit code `expect`."""
         process = self.start(*arguments, **options)
         try:
-            output, _ = process.communicate(timeout=300)
+            output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmlbench.datasets.store.format import store_bytes
-from dmlbench.planning.pending import Pending
+from dmlbench.planning.pending import AFTER_CHOICE, Pending
 from dmlbench.planning.throughput import ModelSpeed, Throughput, embeds_between_epochs
-from dmlbench.study.run import GPU_SCORING_IMAGES, Run, count_images
+from dmlbench.study.run import GPU_SCORING_IMAGES, Run, count_images, count_training_images
 from dmlbench.study.study import Study
+from dmlbench.study.tuning import Trial
 
-FLOAT_BYTES = 4
+FLOAT_BYTES, HALF_BYTES = 4, 2
+TRIAL_BYTES, TRIAL_ROW_BYTES = 10_000, 60
+"""Of the files of a trial, and of each row of its curve."""
 CHECKPOINT_FLOATS = 3
 """Numbers that a checkpoint has for each parameter: its value, and two moments of Adam."""
 
@@ -24,20 +27,26 @@ class Work(NamedTuple):
     trained: int
     """Images in the batches of all steps; an image counts each time."""
     tested: int
-    """Test images, which are embedded after the last step."""
+    """Test images, which are embedded after the last step; in a trial, images of held-out classes,
+    which count each time that they are embedded."""
     refreshed: int = 0
-    """Training images that the loss has embedded between epochs; they count each time."""
+    """Training images that are embedded: for the loss between epochs, where they count each time,
+    or for a control."""
     refreshed_at_once: int = 0
-    """Training images that the loss has embedded between two epochs."""
+    """Training images whose embeddings are in memory at once."""
+    embedded: int = 0
+    """Further images that are embedded, as after each epoch; they count each time."""
 
 
 class Job(NamedTuple):
-    """A run that is to be trained, to be scored, or both."""
+    """A run that is to be trained, to be scored, or both; or a trial of settings for it."""
 
     run: Run
     seconds: float
     device_seconds: float
     """Seconds of one GPU; of one core, if there is no GPU."""
+    trial: int | None = None
+    """The number of the trial; None for a run."""
 
 
 @dataclass
@@ -45,14 +54,20 @@ class Cost:
     """The cost of pending jobs."""
 
     jobs: list[Job] = field(default_factory=list)
-    unmeasured: list[Run] = field(default_factory=list)
-    """Runs whose speed is not known."""
+    unmeasured: list[Job] = field(default_factory=list)
+    """Those whose speed is not known; their seconds are 0."""
+    if_changed: float = 0.0
+    """The device seconds of runs that are only trained if the choice of their settings changes."""
     uncounted: dict[str, None] = field(default_factory=dict)
     """Data sets whose number of images is not known."""
     stores: float = 0.0
     """Bytes of the images that are to be packed."""
+    trials: float = 0.0
+    """Bytes of the scores and the curves of trials."""
     embeddings: float = 0.0
     """Bytes of the embeddings."""
+    optimism: float = 0.0
+    """Bytes of the embeddings after each epoch, if the study reports its optimism."""
     models: float = 0.0
     """Bytes of the weights, if the study keeps them."""
     checkpoint: float = 0.0
@@ -63,18 +78,56 @@ class Cost:
         """The `device_seconds` of all jobs together."""
         return sum(job.device_seconds for job in self.jobs)
 
+    @property
+    def trial_seconds(self) -> float:
+        """The `device_seconds` of the trials."""
+        return sum(job.device_seconds for job in self.jobs if job.trial is not None)
+
     def finish(self, devices: int) -> float:
-        """Seconds until the last job ends, if all devices are used and no run is split."""
-        longest = max((job.seconds for job in self.jobs), default=0.0)
+        """Seconds until the last job ends, if all devices are used and no job is split."""
+        trials = (job.seconds for job in self.jobs if job.trial is not None)
+        runs = (job.seconds for job in self.jobs if job.trial is None)
+        longest = max(trials, default=0.0) + max(runs, default=0.0)  # one after the other
         return max(self.device_seconds / devices, longest)
 
 
 def training_work(run: Run, train: int, test: int) -> Work:
-    """The work of `run` with `train` training images and `test` test images."""
-    recipe = run.recipe
+    """The work of `run`, which reads `train` training images and `test` test images."""
+    if not run.trains:
+        return Work(0, test, train, train)
+    recipe, models = run.recipe, run.models
+    held_out = train // models if models > 1 else 0
+    train -= held_out
     at_once = train if embeds_between_epochs(run.loss_type) else 0
     trained = recipe.epochs * (train // recipe.batch_size) * recipe.batch_size
-    return Work(trained, test, recipe.epochs * at_once, at_once)
+    return Work(
+        models * trained,
+        test,
+        models * recipe.epochs * at_once,
+        at_once,
+        models * recipe.epochs * held_out + (models - 1) * test + optimism_epochs(run) * test,
+    )
+
+
+def optimism_epochs(run: Run) -> int:
+    """After how many epochs the test images are embedded for `report_optimism`."""
+    every = run.tuning.every if run.tuning else 1
+    return -(-run.recipe.epochs // every) if run.report_optimism else 0
+
+
+def trial_work(trial: Trial, train: float, held_out: float) -> Work:
+    """The work of all folds of a trial together.
+
+    Args:
+        train: the training images, with those of held-out classes.
+        held_out: the images on which a fold is validated.
+    """
+    folds, epochs = trial.tuning.folds_in_use, trial.run.recipe.epochs
+    count = sum(trial.tuning.validates_after(epoch, epochs) for epoch in range(1, epochs + 1))
+    fold = training_work(trial.run, round(train - held_out), round(held_out) * count)
+    return fold._replace(
+        trained=folds * fold.trained, tested=folds * fold.tested, refreshed=folds * fold.refreshed
+    )
 
 
 def training_seconds(
@@ -101,7 +154,7 @@ def training_seconds(
         assert speed
         steps = work.trained / speed.train + work.refreshed / speed.embed
     if overhead is None:
-        overhead = speed.start + work.tested / speed.embed
+        overhead = speed.start + (work.tested + work.embedded) / speed.embed
     return (1 - done) * steps + overhead
 
 
@@ -120,6 +173,7 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
         if splits:
             channels, form = run.facts["channels"], run.data.store
             total.stores += store_bytes(sum(splits.values()), channels, run.model.side, form)
+    _add_trials(total, study, pending, speeds, counts)
     cells: dict[tuple[str, str, str], Cell] = {}
     for path, run in study.runs.items():
         trains, scores = path in pending.train, path in pending.evaluate
@@ -131,18 +185,21 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
         cell = cells[key]
         total.uncounted |= dict.fromkeys(cell.uncounted)
         if trains:
-            total.embeddings += FLOAT_BYTES * cell.work.tested * run.model.dim
+            values = cell.work.tested * cell.dim
+            total.embeddings += FLOAT_BYTES * values
+            total.optimism += HALF_BYTES * values * optimism_epochs(run)
+            models = FLOAT_BYTES * cell.parameters * run.models
             if run.trains and study.settings.keep_model:
-                total.models += FLOAT_BYTES * cell.parameters
+                total.models += models
             if run.trains:
-                checkpoint = FLOAT_BYTES * CHECKPOINT_FLOATS * cell.parameters
-                total.checkpoint = max(total.checkpoint, checkpoint)
+                best = models if run.models > 1 else 0.0  # each at its best epoch
+                total.checkpoint = max(total.checkpoint, checkpoint_bytes(cell.speed) + best)
         training = cell.training_seconds(speeds.progress.get(path, 0.0)) if trains else 0.0
         scoring = cell.scoring_seconds if scores else 0.0
         if cell.uncounted:
             continue
         if training is None or scoring is None:
-            total.unmeasured.append(run)
+            total.unmeasured.append(Job(run, 0.0, 0.0))
             continue
         if speeds.device.gpus:
             scores_on_gpu = cell.work.tested >= GPU_SCORING_IMAGES
@@ -150,7 +207,42 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
         else:
             device_seconds = training * run.recipe.cpu_threads + scoring * run.evaluation.threads
         total.jobs.append(Job(run, training + scoring, device_seconds))
+        if trains and pending.train[path] == AFTER_CHOICE:
+            total.if_changed += device_seconds
     return total
+
+
+def _add_trials(
+    total: Cost,
+    study: Study,
+    pending: Pending,
+    speeds: Throughput,
+    counts: Mapping[str, dict[str, int] | None],
+) -> None:
+    """Add the cost of the pending trials to `total`."""
+    cells: dict[str, TrialCell] = {}
+    for path in pending.trials:
+        trial = study.trials[path]
+        if trial.cell not in cells:
+            cells[trial.cell] = read_trial_cell(trial, counts, speeds)
+        cell, recipe = cells[trial.cell], trial.run.recipe
+        rows = trial.tuning.folds_in_use * recipe.epochs
+        total.trials += TRIAL_BYTES + TRIAL_ROW_BYTES * rows
+        total.checkpoint = max(total.checkpoint, checkpoint_bytes(cell.speed))
+        if not cell.is_counted:
+            total.uncounted[trial.run.dataset] = None
+            continue
+        seconds = cell.seconds(speeds.progress.get(path, 0.0))
+        if seconds is None:
+            total.unmeasured.append(Job(trial.run, 0.0, 0.0, trial.number))
+            continue
+        devices = 1 if speeds.device.gpus else recipe.cpu_threads
+        total.jobs.append(Job(trial.run, seconds, devices * seconds, trial.number))
+
+
+def checkpoint_bytes(speed: ModelSpeed | None) -> float:
+    """Bytes of a checkpoint of a model; 0 if nobody counted its parameters."""
+    return FLOAT_BYTES * CHECKPOINT_FLOATS * (speed.parameters if speed else 0)
 
 
 @dataclass
@@ -170,6 +262,12 @@ class Cell:
     def parameters(self) -> int:
         return self.speed.parameters if self.speed else 0
 
+    @property
+    def dim(self) -> int:
+        """The dimension of its embeddings; those of `frozen` are the features of the model."""
+        features = self.speed.features if self.speed and self.run.control == "frozen" else 0
+        return features or self.run.embedding_dim
+
     def training_seconds(self, done: float) -> float | None:
         if not self.run.uses_model:  # it writes vectors: only its start takes time
             return self.speed.start if self.speed else 0.0
@@ -178,19 +276,80 @@ class Cell:
 
 def read_cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Throughput) -> Cell:
     """The cell of `run`; `counts` holds the number of images of each store by split."""
-    readers = {"train": run, "test": run.tested} if run.trains else {"test": run.tested}
+    readers = {"train": run} if run.reads_training_images else {}
+    readers["test"] = run.tested
     known = {split: counts[reader.store] for split, reader in readers.items()}
     sizes = {
-        split: round((known[split] or {}).get(split, 0) * reader.data.class_fraction)
+        split: round(_count(known[split] or {}, split) * reader.data.class_fraction)
         for split, reader in readers.items()
     }
-    tested = sizes["test"]
     return Cell(
         run=run,
-        work=training_work(run, sizes["train"], tested) if run.trains else Work(0, tested),
+        work=training_work(run, sizes.get("train", 0), sizes["test"]),
         uncounted=[reader.dataset for split, reader in readers.items() if known[split] is None],
         speed=speeds.model_speed(run),
         rate=speeds.training_rate(run),
         overhead=speeds.overhead(run),
-        scoring_seconds=speeds.scoring_time(run, tested),
+        scoring_seconds=speeds.scoring_time(run, sizes["test"]),
+    )
+
+
+@dataclass
+class TrialCell:
+    """What all trials of a data set, a backbone and a loss have in common."""
+
+    work: Work
+    is_counted: bool
+    """Whether the number of training images is known."""
+    speed: ModelSpeed | None
+    rate: float | None
+    held_out: float
+    """Images that a validation scores."""
+    validation_seconds: float | None
+    """Of one validation, without computing the embeddings."""
+    measured_seconds: float | None
+    """Of finished trials."""
+
+    def seconds(self, done: float) -> float | None:
+        """Seconds that a trial takes; None if too little is known.
+
+        Args:
+            done: the part of its steps that is done.
+        """
+        if self.measured_seconds is not None:
+            return (1 - done) * self.measured_seconds
+        steps = training_seconds(self.work._replace(tested=0), self.speed, self.rate, overhead=0.0)
+        if steps is None or self.validation_seconds is None:
+            return None
+        embed = self.speed.embed if self.speed else self.rate
+        assert embed  # as of `training_seconds`
+        start = self.speed.start if self.speed else 0.0
+        count = self.work.tested / max(1, round(self.held_out))  # of validations
+        validation = self.work.tested / embed + count * self.validation_seconds
+        return (1 - done) * (steps + validation) + start
+
+
+def _count(counts: Mapping[str, int], split: str) -> int:
+    """The images that a run reads of a split."""
+    return count_training_images(counts) if split == "train" else counts.get(split, 0)
+
+
+def read_trial_cell(
+    trial: Trial, counts: Mapping[str, dict[str, int] | None], speeds: Throughput
+) -> TrialCell:
+    """The cell of `trial`; `counts` as of `read_cell`."""
+    run, tuning = trial.run, trial.tuning
+    splits = counts[run.store] or {}
+    train = count_training_images(splits) * run.data.class_fraction
+    held_out = train / tuning.folds
+    if tuning.classes == "published":
+        held_out = splits.get("validation", 0) * run.data.class_fraction
+    return TrialCell(
+        work=trial_work(trial, train, held_out),
+        is_counted=bool(splits),
+        speed=speeds.model_speed(run),
+        rate=speeds.training_rate(run),
+        held_out=held_out,
+        validation_seconds=speeds.validation_time(run, held_out),
+        measured_seconds=speeds.trial_time(trial),
     )

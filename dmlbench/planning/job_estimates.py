@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dmlbench.planning.cost import Cell, read_cell
+from dmlbench.planning.cost import Cell, read_cell, read_trial_cell
+from dmlbench.planning.measured_speed import read_throughput
 from dmlbench.planning.model_size import ModelSize, model_sizes, size_spec
 from dmlbench.planning.throughput import (
     EMBED_FACTOR,
     Device,
     ModelSpeed,
     last_probed,
-    read_throughput,
 )
 from dmlbench.study.run import Run, count_images
 from dmlbench.study.study import Study
@@ -67,6 +67,8 @@ class Estimate(NamedTuple):
     scoring_seconds: float | None
     training_mb: int
     scoring_mb: int
+    trial_seconds: float | None = None
+    """None: there are no trials, or the number of images is not known."""
 
 
 def estimate_jobs(study: Study, stores: Path) -> dict[str, Estimate]:
@@ -88,13 +90,21 @@ def estimate_jobs(study: Study, stores: Path) -> dict[str, Estimate]:
         if size and not cell.speed and not cell.rate:
             cell.speed = guess_speed(size, run, on_gpu)
         is_known = not cell.uncounted
-        scoring = cell.scoring_seconds or guess_scoring_seconds(cell.work.tested, run.model.dim)
+        dim = size.features if size and run.control == "frozen" else run.embedding_dim
+        scoring = cell.scoring_seconds or guess_scoring_seconds(cell.work.tested, dim)
         estimates[name] = Estimate(
             cell.training_seconds(0.0) if is_known else None,
             scoring if is_known else None,
             training_memory(cell, size, on_gpu),
-            scoring_memory(cell.work.tested, run.model.dim),
+            scoring_memory(cell.work.tested, dim),
         )
+        if trials := study.tuned_cells.get(name):
+            tried = read_trial_cell(trials[0], counts, speeds)
+            tried.speed = cell.speed
+            if tried.validation_seconds is None:
+                tried.validation_seconds = guess_scoring_seconds(tried.held_out, dim)
+            seconds = tried.seconds(0.0) if tried.is_counted else None
+            estimates[name] = estimates[name]._replace(trial_seconds=seconds)
     return estimates
 
 
@@ -116,10 +126,10 @@ def guess_speed(size: ModelSize, run: Run, on_gpu: bool) -> ModelSpeed:
     batch = run.recipe.batch_size
     step = max(TRAINING_FACTOR * size.operations * batch / operations, MIN_STEP_SECONDS)
     rate = batch / step
-    return ModelSpeed(rate, EMBED_FACTOR * rate, START_SECONDS, size.parameters)
+    return ModelSpeed(rate, EMBED_FACTOR * rate, START_SECONDS, size.parameters, size.features)
 
 
-def guess_scoring_seconds(images: int, dim: int) -> float:
+def guess_scoring_seconds(images: float, dim: int) -> float:
     """Seconds that scoring takes at worst; they grow with the square of the number of images."""
     return SCORING_SECONDS * (images / SCORING_IMAGES) ** 2 * max(1.0, dim / SCORING_DIM)
 
@@ -127,7 +137,9 @@ def guess_scoring_seconds(images: int, dim: int) -> float:
 def training_memory(cell: Cell, size: ModelSize | None, on_gpu: bool) -> int:
     """MB of memory that a training of `cell` needs, apart from that of the GPU."""
     run = cell.run
-    vectors = 2 * 4 * run.model.dim * (cell.work.tested + cell.work.refreshed_at_once)
+    reads_features = size and run.control in ("untrained_pca", "frozen")
+    dim = size.features if size and reads_features else run.embedding_dim
+    vectors = 2 * 4 * dim * (cell.work.tested + cell.work.refreshed_at_once)
     if not run.uses_model:
         return _with_spare(PROCESS_MB + vectors / 1e6)
     if not size:

@@ -10,6 +10,7 @@ from dmlbench.planning.job_estimates import UNKNOWN_MB, Estimate
 from dmlbench.study.cluster import Cluster
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
+from dmlbench.study.tuning import Trial
 from dmlbench.training.run_state import inspect_training
 from dmlbench.workflow.resources import PACK_MB, PACK_MINUTES, scores_on_gpu
 
@@ -58,6 +59,27 @@ def request_training(
     if cluster.score_with_training:
         scoring = request_scoring(cluster, estimate).minutes
         limit = max(int(MIN_TRAINING_SHARE * limit), limit - scoring)
+    return _request(cluster, estimate, seconds, limit, attempt, was_killed)
+
+
+def request_trial(
+    cluster: Cluster, estimate: Estimate | None, attempt: int = 1, was_killed: bool = False
+) -> Request:
+    """What a trial asks for, with all of its folds; arguments as of `request_training`."""
+    seconds = estimate.trial_seconds if estimate else None
+    return _request(cluster, estimate, seconds, cluster.max_minutes, attempt, was_killed)
+
+
+def _request(
+    cluster: Cluster,
+    estimate: Estimate | None,
+    seconds: float | None,
+    limit: int,
+    attempt: int,
+    was_killed: bool,
+) -> Request:
+    """What a job asks for that trains for about `seconds`, and goes on in another job after
+    `limit` minutes; None: its time is not known."""
     growth = min(attempt, MAX_GROWTH)
     wanted = limit if seconds is None else _minutes(growth * cluster.time_factor * seconds)
     memory = cluster.memory_mb or (estimate.training_mb if estimate else UNKNOWN_MB)
@@ -116,15 +138,19 @@ class ClusterJobs:
     def training(self, run: Run, attempt: int, is_scored: bool) -> Resources:
         """Of the training of `run`; `is_scored`: whether it is scored in the same job."""
         state = self.study.files.run(run.path).state
-        killed = attempt > 1 and was_killed(run, state)
+        killed = attempt > 1 and was_killed(run.train_key, state)
         cluster = self.study.settings.cluster
         request = request_training(cluster, self.estimates.get(run.cell), attempt, killed)
         needs_gpu = self.trains_on_gpu(run) or (is_scored and self.scores_on_gpu(run))
-        return site_options(cluster, needs_gpu) | {
-            "runtime": request.minutes,
-            "mem_mb": request.memory_mb,
-            "time_limit": f"--max-minutes {request.minutes}",
-        }
+        return site_options(cluster, needs_gpu) | _training_resources(request)
+
+    def trial(self, trial: Trial, attempt: int) -> Resources:
+        """Of a trial."""
+        run, cluster = trial.run, self.study.settings.cluster
+        state = self.study.files.trial(trial.path).state
+        killed = attempt > 1 and was_killed(trial.key, state)
+        request = request_trial(cluster, self.estimates.get(run.cell), attempt, killed)
+        return site_options(cluster, self.trains_on_gpu(run)) | _training_resources(request)
 
     def scoring(self, run: Run, attempt: int, is_alone: bool) -> Resources:
         """Of the scoring of `run`; `is_alone`: whether it is not in the job of its training."""
@@ -154,10 +180,20 @@ def site_names(cluster: Cluster) -> set[str]:
     return {*site_options(cluster, needs_gpu=True), *site_options(cluster, needs_gpu=False)}
 
 
-def was_killed(run: Run, state: Path) -> bool:
-    """Whether the last attempt to train `run` ended without saving; `state` is its folder."""
-    unfinished = inspect_training(state, run.train_key)
+def was_killed(key: str, state: Path) -> bool:
+    """Whether the last attempt of the training under `key` ended without saving; `state` is its
+    folder."""
+    unfinished = inspect_training(state, key)
     return unfinished is not None and unfinished.state != "stopped"
+
+
+def _training_resources(request: Request) -> Resources:
+    """A job that trains also knows its time limit, before which it saves."""
+    return {
+        "runtime": request.minutes,
+        "mem_mb": request.memory_mb,
+        "time_limit": f"--max-minutes {request.minutes}",
+    }
 
 
 def _minutes(seconds: float) -> int:

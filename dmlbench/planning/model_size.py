@@ -9,13 +9,16 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module
 from dmlbench.study.run import Run
 from dmlbench.utils.discovery import ask_once, versions
 from dmlbench.utils.errors import BrokenInstallation
 from dmlbench.utils.fingerprint import code_digest
+
+if TYPE_CHECKING:
+    from dmlbench.backbones.model import EmbeddingModel
 
 MODEL_SETTINGS = ("type", "dim", "head", "image_size")
 """The settings of a backbone that decide its size."""
@@ -31,6 +34,8 @@ class ModelSize(NamedTuple):
     """Numbers that the layers give for one image, all together."""
     operations: int
     """Additions and multiplications of one forward pass of one image."""
+    features: int = 0
+    """Pooled features of the trunk, which the head takes."""
 
 
 def size_spec(run: Run) -> str:
@@ -51,7 +56,8 @@ def model_sizes(runs: Iterable[Run]) -> dict[str, ModelSize]:
     code = code_digest("dmlbench.backbones.model", *sorted({*models.values()}))
     specs = sorted(models)
     try:
-        answer = ask_once("model-size", [installed, code, specs], __name__, json.dumps(specs))
+        facts = [installed, code, ModelSize._fields, specs]
+        answer = ask_once("model-size", facts, __name__, json.dumps(specs))
     except BrokenInstallation:
         return {}
     return {spec: ModelSize(*size) for spec, size in zip(specs, answer, strict=True)}
@@ -73,14 +79,25 @@ def count_model(model: Mapping[str, Any], pooling: str | None, channels: int) ->
 
     with torch.device("meta"), torch.no_grad():
         built = EmbeddingModel(Backbone(**model), Recipe(pooling=pooling), channels)
+        side = model["image_size"]
+        features = count_features(built, channels, side)
         for module in built.modules():
             if not any(module.children()):
                 module.register_forward_hook(count_output)
-        side = model["image_size"]
         with FlopCounterMode(display=False) as counter:
             built(torch.empty(BATCH, channels, side, side))
     parameters = sum(parameter.numel() for parameter in built.parameters())
-    return ModelSize(parameters, outputs // BATCH, counter.get_total_flops() // BATCH)
+    return ModelSize(parameters, outputs // BATCH, counter.get_total_flops() // BATCH, features)
+
+
+def count_features(model: EmbeddingModel, channels: int, side: int) -> int:
+    """The number of pooled features that the trunk of `model` has for an image."""
+    import torch
+
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        images = torch.zeros(BATCH, channels, side, side, device=device)
+        return int(model.trunk(images).shape[1])
 
 
 def main() -> None:

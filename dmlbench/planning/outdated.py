@@ -66,6 +66,10 @@ class Inputs:
     def _outputs_of(self, pending: Pending) -> Iterator[Path]:
         """The files that the pending jobs will write, except for those of the stores."""
         files = self.study.files
+        for path in pending.trials:
+            yield from (files.trial(path).trial, files.trial(path).curve)
+        for cell in pending.choices:
+            yield files.chosen(cell)
         for path in pending.train:
             yield from files.run(path).training_files
         for path in pending.evaluate:
@@ -87,9 +91,24 @@ class Inputs:
                 os.utime(path, (date, date), follow_symlinks=False)
         return str(MARKER)
 
-    def of_training(self, path: str) -> list[str]:
+    def of_trial(self, path: str) -> list[Any]:
         """Beside the images and the weights."""
-        return [self.marker] if path in self.pending.train else []
+        return self._inputs([], path in self.pending.trials)
+
+    def of_choice(self, cell: str) -> list[Any]:
+        trials = self.study.tuned_cells[cell]
+        files = [self.study.files.trial(trial.path).trial for trial in trials]
+        return self._inputs(files, cell in self.pending.choices)
+
+    def of_training(self, path: str) -> list[Any]:
+        """Beside the images and the weights."""
+        run = self.study.runs[path]
+        files = [self.study.files.chosen(run.cell)] if run.tuning else []
+        return self._inputs(files, path in self.pending.train)
+
+    def of_search(self, trained: str, tested: str) -> list[str]:
+        """Beside the images."""
+        return [self.marker] if (trained, tested) in self.pending.duplicates else []
 
     def of_scoring(self, path: str) -> list[Any]:
         files = self.study.files.run(path)
@@ -111,8 +130,10 @@ class Inputs:
         return self._inputs([*runs, files.table, *tracked], bool(self.pending.verdict))
 
     def _results(self) -> list[Path]:
-        runs = [self.study.files.run(path) for path in self.study.runs]
-        return [file for run in runs for file in (run.run, run.metrics, run.history)]
+        files = self.study.files
+        runs = [files.run(path) for path in self.study.runs]
+        of_runs = [file for run in runs for file in (run.run, run.metrics, run.history)]
+        return [*map(files.chosen, self.study.tuned_cells), *of_runs]
 
     def _inputs(self, files: Iterable[object], is_pending: bool) -> list[Any]:
         if is_pending:

@@ -3,7 +3,8 @@
 The workflow asks this module too (see workflow/rules/common.smk), so Snakemake runs what is pending
 here. Only the content of the files counts, not their dates: a job is pending if its output has
 another key than the planned one, is damaged, or belongs to other inputs than those that are there.
-Embeddings, histories and artefacts that are missing are no reason to run, until a job needs them.
+Embeddings, histories, scores of single queries and artefacts that are missing are no reason to run,
+until a job needs them.
 
 `find_pending` takes three steps:
 
@@ -21,15 +22,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dmlbench.datasets.store.duplicates_file import can_be_written, read_duplicates
 from dmlbench.datasets.store.format import MANIFEST_FILE
+from dmlbench.leaderboard.made_of import results_digest
 from dmlbench.planning.reasons import (
     AFTER_OTHERS,
     AFTER_TRAINING,
+    SEARCHED_SINCE,
     Reason,
     RunResults,
     why_leaderboard,
     why_track,
     why_verdict,
+)
+from dmlbench.planning.tuning_reasons import (
+    AFTER_CHOICE,
+    AFTER_TRIALS,
+    ChoiceResults,
+    TrialResults,
 )
 from dmlbench.study.study import Study
 
@@ -42,8 +52,15 @@ class Pending:
     """Names of the stores whose archives are to be fetched."""
     stores: list[str] = field(default_factory=list)
     """Names of the stores that are to be packed."""
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    """Stores of training images and of test images between which near-duplicates are to be
+    found."""
     weights: list[str] = field(default_factory=list)
     """Names of the weights that are to be fetched."""
+    trials: dict[str, Reason] = field(default_factory=dict)
+    """Path of a trial -> why it is to be made."""
+    choices: dict[str, Reason] = field(default_factory=dict)
+    """A tuned cell -> why its settings are to be chosen."""
     train: dict[str, Reason] = field(default_factory=dict)
     """Path of a run -> why it is to be trained."""
     evaluate: dict[str, Reason] = field(default_factory=dict)
@@ -68,7 +85,10 @@ class Pending:
         counts = {
             "fetch_archives": len(self.archives),
             "pack_store": len(self.stores),
+            "find_duplicates": len(self.duplicates),
             "fetch_weights": len(self.weights),
+            "trial": len(self.trials),
+            "choose": len(self.choices),
             "train": len(self.train),
             "evaluate": len(self.evaluate),
             **dict.fromkeys(self.last, 1),
@@ -76,10 +96,30 @@ class Pending:
         return {rule: count for rule, count in counts.items() if count}
 
 
+@dataclass(frozen=True)
+class Results:
+    """The result files of a study, read once."""
+
+    runs: list[RunResults]
+    choices: list[ChoiceResults]
+    """Of the cells that are tuned, with their trials."""
+
+    @property
+    def digest(self) -> str:
+        """The digest by which a leaderboard knows what it was made from."""
+        return results_digest(
+            [
+                *((run.path, run.trained, run.scored) for run in self.runs),
+                *((choice.cell, choice.chosen) for choice in self.choices),
+            ]
+        )
+
+
 def find_pending(study: Study, stores: Path) -> Pending:
     """The pending jobs of `study`; `stores` is the folder of the packed images."""
     results = read_results(study)
     pending = find_changed(study, results)
+    _add_searched(study, results, stores, pending)
     before = None
     while pending.counts != before:
         before = pending.counts
@@ -89,49 +129,81 @@ def find_pending(study: Study, stores: Path) -> Pending:
     return pending
 
 
-def read_results(study: Study) -> list[RunResults]:
-    """The result files of all planned runs."""
-    return [RunResults(path, run, study.files.run(path)) for path, run in study.runs.items()]
+def read_results(study: Study) -> Results:
+    """The result files of all planned runs, trials and choices."""
+    files = study.files
+    choices = {}
+    for cell, trials in study.tuned_cells.items():
+        tried = [TrialResults(trial, files.trial(trial.path)) for trial in trials]
+        choices[cell] = ChoiceResults(cell, tried, files.choice(cell))
+    runs = []
+    for path, run in study.runs.items():
+        choice = choices[run.cell].chosen if run.tuning else None
+        runs.append(RunResults(path, run, files.run(path), choice))
+    return Results(runs, [*choices.values()])
 
 
-def find_changed(study: Study, results: Sequence[RunResults]) -> Pending:
+def find_changed(study: Study, results: Results) -> Pending:
     """The jobs whose output is there and is not the planned one."""
     pending = Pending()
-    for result in results:
+    for choice in results.choices:
+        for tried in choice.trials:
+            if reason := tried.why_repeat():
+                pending.trials[tried.trial.path] = reason
+        if reason := choice.why_choose_again():
+            pending.choices[choice.cell] = reason
+    for result in results.runs:
         if reason := result.why_retrain():
             pending.train[result.path] = reason
         elif reason := result.why_rescore():
             pending.evaluate[result.path] = reason
-    pending.leaderboard = why_leaderboard(study, results)
+    pending.leaderboard = why_leaderboard(study, results.digest)
     if study.settings.tracking:
         pending.track = why_track(study)
     pending.verdict = why_verdict(study)
     return pending
 
 
-def add_missing(study: Study, results: Sequence[RunResults], pending: Pending) -> None:
+def add_missing(study: Study, results: Results, pending: Pending) -> None:
     """Add the jobs whose output is missing and that a pending job needs."""
     if not pending.verdict:  # the verdict needs the output of every other job
         return
-    for result in results:
+    for result in results.runs:
         if not result.scored and result.path not in pending.evaluate:
             pending.evaluate[result.path] = result.why_score()
     if study.settings.tracking and not study.files.tracked.is_file():
         pending.track = pending.track or Reason("not done yet")
     is_shown = bool(pending.leaderboard or pending.track)
-    for result in results:
+    for result in results.runs:
+        if is_shown and result.missing_scores and result.path not in pending.evaluate:
+            pending.evaluate[result.path] = result.why_score()
         is_scored = result.path in pending.evaluate
         needed = [
             file
             for file in result.missing
-            if (is_scored if file == result.files.embeddings else is_shown)
+            if (is_scored if result.files.is_scored(file) else is_shown)
         ]
         if needed and result.path not in pending.train:
             pending.train[result.path] = result.why_train()
+    trained = {study.runs[path].cell for path in pending.train}
+    for choice in results.choices:
+        is_needed = is_shown or choice.cell in trained
+        if is_needed and not choice.chosen and choice.cell not in pending.choices:
+            pending.choices[choice.cell] = choice.why_choose()
+        if choice.cell in pending.choices:
+            for tried in choice.trials:
+                if not tried.tried and tried.trial.path not in pending.trials:
+                    pending.trials[tried.trial.path] = tried.why_try()
 
 
 def add_downstream(study: Study, pending: Pending) -> None:
     """Add the jobs that come after pending jobs: their inputs will change."""
+    for path in pending.trials:
+        pending.choices.setdefault(study.trials[path].cell, AFTER_TRIALS)
+    if pending.choices:
+        for path, run in study.runs.items():
+            if run.tuning and run.cell in pending.choices:
+                pending.train.setdefault(path, AFTER_CHOICE)
     pending.evaluate |= dict.fromkeys(pending.train, AFTER_TRAINING)
     if pending.evaluate:
         pending.leaderboard = pending.leaderboard or AFTER_OTHERS
@@ -141,9 +213,21 @@ def add_downstream(study: Study, pending: Pending) -> None:
         pending.verdict = pending.verdict or AFTER_OTHERS
 
 
+def _add_searched(study: Study, results: Results, stores: Path, pending: Pending) -> None:
+    """Add the scorings of results that were scored before somebody searched for near-duplicates."""
+    for result in results.runs:
+        if result.is_scored_unsearched and result.path not in pending.train:
+            run = study.runs[result.path]
+            if read_duplicates(stores, run.store, run.tested.store) is not None:
+                pending.evaluate.setdefault(result.path, SEARCHED_SINCE)
+
+
 def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
-    """Add the stores, archives and weights that the pending runs need and that are missing."""
-    needed = {name for path in pending.train for name in study.runs[path].stores}
+    """Add the stores, archives, weights and near-duplicates that the pending jobs need and that are
+    missing."""
+    trained = [study.runs[path] for path in pending.train]
+    tried = [study.trials[path].run for path in pending.trials]
+    needed = {name for run in trained for name in run.stores} | {run.store for run in tried}
     needed |= {study.runs[path].tested.store for path in pending.evaluate}
     pending.stores = [
         name
@@ -155,9 +239,24 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
         for name in pending.stores
         if not (stores / name / "archives.json").is_file() and study.stores[name].has_archives
     ]
-    trainings = [study.runs[path] for path in pending.train]
-    names = {run.weights: None for run in trainings if run.uses_model}
+    scored = [study.runs[path] for path in pending.evaluate]
+    pending.duplicates = [
+        pair
+        for pair in dict.fromkeys((run.store, run.tested.store) for run in scored)
+        if _is_to_be_searched(stores, pair, pending.stores)
+    ]
+    names = {run.weights: None for run in (*tried, *trained) if run.uses_model}
     folder = stores.parent / "weights"
     pending.weights = [
         name for name in names if name and not (folder / f"{name}.safetensors").is_file()
     ]
+
+
+def _is_to_be_searched(stores: Path, pair: tuple[str, str], packed: Sequence[str]) -> bool:
+    """Whether near-duplicates are to be found between a pair of stores.
+
+    The images must be there, or be `packed` by a pending job: a search is no reason to pack. And
+    the store of the test images must be writable: it may belong to others.
+    """
+    is_there = all(name in packed or (stores / name / MANIFEST_FILE).is_file() for name in pair)
+    return is_there and can_be_written(stores, pair[1]) and read_duplicates(stores, *pair) is None

@@ -107,7 +107,8 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
 
     Returns:
         Images per second in training as `train` and when embedding as `embed`, seconds from `asked`
-        to the first step as `start`, and the number of `parameters` of the model.
+        to the first step as `start`, the number of `parameters` of the model, and the number of
+        `features` of its trunk.
 
     Raises:
         UserError: torch cannot compute on the GPU, or not in the precision of the recipe.
@@ -117,6 +118,7 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     import numpy as np
 
     from dmlbench.backbones.model import EmbeddingModel
+    from dmlbench.planning.model_size import count_features
     from dmlbench.study.run import Run
     from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
     from dmlbench.training.train import EMBED_BATCH, embed, train
@@ -144,7 +146,7 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     timer, now = StepTimer(device), time.monotonic()
     start = time.time() - asked
     with tempfile.TemporaryDirectory() as state, contextlib.suppress(Stopped):
-        train(run, images, device, Path(state), timer)
+        train(run, images, images.split("train", 1.0), device, Path(state), timer)
     start += timer.times[0] - now
     rate = recipe.batch_size / timer.step_seconds
 
@@ -159,6 +161,7 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
         "embed": len(rows) / statistics.median(seconds[1:]),
         "start": start,
         "parameters": sum(p.numel() for p in embedder.parameters()),
+        "features": count_features(embedder, spec["channels"], model.image_size),
     }
 
 

@@ -11,12 +11,11 @@ from dmlbench.leaderboard.made_of import (
     HAS_HOLES,
     find_changed_files,
     read_made_of,
-    results_digest,
 )
 from dmlbench.planning.describe_changes import describe_changes, describe_code
 from dmlbench.study.result_files import RunFiles
-from dmlbench.study.result_shape import DAMAGED
-from dmlbench.study.run import METRICS, Run
+from dmlbench.study.result_shape import DAMAGED, OK
+from dmlbench.study.run import Run
 from dmlbench.study.study import TABLES, Study
 from dmlbench.tracking.sync import tracking_uri
 from dmlbench.training.run_state import inspect_training
@@ -37,6 +36,7 @@ class Reason(NamedTuple):
 
 AFTER_TRAINING = Reason("after their training")
 TRAINED_AGAIN = Reason("trained again since")
+SEARCHED_SINCE = Reason("near-duplicates were found since")
 AFTER_OTHERS = Reason("after the others")
 NOT_WRITTEN = Reason("not written yet")
 
@@ -44,8 +44,14 @@ NOT_WRITTEN = Reason("not written yet")
 class RunResults:
     """The result files of a planned run, read once."""
 
-    def __init__(self, path: str, run: Run, files: RunFiles) -> None:
-        self.path, self.run, self.files = path, run, files
+    def __init__(
+        self, path: str, run: Run, files: RunFiles, choice: Mapping[str, Any] | None = None
+    ) -> None:
+        """
+        Args:
+            choice: the content of chosen.json; None if it is missing, or the run is not tuned.
+        """
+        self.path, self.run, self.files, self.choice = path, run, files, choice
         self.trained = files.read_run()
         self.scored = files.read_metrics()
 
@@ -57,36 +63,60 @@ class RunResults:
             return [file for file in files.training_files if not file.is_file()]
         return [file for file in files.find_missing(self.trained) if file != files.model]
 
+    @cached_property
+    def missing_scores(self) -> list[Path]:
+        """The files of the scoring that are not there; none if metrics.json is not there."""
+        return self.files.find_missing(self.scored) if self.scored else []
+
     def why_retrain(self) -> Reason | None:
         """Why the training is not the planned one; None if it is, or if it is missing."""
         files = self.files
         if not self.trained:
-            return _damaged([files.run]) if files.run.exists() else None
+            return damage_reason([files.run]) if files.run.exists() else None
         if self.trained["train_key"] != self.run.train_key:
             code = code_digests(*self.run.modules)
-            before, now = self.trained["settings"], self.run.settings
+            # those of a tuned run are the chosen ones, and not the planned ones
+            before = self.trained.get("planned", self.trained["settings"])
+            now = self.run.settings
             changes = describe_changes(before, now, self.trained["code"], code)
             return Reason(changes or "the training's code")
+        if self.choice and self.trained.get("chosen") != self.choice["chosen"]:
+            before, now = {"chosen": self.trained.get("chosen")}, {"chosen": self.choice["chosen"]}
+            return Reason(describe_changes(before, now, None, {}))
+        is_ok = self.trained["status"] == OK
+        if self.run.report_optimism and is_ok and not files.epoch_embeddings(self.trained):
+            return Reason("report_optimism: it was trained without")
         if self.trained["status"] in DISK_STATUSES:  # the disk was too full for a verdict, too
-            return _failed(self.trained)
+            return failure_reason(self.trained)
         if damaged := files.find_damaged(self.trained, quick=True):
-            return _damaged(damaged)
+            return damage_reason(damaged)
         is_damaged = self.scored and self.scored["status"] == DAMAGED and self.is_of_training
-        return _damaged([files.embeddings]) if is_damaged else None
+        return damage_reason([files.embeddings]) if is_damaged else None
 
     def why_rescore(self) -> Reason | None:
         """Why the scores are not the planned ones; None if they are, or if they are missing."""
         files = self.files
         if not self.scored:
-            return _damaged([files.metrics]) if files.metrics.exists() else None
+            return damage_reason([files.metrics]) if files.metrics.exists() else None
         if self.scored["eval_key"] == self.run.eval_key:
-            return None if self.is_of_training else TRAINED_AGAIN
+            if not self.is_of_training:
+                return TRAINED_AGAIN
+            damaged = files.find_damaged(self.scored, quick=True)
+            return damage_reason(damaged) if damaged else None
         if self.scored["train_key"] != self.run.train_key:
             return TRAINED_AGAIN
         before = {"evaluation": self.scored["settings"]}
         now = {"evaluation": self.run.metric_settings}
-        changes = describe_changes(before, now, self.scored["code"], code_digests(METRICS))
+        changes = describe_changes(
+            before, now, self.scored["code"], code_digests(*self.run.metric_modules)
+        )
         return Reason(changes or "the metrics' settings or code")
+
+    @property
+    def is_scored_unsearched(self) -> bool:
+        """Whether the scores are there, and near-duplicates were not known when they were made."""
+        scored = self.scored or {}
+        return scored.get("status") == OK and not scored.get("near_duplicates")
 
     @property
     def is_of_training(self) -> bool:
@@ -103,18 +133,24 @@ class RunResults:
         if self.files.run in self.missing:
             failure = self.files.read_failure()
             is_planned = failure.get("train_key") == self.run.train_key
-            return _failed(failure) if is_planned else Reason("no result yet")
+            return failure_reason(failure) if is_planned else Reason("no result yet")
         return Reason(f"no {' and '.join(file.name for file in self.missing)}")
 
     def why_score(self) -> Reason:
-        """Why there are no scores."""
+        """Why there are no scores, or not all of their files."""
+        if self.scored:
+            return Reason(f"no {' and '.join(file.name for file in self.missing_scores)}")
         failure = self.files.read_failure()
         is_planned = failure.get("eval_key") == self.run.eval_key
-        return _failed(failure) if is_planned else Reason("not scored yet")
+        return failure_reason(failure) if is_planned else Reason("not scored yet")
 
 
-def why_leaderboard(study: Study, results: Sequence[RunResults]) -> Reason | None:
-    """Why the leaderboard is not the planned one; None if it is."""
+def why_leaderboard(study: Study, results: str) -> Reason | None:
+    """Why the leaderboard is not the planned one; None if it is.
+
+    Args:
+        results: the `results_digest` of the results that are there.
+    """
     made_of = read_made_of(study.files)
     if not made_of:
         is_there = study.files.table.is_file()
@@ -124,10 +160,10 @@ def why_leaderboard(study: Study, results: Sequence[RunResults]) -> Reason | Non
     if made_of["key"] != study.leaderboard_key:
         changed = describe_code(made_of["code"], code_digests(TABLES))
         return Reason(changed or "its runs or their results changed")
-    if made_of["results"] != results_digest((r.path, r.trained, r.scored) for r in results):
+    if made_of["results"] != results:
         return Reason("results changed")
     changed_files = find_changed_files(study.files, made_of)
-    return _damaged(changed_files, "missing or damaged") if changed_files else None
+    return damage_reason(changed_files, "missing or damaged") if changed_files else None
 
 
 def why_track(study: Study) -> Reason | None:
@@ -136,7 +172,7 @@ def why_track(study: Study) -> Reason | None:
         return None
     lines = (read_text_with_digest(study.files.tracked) or "").splitlines()
     if not lines:
-        return _damaged([study.files.tracked])
+        return damage_reason([study.files.tracked])
     if f"key {study.tracking_key(tracking_uri())}" not in lines:
         return Reason("the results, the code or the place changed")
     return None if leaderboard_line(study) in lines else Reason("the leaderboard changed")
@@ -149,16 +185,16 @@ def why_verdict(study: Study) -> Reason | None:
     except FileNotFoundError:
         return NOT_WRITTEN
     except (OSError, UnicodeDecodeError):
-        return _damaged([study.files.verdict])
+        return damage_reason([study.files.verdict])
     if success_message(study) not in lines:
         return Reason("the runs or the tracking changed")
     return None if leaderboard_line(study) in lines else Reason("the leaderboard changed")
 
 
-def _damaged(files: Sequence[Path], problem: str = "damaged") -> Reason:
+def damage_reason(files: Sequence[Path], problem: str = "damaged") -> Reason:
     """These files are not what was written."""
     return Reason(f"{problem}: {', '.join(sorted(file.name for file in files))}")
 
 
-def _failed(failure: Mapping[str, Any]) -> Reason:
+def failure_reason(failure: Mapping[str, Any]) -> Reason:
     return Reason(f"failed: {failure['status']}", failure["error"]["message"])

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dmlbench.planning.budget import MIN_SEEDS, Proposal, propose
-from dmlbench.planning.cost import Cost, estimate_cost
-from dmlbench.planning.pending import AFTER_TRAINING, Pending, Reason, find_pending
-from dmlbench.planning.throughput import read_throughput
-from dmlbench.study.run import Run
+from dmlbench.planning.cost import Cost, Job, estimate_cost
+from dmlbench.planning.describe_jobs import (
+    describe_cells,
+    describe_runs,
+    describe_trials,
+    reason_lines,
+)
+from dmlbench.planning.measured_speed import read_throughput
+from dmlbench.planning.pending import Pending, find_pending
 from dmlbench.study.study import Study
 from dmlbench.utils.cores import usable_cores
 from dmlbench.utils.errors import MissingResult
 from dmlbench.utils.text import count_of, format_bytes, format_duration
 
-AXES = ("dataset", "backbone", "loss", "seed")
-MAX_NAMES = 4
-"""Names of an axis that are written out."""
 MAX_RUNS = 40
 """Runs that a terminal shows: the summary above them stays in sight."""
 
@@ -68,13 +70,19 @@ def show_diff(study: Study, stores: Path) -> None:
     for rule, names, note in (
         ("fetch_archives", pending.archives, " (only archives that are missing)"),
         ("pack_store", pending.stores, ""),
+        ("find_duplicates", [*map(_describe_search, pending.duplicates)], ""),
         ("fetch_weights", pending.weights, ""),
     ):
         if names:
             print(f"\n{rule}: {len(names)}\n  {', '.join(names)}{note}")
-    for rule, jobs in (("train", pending.train), ("evaluate", pending.evaluate)):
+    for rule, jobs, describe in (
+        ("trial", pending.trials, describe_trials),
+        ("choose", pending.choices, describe_cells),
+        ("train", pending.train, describe_runs),
+        ("evaluate", pending.evaluate, describe_runs),
+    ):
         if jobs:
-            print(f"\n{rule}: {len(jobs)}", *_reason_lines(study, jobs), sep="\n  ")
+            print(f"\n{rule}: {len(jobs)}", *reason_lines(study, jobs, describe), sep="\n  ")
     if pending.last:
         print("", *(f"{rule}: {why.text}" for rule, why in pending.last.items()), sep="\n")
     if without_model := _runs_without_model(study, pending):
@@ -85,59 +93,41 @@ def show_diff(study: Study, stores: Path) -> None:
         )
 
 
-def describe_runs(study: Study, runs: Sequence[Run]) -> str:
-    """How many runs, and which: `24 runs (letters x small x all 8 losses x all 3 seeds)`.
-
-    `among` is put before the axes if these runs are not every combination of them.
-    """
-    axes, cells = [], 1
-    trainings = all(run.trains for run in runs)
-    comparable = [run for run in study.runs.values() if run.trains or not trainings]
-    for axis in AXES:
-        names = {str(getattr(run, axis)): None for run in runs}
-        planned = len({str(getattr(run, axis)) for run in comparable})
-        cells *= len(names)
-        if len(names) == planned > 1:
-            axes.append(f"all {count_of(planned, axis)}")
-        else:
-            shown = ", ".join([*names][:MAX_NAMES])
-            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-            axes.append(f"{axis} {shown}{more}" if axis == "seed" else shown + more)
-    among = "" if cells == len(runs) else "among "
-    return f"{count_of(len(runs), 'run')} ({among}{' x '.join(axes)})"
+def _describe_search(pair: tuple[str, str]) -> str:
+    """The stores between which near-duplicates are to be found."""
+    trained, tested = pair
+    return tested if trained == tested else f"{trained} -> {tested}"
 
 
 def _summary(study: Study, pending: Pending) -> str:
     jobs = ", ".join(f"{rule} {count}" for rule, count in pending.counts.items())
     runs, stores = count_of(len(study.runs), "run"), count_of(len(study.stores), "packed store")
-    return f"{study.name}: {runs}, {stores}; to do: {jobs or 'nothing'}"
+    lines = [f"{study.name}: {runs}, {stores}; to do: {jobs or 'nothing'}"]
+    if tuning := study.settings.tuning:
+        trials, cells = len(study.trials), len(study.tuned_cells)
+        epochs = {trial.run.recipe.epochs for trial in study.trials.values()}
+        span = " to ".join(str(count) for count in sorted({min(epochs), max(epochs)}))
+        lines.append(
+            f"tuning: {count_of(trials, 'trial')} for {count_of(cells, 'cell')}, each with "
+            f"{count_of(tuning.folds_in_use, 'fold')} x {span} epochs"
+        )
+    return "\n".join(lines)
 
 
-def _reason_lines(study: Study, jobs: Mapping[str, Reason]) -> list[str]:
-    """A line for each reason, with its runs; the most frequent reason first."""
-    paths_by_text: dict[str, list[str]] = {}
-    for path, reason in jobs.items():
-        paths_by_text.setdefault(reason.text, []).append(path)
-    lines = []
-    for text, paths in sorted(paths_by_text.items(), key=lambda item: -len(item[1])):
-        if text == AFTER_TRAINING.text:
-            lines.append(f"{text}: {len(paths)}")
-            continue
-        details = {jobs[path].detail: None for path in paths}
-        first = next(iter(details))
-        more = ", ..." if len(details) > 1 else ""
-        detail = f" ({first}{more})" if first else ""
-        runs = describe_runs(study, [study.runs[path] for path in paths])
-        lines.append(f"{text}{detail}: {runs}")
-    return lines
+def _count_jobs(jobs: Sequence[Job]) -> str:
+    """`16 trials and 4 runs`, or `4 runs`."""
+    trials = sum(job.trial is not None for job in jobs)
+    parts = {"trial": trials, "run": len(jobs) - trials}
+    counts = [count_of(count, noun) for noun, count in parts.items() if count]
+    return " and ".join(counts) or "0 runs"
 
 
-def _runs_without_model(study: Study, pending: Pending) -> list[Run]:
-    """Trained runs whose weights were not kept, although the study now keeps them."""
+def _runs_without_model(study: Study, pending: Pending) -> list[str]:
+    """Paths of trained runs whose weights were not kept, although the study now keeps them."""
     if not study.settings.keep_model:
         return []
     return [
-        run
+        path
         for path, run in study.runs.items()
         if run.trains
         and path not in pending.train
@@ -167,20 +157,28 @@ def _cost_lines(
         return lines
     if total.unmeasured or total.uncounted:
         raise MissingResult("--budget needs the cost of all runs.\n" + "\n".join(lines))
-    proposal = propose(study.runs.values(), total.jobs, budget)
+    trials = max(map(len, study.tuned_cells.values()), default=0)
+    proposal = propose(study.runs.values(), total.jobs, budget, trials)
     return lines + _proposal_lines(study, total, proposal, budget, f"{devices.unit}-hours")
 
 
 def _estimate_lines(total: Cost, devices: Devices) -> list[str]:
     lines = []
     if total.jobs:
-        runs = count_of(len(total.jobs), "run")
         devices_text = count_of(devices.number, "GPU" if devices.unit == "GPU" else "core")
         duration = format_duration(total.finish(devices.number))
+        hours = f"{_hours(total.device_seconds)} {devices.unit}-hours"
+        if total.trial_seconds:
+            hours += f" ({_hours(total.trial_seconds)} of them for trials)"
         lines.append(
-            f"cost: {runs}, {_hours(total.device_seconds)} {devices.unit}-hours on {devices.name}; "
+            f"cost: {_count_jobs(total.jobs)}, {hours} on {devices.name}; "
             f"with {devices_text} about {duration}, once images and weights are there"
         )
+        if total.if_changed:
+            lines.append(
+                f"cost: {_hours(total.if_changed)} {devices.unit}-hours of it are only needed if "
+                "other settings are chosen"
+            )
         if devices.runs_per_device > 1:
             lines.append(
                 "cost: this assumes that each run has a GPU of its own. How much time runs_per_gpu:"
@@ -188,7 +186,9 @@ def _estimate_lines(total: Cost, devices: Devices) -> list[str]:
             )
     sizes = {
         "packed images": total.stores,
+        "trials": total.trials,
         "embeddings": total.embeddings,
+        "embeddings after each epoch": total.optimism,
         "models": total.models,
         "checkpoints while it runs": total.checkpoint * devices.number * devices.runs_per_device,
     }
@@ -196,10 +196,9 @@ def _estimate_lines(total: Cost, devices: Devices) -> list[str]:
     if parts:
         lines.append(f"disk: {', '.join(parts)}")
     if total.unmeasured:
-        runs = count_of(len(total.unmeasured), "run")
         lines.append(
-            f"cost: not known for {runs}. `dmlbench plan STUDY --probe` measures once how fast "
-            "this machine trains and scores."
+            f"cost: not known for {_count_jobs(total.unmeasured)}. `dmlbench plan STUDY --probe` "
+            "measures once how fast this machine trains and scores."
         )
     lines += [
         f"cost: not known for the runs on {name}. `snakemake data` packs and counts its images."
@@ -215,9 +214,12 @@ def _proposal_lines(
         return [f"budget: {_hours(budget)} {unit} are enough"]
     fits = proposal.device_seconds <= budget
     verdict = "This plan fits" if fits else "No plan fits, and this is the smallest one"
-    runs = count_of(len(total.jobs), "run")
+    if total.trial_seconds:
+        jobs = f"{_count_jobs(proposal.jobs)} of {_count_jobs(total.jobs)}"
+    else:
+        jobs = f"{len(proposal.jobs)} of {_count_jobs(total.jobs)}"
     lines = [
-        f"budget: {_hours(budget)} {unit}. {verdict}: {len(proposal.jobs)} of {runs}, "
+        f"budget: {_hours(budget)} {unit}. {verdict}: {jobs}, "
         f"{_hours(proposal.device_seconds)} {unit}.",
         *proposal.settings(study.settings.plan),
     ]

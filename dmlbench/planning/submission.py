@@ -15,7 +15,14 @@ from dmlbench.workflow.status import as_table
 
 DEFAULT = "(default)"
 """The name that is shown for the partition that the cluster chooses."""
-LOCAL_RULES = ("fetch_archives", "fetch_weights", "build_leaderboard", "track", "verdict")
+LOCAL_RULES = (
+    "fetch_archives",
+    "fetch_weights",
+    "choose",
+    "build_leaderboard",
+    "track",
+    "verdict",
+)
 """Rules that run where the study is submitted."""
 
 
@@ -84,6 +91,8 @@ def _requests(study: Study, stores: Path) -> Iterator[Resources]:
     jobs = ClusterJobs(study, stores, estimate_jobs(study, stores))
     for _ in pending.stores:
         yield jobs.packing()
+    for path in pending.trials:
+        yield jobs.trial(study.trials[path], 1)
     together = study.settings.cluster.score_with_training
     for path in pending.train:
         run = study.runs[path]

@@ -8,24 +8,20 @@ short measurement of the model. A probe runs only when the user asks for it (`dm
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module
 from dmlbench.losses._catalogue import loss_module
-from dmlbench.study.result_files import RunFiles
 from dmlbench.study.run import GPU_SCORING_IMAGES, METRICS, Run
-from dmlbench.study.study import Study
+from dmlbench.study.tuning import Trial
 from dmlbench.training.provenance import processor
-from dmlbench.training.run_state import inspect_training
 from dmlbench.utils import discovery
 from dmlbench.utils.declarations import calls_its_argument
 from dmlbench.utils.errors import BrokenInstallation
@@ -38,8 +34,6 @@ GPU_SETTINGS = ("gpu_precision", "gpu_compile")
 CPU_SETTINGS = ("cpu_threads",)
 """The settings that decide how fast a model trains: those of the backbone, those of the recipe, and
 those that count on a GPU or on a CPU alone."""
-MAX_RUNS_READ = 3
-"""Read the speed of this many finished runs of a cell at most."""
 EMBED_FACTOR = 3
 """Embedding an image is believed to be this many times faster than training on it, if nobody has
 measured it."""
@@ -70,20 +64,37 @@ class ModelSpeed(NamedTuple):
     """Seconds before the first step."""
     parameters: int
     """Number of parameters; 0 if nobody counted them."""
+    features: int = 0
+    """Number of features that its head takes; 0 if nobody counted them."""
 
 
-def scoring_seconds(count: int, *, start: float, score: float, images: int) -> float:
-    """Seconds that scoring `count` images takes, from a measurement.
+class ScoringSpeed(NamedTuple):
+    """How fast embeddings are scored, as a probe answers it."""
 
-    Args:
-        start: measured seconds before the arithmetic.
-        score: measured seconds of the arithmetic, for this number of `images`. They grow with the
-            square of the number, as neighbours and clusters do.
+    start: float
+    """Seconds before the arithmetic."""
+    score: float
+    """Seconds of the arithmetic for `images`. They grow with the square of the number, as
+    neighbours and clusters do."""
+    validate: float
+    """Seconds without clustering, as in a validation."""
+    images: int
 
-    >>> scoring_seconds(6000, start=2.0, score=1.0, images=2000)
-    11.0
-    """
-    return start + score * (count / images) ** 2
+    def scoring(self, count: float) -> float:
+        """Seconds that scoring `count` images takes.
+
+        >>> ScoringSpeed(start=2.0, score=1.0, validate=0.5, images=2000).scoring(6000)
+        11.0
+        """
+        return self.start + self.score * (count / self.images) ** 2
+
+    def validation(self, count: float) -> float:
+        """Seconds that validating on `count` images takes, in a process that runs already.
+
+        >>> ScoringSpeed(start=2.0, score=1.0, validate=0.5, images=2000).validation(6000)
+        4.5
+        """
+        return self.validate * (count / self.images) ** 2
 
 
 class Probe(NamedTuple):
@@ -143,8 +154,10 @@ class Throughput:
         default_factory=lambda: defaultdict(list)
     )
     """(dimension, data set) -> seconds of whole scoring jobs."""
+    trial_times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Tuned cell -> seconds of whole trials."""
     progress: dict[str, float] = field(default_factory=dict)
-    """Path of an unfinished run -> the part of its steps that is done."""
+    """Path of an unfinished run or trial -> the part of its steps that is done."""
     _specs: dict[tuple[str, str], str] = field(default_factory=dict)
     _answers: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
@@ -206,8 +219,24 @@ class Throughput:
         if seconds := self.scoring_times.get((run.model.dim, run.dataset)):
             return median(seconds)
         on_gpu = bool(self.device.gpus) and images >= GPU_SCORING_IMAGES
+        speed = self._scoring_speed(run, on_gpu)
+        # several models are scored one by one and together
+        scorings = run.models + 1 if run.models > 1 else 1
+        return scorings * speed.scoring(images) if speed else None
+
+    def validation_time(self, run: Run, images: float) -> float | None:
+        """Seconds that a training of `run` takes to validate its model on `images`."""
+        speed = self._scoring_speed(run, on_gpu=False)
+        return speed.validation(images) if speed else None
+
+    def trial_time(self, trial: Trial) -> float | None:
+        """Seconds that other trials of the cell of `trial` took."""
+        seconds = self.trial_times.get(trial.cell)
+        return median(seconds) if seconds else None
+
+    def _scoring_speed(self, run: Run, on_gpu: bool) -> ScoringSpeed | None:
         answer = self._known(_scoring_spec(run, on_gpu), lambda: self.scoring_probe(run, on_gpu))
-        return scoring_seconds(images, **answer) if answer else None
+        return ScoringSpeed(**answer) if answer else None
 
     def training_probe(self, run: Run) -> Probe:
         """The measurement of how fast the model of `run` trains and embeds."""
@@ -284,74 +313,6 @@ def last_probed(on_gpu: bool) -> str | None:
 
 def _kind(on_gpu: bool) -> str:
     return "gpu" if on_gpu else "cpu"
-
-
-def read_throughput(study: Study, device: Device | None = None) -> Throughput:
-    """What finished and unfinished runs of `study` and remembered probes tell about the speed of
-    `device`, or of this machine."""
-    speeds = Throughput(device or find_device())
-    runs_read: Counter[tuple[str, str, str]] = Counter()
-    for path, run in study.runs.items():
-        cell = run.dataset, run.backbone, run.loss
-        if run.trains and runs_read[cell] < MAX_RUNS_READ:
-            runs_read[cell] += _add_finished(speeds, run, study.files.run(path))
-    for path in study.files.unfinished():
-        if path in study.runs:
-            shares_gpu = bool(speeds.device.gpus) and study.settings.runs_per_gpu > 1
-            _add_unfinished(speeds, study.runs[path], study.files.run(path).state, shares_gpu)
-    return speeds
-
-
-def _add_finished(speeds: Throughput, run: Run, files: RunFiles) -> bool:
-    """Add the speed in a result file to `speeds`, if it was made on the same device.
-
-    Its settings may differ from those of `run`, which is planned now.
-    """
-    result = files.read_run()
-    if not result or result["status"] != "ok":
-        return False
-    origin, settings = result["provenance"], result["settings"]
-    rate, training_seconds = origin.get("images_per_second"), origin.get("train_seconds")
-    if origin.get("device") != speeds.device.name or not rate:
-        return False
-    if origin.get("runs_per_gpu", 1) > 1:  # it had only a part of the device
-        return False
-    if settings["loss"]["type"] != run.loss_type:  # the other type may not exist any more
-        return False
-    channels = settings["dataset"]["facts"]["channels"]
-    spec = speeds.create_spec(settings["backbone"], settings["recipe"], channels)
-    speeds.add_rate(spec, run.loss_type, run.dataset, rate)
-    if settings["dataset"] == run.settings["dataset"] and not run.test_on:
-        # Snakemake's table includes the start of the process
-        job_seconds = _job_seconds(files.train_benchmark) or origin["wall_seconds"]
-        if job_seconds > training_seconds:  # if not, this attempt was not the only one
-            speeds.overheads[spec, run.dataset].append(job_seconds - training_seconds)
-        if seconds := _job_seconds(files.evaluate_benchmark):
-            speeds.scoring_times[settings["backbone"]["dim"], run.dataset].append(seconds)
-    return True
-
-
-def _job_seconds(table: Path) -> float | None:
-    """Seconds that a job took, by Snakemake's table; None if it is missing or damaged."""
-    try:
-        return float(table.read_text("utf-8").splitlines()[1].split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _add_unfinished(speeds: Throughput, run: Run, state: Path, shares_gpu: bool) -> None:
-    """Add the progress of an unfinished training, and its speed if it is that of a whole device
-    of this machine."""
-    unfinished = inspect_training(state, run.train_key)
-    if not unfinished or not unfinished.progress:
-        return
-    progress = unfinished.progress
-    speeds.progress[run.path] = progress["step"] / progress["steps"]
-    is_same_kind = progress["device"].startswith("cuda") == bool(speeds.device.gpus)
-    is_here = progress["host"] == platform.node()
-    if is_same_kind and is_here and not shares_gpu and progress["steps_per_second"]:
-        rate = progress["steps_per_second"] * run.recipe.batch_size
-        speeds.add_rate(speeds.training_spec(run), run.loss_type, run.dataset, rate)
 
 
 @cache

@@ -7,7 +7,7 @@ of them. No result is made up: the next call runs exactly what is missing.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dmlbench.leaderboard.build import build_leaderboard
@@ -64,15 +64,20 @@ def find_holes(study: Study, data: Path) -> dict[str, Hole]:
     """
     available = {result.planned["path"] for result in read_available_results(study)}
     failed = {(job.rule, job.target): job for job in find_failed_jobs(study, data, is_over=True)}
+    statuses = read_statuses(study, is_over=True)
+    trials: dict[str, list[RunStatus]] = {}
+    for status in statuses:
+        if status.trial:
+            trials.setdefault(status.trial.cell, []).append(status)
     return {
-        status.run.path: _explain(status, failed)
-        for status in read_statuses(study, is_over=True)
-        if status.run.path not in available
+        status.path: _explain(status, failed, trials.get(status.run.cell, ()))
+        for status in statuses
+        if not status.trial and status.path not in available
     }
 
 
-def _explain(status: RunStatus, failed: FailedJobs) -> Hole:
-    """Why the run of `status` has no result."""
+def _explain(status: RunStatus, failed: FailedJobs, trials: Sequence[RunStatus] = ()) -> Hole:
+    """Why the run of `status` has no result; `trials`: those of its cell, if it is tuned."""
     if status.state == "failed":
         kind, _, message = status.reason.partition(": ")
         if kind in ("training", "scoring"):  # the job wrote no result, and said why
@@ -85,11 +90,25 @@ def _explain(status: RunStatus, failed: FailedJobs) -> Hole:
         obstacle = status.unfinished.obstacle if status.unfinished else ""
         ending = f"its job ended without a result, {place}"
         return Hole("lost", ": ".join(filter(None, [ending, obstacle])))
-    return _find_obstacle(status.run, failed) or Hole("not_run", "its job was not started")
+    hole = _find_obstacle(status.run, failed) or _find_untuned(status.run, failed, trials)
+    return hole or Hole("not_run", "its job was not started")
+
+
+def _find_untuned(run: Run, failed: FailedJobs, trials: Sequence[RunStatus]) -> Hole | None:
+    """The choice that had to come before `run`, or one of its trials, which failed."""
+    what = "its settings are not chosen"
+    if job := failed.get(("choose", run.cell)):
+        return _hole("not_tuned", what, job)
+    for trial in trials:
+        has_result = trial.state == "done" or (trial.state == "failed" and trial.has_result)
+        reason = Hole("ok", "") if has_result else _explain(trial, failed)
+        if reason.status not in ("ok", "not_run"):
+            return Hole("not_tuned", f"{what}: {trial.path}: {reason.status}: {reason.message}")
+    return None
 
 
 def _find_obstacle(run: Run, failed: FailedJobs) -> Hole | None:
-    """The job that had to come before `run`, and failed."""
+    """The job that had to come before `run` or its trials, and failed."""
     for store in run.stores:
         for rule in ("fetch_archives", "pack_store"):
             if job := failed.get((rule, store)):

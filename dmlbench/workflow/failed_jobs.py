@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dmlbench.datasets import load
 from dmlbench.datasets.archives.hub import staged_files
 from dmlbench.datasets.archives.spec import HubFiles, Sources, archive_groups
+from dmlbench.datasets.store.duplicates_file import duplicates_path
 from dmlbench.datasets.store.format import MANIFEST_FILE
 from dmlbench.study.study import Study
 from dmlbench.training.run_state import MAX_SILENCE
@@ -27,7 +28,8 @@ class FailedJob(NamedTuple):
 
     rule: str
     target: str
-    """The store or the weights that it makes; empty if the study has one such job."""
+    """The store or the weights that it makes, or the cell that it chooses for; empty if the study
+    has one such job."""
     reason: str
     log: Path
 
@@ -92,10 +94,15 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
             if not _were_put_in_place(sources, data / "archives", log):
                 yield _Job("fetch_archives", store, log, note)
         yield _Job("pack_store", store, files.packing_log(store), packed)
+    for pair in dict.fromkeys((run.store, run.tested.store) for run in study.runs.values()):
+        searched = duplicates_path(data / "stores", *pair)
+        yield _Job("find_duplicates", pair[1], files.duplicates_log(*pair), searched)
     started = {run.weights: None for run in study.runs.values() if run.uses_model and run.weights}
     for weights in started:
         file = data / "weights" / f"{weights}.safetensors"
         yield _Job("fetch_weights", weights, files.weights_log(weights), file)
+    for cell in study.tuned_cells:
+        yield _Job("choose", cell, files.choice(cell).log, files.chosen(cell))
     yield _Job("build_leaderboard", "", files.leaderboard_log, files.table)
     if study.settings.tracking:
         yield _Job("track", "", files.tracking_log, files.tracked)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dmlbench.study.result_files import RunFiles
 from dmlbench.training.run_state import UnfinishedTraining
 from dmlbench.utils.files import read_json_if_whole
 from dmlbench.workflow.scheduler import ClusterJob, has_scheduler, read_jobs
@@ -53,9 +52,9 @@ class SubmittedJobs:
         job = self.jobs.get(number)
         return training._replace(state="running" if job and not job.is_pending else "dead")
 
-    def place(self, files: RunFiles) -> Literal["queued", "starting", "gone"] | None:
-        """Where the job is that makes the results of a run; None if there is none, or not known."""
-        note = self.notes.get(str(files.run)) or self.notes.get(str(files.metrics))
+    def place(self, *outputs: Path) -> Literal["queued", "starting", "gone"] | None:
+        """Where the job is that makes one of `outputs`; None if there is none, or not known."""
+        note = next((self.notes[str(file)] for file in outputs if str(file) in self.notes), None)
         if self.jobs is None or note is None:
             return None
         content = read_json_if_whole(note)

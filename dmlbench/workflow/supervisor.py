@@ -12,7 +12,7 @@ import hashlib
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -308,13 +308,13 @@ def job_prefix(study: str) -> str:
     return f"{scheduler.PREFIX}-{name}"
 
 
-def _progress(statuses: Sequence[RunStatus]) -> dict[str, tuple[int, int]]:
-    """How far each run is: a pair of numbers that rises."""
+def _progress(statuses: Sequence[RunStatus]) -> dict[str, tuple[int, float]]:
+    """How far each trial and each run is: a pair of numbers that rises."""
     progress = {}
     for status in statuses:
         rank = {"done": 2, "failed": 2, "unscored": 1}.get(status.state, 0)
-        step = status.unfinished.progress.get("step", 0) if status.unfinished else 0
-        progress[status.run.path] = (rank, step)
+        part = status.unfinished.part_of_steps(status.folds) if status.unfinished else 0.0
+        progress[status.path] = (rank, part)
     return progress
 
 
@@ -329,5 +329,7 @@ def _is_final(statuses: Sequence[RunStatus], advanced: bool) -> bool:
     return not advanced or all(status.has_result for status in failed)
 
 
-def _has_advanced(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> bool:
+def _has_advanced(
+    before: Mapping[str, tuple[int, float]], after: Mapping[str, tuple[int, float]]
+) -> bool:
     return any(place > before[run] for run, place in after.items())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dmlbench.leaderboard.made_of import failed_plot_lines, leaderboard_digest, read_made_of
 from dmlbench.leaderboard.table import NO_HOLES, Hole
 from dmlbench.study.result_files import RunFiles
-from dmlbench.study.result_shape import DAMAGED
+from dmlbench.study.result_shape import DAMAGED, SETTLED
 from dmlbench.study.study import Study
 from dmlbench.utils.files import replacing
 
@@ -19,17 +19,18 @@ ADVICE = {
     "timeout": "a longer time limit: no checkpoint fits into this one",
 }
 """Status of a failed run -> what helps, if its message does not say it."""
+NEXT_CALL = "The same `snakemake` call repeats only these."
 MAX_LINES = 30
 """Lines of failed runs that a verdict shows; `dmlbench status` and the leaderboard show more."""
 
 
 def verdict(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> int:
-    """Print whether all runs of `study` succeeded; return 0 if so, else 1.
+    """Print whether all runs and trials of `study` succeeded; return 0 if so, else 1.
 
     If all did, verdict.txt is written. If runs failed, say which and why, and remove verdict.txt
     and their result files: then Snakemake runs exactly these runs again. The leaderboard stays and
     shows them as holes. The reason stays in the run's folder as failed.json, a file that Snakemake
-    does not know.
+    does not know. The result of a failed trial stays as it is: its status lets it run again.
 
     Args:
         holes: path of a run that has no result -> why.
@@ -57,10 +58,15 @@ def verdict(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> int:
         if outdated:
             for file in files.training_files:
                 file.unlink(missing_ok=True)
-    if failed:
+    failed_trials = find_failed_trials(study)
+    if failed or failed_trials:
         study.files.verdict.unlink(missing_ok=True)
-        print(*describe_failures(study, failed), sep="\n")
-        print("The leaderboard shows them as holes. The same `snakemake` call repeats only these.")
+        if failed_trials:
+            print(*describe_failures(study, failed_trials, "trial"), sep="\n")
+            print(f"The settings were chosen without them. {NEXT_CALL}")
+        if failed:
+            print(*describe_failures(study, failed), sep="\n")
+            print(f"The leaderboard shows them as holes. {NEXT_CALL}")
         return 1
     made_of = read_made_of(study.files) or {}
     plots = failed_plot_lines(made_of.get("failed_plots", {}))
@@ -71,31 +77,45 @@ def verdict(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> int:
     return 0
 
 
-def describe_failures(study: Study, failed: Mapping[str, Hole]) -> list[str]:
-    """Lines that name the failed runs of `study`, those with the same reason together."""
+def find_failed_trials(study: Study) -> dict[str, Hole]:
+    """Path of each trial whose result is a failure, and not a divergence -> why."""
+    failed = {}
+    for path, trial in study.trials.items():
+        result = study.files.trial(path).read_trial()
+        if result and result["key"] == trial.key and result["status"] not in SETTLED:
+            failed[path] = Hole(result["status"], result["error"]["message"])
+    return failed
+
+
+def describe_failures(study: Study, failed: Mapping[str, Hole], noun: str = "run") -> list[str]:
+    """Lines that name the failed runs of `study`, or its failed trials, those with the same reason
+    together; `noun` is `run` or `trial`."""
     groups: dict[Hole, list[str]] = {}
     for path, hole in failed.items():
         groups.setdefault(hole, []).append(path)
-    lines = [f"  {_name(paths)}: {hole.status}: {hole.message}" for hole, paths in groups.items()]
+    lines = [
+        f"  {_name(paths, noun)}: {hole.status}: {hole.message}" for hole, paths in groups.items()
+    ]
     if len(lines) > MAX_LINES:
         more = len(lines) - MAX_LINES
         lines[MAX_LINES:] = [f"  ... and {more} more: dmlbench status {study.name}"]
     statuses = dict.fromkeys(hole.status for hole in groups)
     helps = [f"  {status}: {ADVICE[status]}" for status in statuses if status in ADVICE]
+    total = len(study.trials if noun == "trial" else study.runs)
     return [
-        f"{study.name}: {len(failed)} of {len(study.runs)} runs failed:",
+        f"{study.name}: {len(failed)} of {total} {noun}s failed:",
         *lines,
         *(["What helps:", *helps] if helps else []),
     ]
 
 
-def _name(paths: Sequence[str]) -> str:
-    """The run at the only one of `paths`; for more, how many, and the names that they share."""
+def _name(paths: Sequence[str], noun: str) -> str:
+    """The only one of `paths`; for more, how many, and the names that they share."""
     if len(paths) == 1:
         return paths[0]
     names = zip(*(path.split("/")[:-1] for path in paths), strict=True)  # without the seed
     shared = [values[0] for values in names if len({*values}) == 1]
-    return f"{len(paths)} runs" + (f" of {' x '.join(shared)}" if shared else "")
+    return f"{len(paths)} {noun}s" + (f" of {' x '.join(shared)}" if shared else "")
 
 
 def put_aside(files: RunFiles) -> None:

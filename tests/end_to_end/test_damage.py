@@ -47,6 +47,7 @@ FILES = {
     f"{LOSS}/history.parquet": (TRAIN, f"{OTHER}/history.parquet"),
     f"{LOSS}/embeddings.npz": (TRAIN, f"{OTHER}/embeddings.npz"),
     f"{LOSS}/metrics.json": (SCORE, f"{OTHER}/metrics.json"),
+    f"{LOSS}/queries.parquet": (SCORE, f"{OTHER}/queries.parquet"),
     f"{LEADERBOARD}/leaderboard.csv": (REST, f"{LEADERBOARD}/leaderboard.md"),
     f"{LEADERBOARD}/leaderboard.md": (REST, f"{LEADERBOARD}/leaderboard.html"),
     f"{LEADERBOARD}/leaderboard.html": (REST, f"{LEADERBOARD}/leaderboard.md"),

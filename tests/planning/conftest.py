@@ -22,13 +22,15 @@ def stores(tmp_path):
 
 
 @pytest.fixture
-def finish(stores, write_results, write_store):
+def finish(stores, write_results, write_store, note_duplicates):
     """Write the files of a study as its jobs leave them when all have succeeded."""
 
     def write(study):
         write_results(study)
         for store in study.stores:
             write_store(stores / store)
+        for run in study.runs.values():
+            note_duplicates(stores, run.store, run.tested.store)
         files = study.files
         files.leaderboard.mkdir(exist_ok=True)
         files.table.touch()

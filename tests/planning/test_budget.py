@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmlbench.planning.budget import MIN_SEEDS, parse_time, propose
+from dmlbench.planning.budget import MIN_SEEDS, MIN_TRIALS, parse_time, propose
 from dmlbench.planning.cost import Job
 from dmlbench.study.study import check_study
 
@@ -40,10 +40,56 @@ def plans(draw):
     return runs, jobs, seeds
 
 
+@st.composite
+def tuned_plans(draw):
+    """As `plans`, with the trials of each loss, and their number."""
+    runs, jobs, _ = draw(plans())
+    trials = draw(st.integers(1, 12))
+    cells = {(run.dataset, run.backbone, run.loss): run for run in runs if run.trains}
+    tried = [
+        Job(run, seconds, float(seconds), number)
+        for run in cells.values()
+        for number in range(trials)
+        if (seconds := draw(st.integers(0, 100)))
+    ]
+    return runs, tried + jobs, trials
+
+
 def kind_of(drop):
-    if "seed" in drop.names:
-        return "seed"
+    if "seed" in drop.names or "trial" in drop.names:
+        return next(iter(drop.names))
     return "loss" if "loss" in drop.names else "cell"
+
+
+@given(tuned_plans(), st.integers(1, 9000))
+def test_trials_beyond_the_eighth_go_after_seeds_and_those_beyond_the_first_after_losses(
+    plan, budget
+):
+    runs, jobs, trials = plan
+    proposal = propose(runs, jobs, budget, trials)
+    total = sum(job.device_seconds for job in jobs)
+    saved = sum(drop.saved for drop in proposal.drops)
+    assert proposal.device_seconds + saved == pytest.approx(total)
+    left = {job.trial for job in proposal.jobs if job.trial is not None}
+    assert not left or max(left) < (proposal.trials or trials)
+    assert proposal.trials != 0  # the first trial has the settings of the study
+    kinds = [kind_of(drop) for drop in proposal.drops]
+    for place, drop in enumerate(proposal.drops):
+        if "trial" in drop.names:
+            others = kinds[:place] if drop.names["trial"] >= MIN_TRIALS else kinds[place:]
+            assert not {"cell", "loss"} & {*others}
+
+
+def test_a_trial_has_no_seed_and_stays_if_a_seed_is_left_out():
+    first, run = (
+        SimpleNamespace(dataset="a", backbone="b", loss="c", seed=seed, trains=True)
+        for seed in (0, 1)
+    )
+    jobs = [Job(run, 5.0, 5.0, trial=0), Job(first, 1.0, 1.0), Job(run, 1.0, 1.0)]
+    proposal = propose([first, run], jobs, 6.0, trials=1)
+    assert proposal.jobs == jobs[:2]
+    plan = SimpleNamespace(seeds=[0, 1], exclude=[])
+    assert proposal.settings(plan) == ["plan:", "  seeds: [0]  # saves 1 s"]
 
 
 @given(plans(), st.integers(1, 5000))
@@ -119,7 +165,7 @@ def test_a_proposal_can_be_pasted_into_the_study_and_fits(tiny):
     for budget in (total, 60, 40, 20, 10, 4, 1):
         proposal = propose(study.runs.values(), jobs, budget)
         lines = proposal.settings(study.settings.plan)
-        pasted = yaml.safe_load("\n".join(lines))["plan"] or {}
+        pasted = (yaml.safe_load("\n".join(lines)) or {}).get("plan", {})
         left = check_study(tiny | {"plan": tiny["plan"] | pasted}, "tiny").runs
         assert [*left] == [job.run.path for job in proposal.jobs]
         assert proposal.device_seconds <= budget or budget == 1

@@ -40,7 +40,8 @@ class Known(Throughput):
 @given(works, model_speeds)
 def test_a_training_takes_the_sum_of_its_parts(work, speed):
     train, embed, start = (Fraction(number) for number in speed[:3])
-    parts = start + work.trained / train + (work.tested + work.refreshed) / embed
+    embedded = work.tested + work.refreshed + work.embedded
+    parts = start + work.trained / train + embedded / embed
     assert training_seconds(work, speed) == pytest.approx(float(parts), rel=1e-9)
 
 
@@ -137,6 +138,21 @@ def test_a_gpu_works_for_models_alone_and_cores_work_for_all_threads(tiny):
     assert untrained == pytest.approx(13180 / 400 + 5)
     on_cores = job_of(cost_of(study), "proxy_anchor").device_seconds
     assert on_cores == pytest.approx(2 * seconds + 3 * 2)
+
+
+def test_a_control_that_whitens_embeds_the_training_images_too(tiny):
+    tiny["plan"]["controls"] = ["untrained", "untrained_pca", "frozen"]
+    cost = cost_of(omniglot(tiny))
+    seconds = {name: job_of(cost, f"control_{name}").seconds for name in tiny["plan"]["controls"]}
+    assert seconds["untrained_pca"] - seconds["untrained"] == pytest.approx(19280 / 400)
+    assert seconds["frozen"] == seconds["untrained"]
+
+
+def test_the_embeddings_of_frozen_are_as_long_as_the_features(tiny, monkeypatch):
+    tiny["plan"]["controls"] = ["frozen"]
+    assert cost_of(omniglot(tiny)).embeddings == 3 * 13180 * 16 * 4
+    monkeypatch.setattr(Known, "model_speed", lambda *_: PROBED._replace(features=96))
+    assert cost_of(omniglot(tiny)).embeddings == 13180 * (2 * 16 + 96) * 4
 
 
 def test_a_gpu_scores_many_images(tiny):

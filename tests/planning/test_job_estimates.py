@@ -90,6 +90,19 @@ def test_an_estimate_is_that_of_the_planner(tiny, stores):
     assert estimates.keys() == {run.cell for run in study.runs.values()}
 
 
+def test_a_trial_takes_the_time_of_its_folds_and_of_their_validations(tiny, stores):
+    tiny["datasets"]["letters"] = {"type": "omniglot"}
+    tiny["tuning"] = {"trials": 2, "folds": 4, "use_folds": 3}
+    study = check_study(tiny, "tiny")
+    estimate = estimate_jobs(study, stores)[CELL]
+    speed = guess_speed(ModelSize(373_952, 84_528, 8_000_000), study.runs[PATH], True)
+    fold = (14460 // 48) * 48 / speed.train + 4820 / speed.embed + guess_scoring_seconds(4820, 16)
+    assert estimate.trial_seconds == pytest.approx(60 + 3 * fold)
+    estimates = {CELL: estimate}
+    write_estimates(estimates, stores.parent / "estimates.json")
+    assert read_estimates(stores.parent / "estimates.json") == estimates
+
+
 def test_finished_runs_on_the_gpus_of_the_cluster_replace_the_guess(tiny, stores, finish_run):
     study = check_study(tiny, "tiny")
     finish_run(study, PATH, "NVIDIA H200", 10.0)
@@ -169,6 +182,21 @@ def test_the_memory_on_a_gpu_grows_with_parameters_images_and_embeddings(tiny):
     # 5 copies of 1e9 numbers; 8 batches of bytes; two copies of 1e6 vectors of 512 numbers
     added = [25_000, 5_800, 5_100, 5_100]
     assert [x - base for x in more] == pytest.approx(added, rel=0.03, abs=200)
+
+
+@pytest.mark.parametrize(
+    ("control", "features"), [("untrained", 512), ("frozen", 2048), ("untrained_pca", 2048)]
+)
+def test_a_control_holds_features_or_embeddings_in_memory(tiny, control, features):
+    base = cell(tiny)
+    run = dataclasses.replace(base.run, loss=f"control_{control}")
+    few, many = (
+        training_memory(dataclasses.replace(base, run=run, work=Work(0, tested)), size, on_gpu=True)
+        for tested in (500, 10**6)
+        for size in [RESNET50._replace(features=2048)]
+    )
+    # two copies of 1e6 vectors of float32, with a reserve
+    assert many - few == pytest.approx(1.25 * 2 * 4 * features, rel=0.03)
 
 
 def test_the_number_of_images_that_are_embedded_at_once_is_that_of_the_training():

@@ -126,6 +126,24 @@ def test_a_training_and_the_scoring_in_its_job_name_the_same_place(jobs):
     assert asks.scoring(run, 1, is_alone=True) == alone
 
 
+def test_a_trial_asks_for_the_time_of_all_folds_up_to_the_longest_run_time(
+    jobs, tiny, write_attempt
+):
+    tiny["tuning"] = {"trials": 2}
+    study, asks = jobs(partition="gpu", gpu_type="a100", max_minutes=300)
+    trial = study.trials["letters/tiny/proxy_anchor/trial1"]
+    tried = HOUR._replace(trial_seconds=2 * 3600.0)
+    asks = ClusterJobs(study, asks.stores, {trial.cell: tried})
+    place = {"gpu": 1, "slurm_partition": "gpu", "gpu_model": "a100"}
+    limits = {"runtime": 245, "mem_mb": 6000, "time_limit": "--max-minutes 245"}
+    assert asks.trial(trial, 1) == place | limits
+    assert asks.trial(trial, 2)["runtime"] == 300  # no share of it is kept for a scoring
+    write_attempt(study, trial.path)
+    assert (asks.trial(trial, 1)["mem_mb"], asks.trial(trial, 2)["mem_mb"]) == (6000, 12000)
+    unknown = ClusterJobs(study, asks.stores, {trial.cell: HOUR})
+    assert unknown.trial(trial, 1)["runtime"] == 300
+
+
 def test_scores_of_many_images_bring_a_control_to_a_gpu(jobs, tiny):
     tiny["datasets"] = {"letters": {"type": "sop"}}
     study, asks = jobs()

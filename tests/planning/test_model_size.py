@@ -13,6 +13,7 @@ def test_a_known_model_has_its_published_number_of_parameters_and_operations():
     # torchvision: 11.69 million with a classifier of 1000 classes, and 1.81 billion products
     assert size.parameters == 11_689_512 - 1000 * 513 + 512 * 513
     assert size.operations == pytest.approx(2 * 1.81e9, rel=0.01)
+    assert size.features == 512
     first = 64 * 112 * 112  # the largest output, which three layers have
     assert 3 * first < size.activations < 15 * first
 

@@ -282,6 +282,7 @@ class TestFindPending:
         pending = find_pending(check_study(tiny, "tiny"), stores)
         assert pending.counts == {
             "pack_store": 1,
+            "find_duplicates": 1,
             "train": 2,
             "evaluate": 2,
             "build_leaderboard": 1,

@@ -15,9 +15,12 @@ from dmlbench.utils.errors import UnusableGpu
 
 def test_it_scores_all_embeddings_with_the_settings_of_the_spec(monkeypatch):
     calls = []
-    monkeypatch.setattr(probe_scoring, "evaluate", lambda *given, device: calls.append(given))
+    monkeypatch.setattr(
+        probe_scoring, "evaluate", lambda *given, device, clusters: calls.append((clusters, given))
+    )
     answer = probe_scoring.probe({"dim": 8, "threads": 3, "gpu": False}, time.time() - 1)
-    ((embeddings, ids, index, protocols, settings),) = calls
+    assert [clusters for clusters, _ in calls] == [True, False]  # a scoring, and a validation
+    embeddings, ids, index, protocols, settings = calls[0][1]
     assert embeddings.shape == (answer["images"], 8)
     assert len(ids) == len(index["label"]) == len(protocols["id"]) == answer["images"]
     assert settings["threads"] == 3
@@ -26,10 +29,12 @@ def test_it_scores_all_embeddings_with_the_settings_of_the_spec(monkeypatch):
 
 def test_on_a_gpu_it_scores_as_many_embeddings_as_are_scored_there(monkeypatch):
     devices = []
-    monkeypatch.setattr(probe_scoring, "evaluate", lambda *_, device: devices.append(device))
+    monkeypatch.setattr(
+        probe_scoring, "evaluate", lambda *_, device, clusters: devices.append(device)
+    )
     monkeypatch.setattr(probe_scoring, "choose_device", lambda: torch.device("cuda"))
     answer = probe_scoring.probe({"dim": 8, "threads": 1, "gpu": True}, time.time())
-    assert (devices, answer["images"]) == (["cuda"], GPU_SCORING_IMAGES)
+    assert (devices, answer["images"]) == (["cuda"] * 2, GPU_SCORING_IMAGES)
 
 
 @pytest.mark.parametrize("probe", [probe_scoring, probe_training])
@@ -59,5 +64,6 @@ def test_it_runs_in_a_process_of_its_own_without_torch():
         [sys.executable, *arguments], capture_output=True, text=True, check=True
     )
     answer = json.loads(process.stdout)
-    assert 0 < answer["start"] + answer["score"] < time.time() - began
+    assert 0 < answer["validate"] < answer["score"]
+    assert answer["start"] + answer["score"] + answer["validate"] < time.time() - began
     assert " torch\n" not in process.stderr

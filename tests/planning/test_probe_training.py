@@ -55,6 +55,7 @@ def test_it_trains_and_embeds_with_the_real_code(tiny, monkeypatch, head, frozen
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
     spec = json.loads(Throughput(Device("a machine", 0)).training_spec(run))
     answer = probe_training.probe(spec, time.time() - 1)
-    assert answer.keys() == {"train", "embed", "start", "parameters"}
+    assert answer.keys() == {"train", "embed", "start", "parameters", "features"}
+    assert answer["features"] == 96
     assert min(answer.values()) > 0
     assert answer["start"] > 1

@@ -11,10 +11,10 @@ from dmlbench.planning.throughput import (
     TRAINING,
     Device,
     Probe,
+    ScoringSpeed,
     Throughput,
     find_device,
     measure_throughput,
-    scoring_seconds,
 )
 from dmlbench.study.study import check_study
 from dmlbench.utils import discovery
@@ -24,8 +24,8 @@ from dmlbench.utils.gpus import Gpu, Gpus
 PATH = "letters/tiny/proxy_anchor/seed0"
 CPU, GPUS = Device("cpu (this one)", 0), Device("NVIDIA H200", 2)
 MODES = {"GPU-a": "Prohibited", "GPU-b": "Default", "GPU-c": "Exclusive_Process"}
-TRAINING_ANSWER = {"train": 10.0, "embed": 30.0, "start": 4.0, "parameters": 7}
-SCORING_ANSWER = {"start": 1.0, "score": 1.0, "images": 2000}
+TRAINING_ANSWER = {"train": 10.0, "embed": 30.0, "start": 4.0, "parameters": 7, "features": 8}
+SCORING_ANSWER = {"start": 1.0, "score": 1.0, "validate": 0.5, "images": 2000}
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_an_answer_is_remembered_for_its_device_and_settings(tiny, run, answer_w
     assert speeds.model_speed(run) is None
     speeds.training_probe(run).measure()
     assert speeds.model_speed(run) is None  # this object has looked it up already
-    assert Throughput(CPU).model_speed(run) == (10.0, 30.0, 4.0, 7)
+    assert Throughput(CPU).model_speed(run) == (10.0, 30.0, 4.0, 7, 8)
     assert Throughput(Device("another", 0)).model_speed(run) is None
     tiny["backbones"]["tiny"]["image_size"] = 64
     other = check_study(tiny, "tiny").runs[PATH]
@@ -146,7 +146,9 @@ def test_a_probe_that_fails_is_named_with_its_last_line(run, answer_with):
 
 
 def test_the_time_of_scoring_grows_with_the_square_of_the_images():
-    assert scoring_seconds(6000, start=2.0, score=1.0, images=2000) == 2 + 9
+    speed = ScoringSpeed(start=2.0, score=1.0, validate=0.5, images=2000)
+    assert speed.scoring(6000) == 2 + 9
+    assert speed.validation(6000) == 9 / 2
 
 
 @pytest.mark.usefixtures("remember_in")
@@ -157,3 +159,4 @@ def test_the_probe_of_scoring_runs_in_a_process_of_its_own(run):
     assert 0 < answer["start"] < took
     assert 0 < answer["score"] < took
     assert Throughput(CPU).scoring_time(run, 2000) == answer["start"] + answer["score"]
+    assert Throughput(CPU).validation_time(run, 2000) == answer["validate"]

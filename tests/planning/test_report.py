@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dmlbench.planning.report import describe_runs, show_diff, show_plan
+from dmlbench.planning.report import show_diff, show_plan
 from dmlbench.study.study import check_study
 
 PATH = "letters/tiny/proxy_anchor/seed0"
@@ -123,22 +123,6 @@ def test_a_detail_that_only_the_first_run_has_is_shown_with_dots(tiny, write_att
         write_attempt(study, path, step=step, steps=9)
     # in the order of the plan
     assert "  interrupted (at step 5 of 9, ...): 2 runs (" in diff(study)
-
-
-def test_runs_that_are_not_every_combination_are_among_them(tiny):
-    tiny["plan"]["seeds"] = [0, 1]
-    study = check_study(tiny, "tiny")
-    diagonal = ("letters/tiny/proxy_anchor/seed0", "letters/tiny/normalized_softmax/seed1")
-    text = describe_runs(study, [study.runs[path] for path in diagonal])
-    assert text == "2 runs (among letters x tiny x all 2 losses x all 2 seeds)"
-
-
-def test_only_the_first_names_of_a_long_axis_are_written_out(tiny):
-    tiny["plan"]["seeds"] = [*range(8)]
-    study = check_study(tiny, "tiny")
-    runs = [study.runs[f"letters/tiny/proxy_anchor/seed{seed}"] for seed in range(6)]
-    text = describe_runs(study, runs)
-    assert text == "6 runs (letters x tiny x proxy_anchor x seed 0, 1, 2, 3 and 2 more)"
 
 
 def test_models_that_were_not_kept_are_named(tiny, finished, diff):

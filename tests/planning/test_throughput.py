@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from dmlbench.planning import throughput
-from dmlbench.planning.throughput import Device, embeds_between_epochs, read_throughput
+from dmlbench.planning import measured_speed
+from dmlbench.planning.measured_speed import read_throughput
+from dmlbench.planning.throughput import Device, embeds_between_epochs
 from dmlbench.study.study import check_study
 from dmlbench.utils import discovery
 
@@ -16,7 +17,7 @@ CPU = Device("cpu (this one)", 0)
 @pytest.fixture(autouse=True)
 def _no_probes(monkeypatch):
     """This machine has no GPU, and nobody has measured it."""
-    monkeypatch.setattr(throughput, "find_device", lambda: CPU)
+    monkeypatch.setattr(measured_speed, "find_device", lambda: CPU)
     monkeypatch.setattr(discovery, "remembered", lambda *_: None)
 
 
@@ -170,7 +171,7 @@ def test_an_unfinished_training_tells_its_progress_and_on_this_machine_its_speed
 def test_an_unfinished_training_that_shares_its_gpu_only_tells_its_progress(
     tiny, write_attempt, monkeypatch, runs_per_gpu, rate
 ):
-    monkeypatch.setattr(throughput, "find_device", lambda: Device("NVIDIA H200", 1))
+    monkeypatch.setattr(measured_speed, "find_device", lambda: Device("NVIDIA H200", 1))
     study = check_study(tiny | {"runs_per_gpu": runs_per_gpu}, "tiny")
     write_attempt(study, PATH, step=30, steps=40, steps_per_second=10.0, device="cuda")
     speeds = read_throughput(study)
@@ -205,10 +206,10 @@ def test_a_loss_that_embeds_between_epochs_tells_nothing_about_others(tiny, fini
 def test_a_measured_rate_replaces_that_of_the_probe_and_nothing_else(
     study, finish_run, monkeypatch
 ):
-    answer = {"train": 10.0, "embed": 30.0, "start": 4.0, "parameters": 7}
+    answer = {"train": 10.0, "embed": 30.0, "start": 4.0, "parameters": 7, "features": 8}
     monkeypatch.setattr(discovery, "remembered", lambda *_: answer)
     finish_run(study, PATH)
-    assert read_throughput(study).model_speed(study.runs[OTHER]) == (1000.0, 30.0, 4.0, 7)
+    assert read_throughput(study).model_speed(study.runs[OTHER]) == (1000.0, 30.0, 4.0, 7, 8)
 
 
 def test_the_keys_of_a_result_are_those_of_the_run_that_wrote_it(study, finish_run):

@@ -7,7 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.common import get_input_function_aux_params
+from snakemake.resources import Resource
 
+from dmlbench.workflow import snakemake_jobs
 from dmlbench.workflow.snakemake_jobs import (
     _useful_retries,
     _useful_retries_of_group,
@@ -154,3 +157,29 @@ def test_a_job_was_left_out_if_it_was_planned_and_neither_finished_nor_failed():
 class Planned:
     def __init__(self, rule):
         self.rule = SimpleNamespace(name=rule)
+
+
+def test_a_dry_run_formats_no_shell_command_that_it_does_not_show(monkeypatch):
+    def command(dryrun, printshellcmds):
+        output = SimpleNamespace(printshellcmds=printshellcmds)
+        workflow = SimpleNamespace(dryrun=dryrun, output_settings=output)
+        return snakemake_jobs._shown_command(
+            SimpleNamespace(dag=SimpleNamespace(workflow=workflow))
+        )
+
+    monkeypatch.setattr(snakemake_jobs, "_shellcmd", property(lambda _: "python -m dmlbench"))
+    assert command(dryrun=True, printshellcmds=False) is None
+    assert command(dryrun=True, printshellcmds=True) == "python -m dmlbench"
+    assert command(dryrun=False, printshellcmds=False) == "python -m dmlbench"
+
+
+def test_a_resource_is_evaluated_with_the_arguments_that_its_function_takes():
+    snakemake_jobs._look_up_parameters_once()
+
+    def megabytes(wildcards, attempt):
+        return 100 * attempt
+
+    resource = Resource("mem_mb", megabytes)
+    aux = {"attempt": 3, "input": [], "threads": 1}
+    assert get_input_function_aux_params(resource.evaluate, aux) == aux  # as without the shortcut
+    assert resource.evaluate(None, **aux).value == 300

@@ -4,9 +4,11 @@ import pytest
 
 from dmlbench.leaderboard.made_of import write_made_of
 from dmlbench.leaderboard.table import Hole
+from dmlbench.study.study import check_study
 from dmlbench.utils.errors import MissingResult
 from dmlbench.workflow.verdict import MAX_LINES, describe_failures, success_message, verdict
 from tests.result_edits import edit_result
+from tests.tuned_results import write_choices, write_trials
 
 FILES = ("run.json", "metrics.json", "embeddings.npz", "history.parquet")
 BAD = "letters/tiny/proxy_anchor/seed0"
@@ -149,3 +151,26 @@ def test_a_verdict_shows_not_more_than_a_screen(study):
     lines = describe_failures(study, failed)
     assert lines[-1] == f"  ... and {99 - MAX_LINES} more: dmlbench status tiny"
     assert len(lines) == MAX_LINES + 2
+
+
+def test_a_failed_trial_fails_the_verdict_and_a_diverged_one_does_not(tiny, write_results, capsys):
+    study = check_study(tiny | {"tuning": {"trials": 2}}, "tiny")
+    write_trials(study)
+    write_choices(study)
+    write_results(study)
+    write_trials(study, "letters/tiny/proxy_anchor/trial1", status="diverged")
+    assert verdict(study) == 0
+    assert study.files.verdict.is_file()
+    capsys.readouterr()
+    write_trials(study, "letters/tiny/proxy_anchor/trial0", status="killed")
+    write_trials(study, "letters/tiny/normalized_softmax/trial1", status="killed")
+    assert verdict(study) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "tiny: 2 of 4 trials failed:",
+        "  2 trials of letters x tiny: killed: ValueError: it is killed",
+        "What helps:",
+        "  killed: its log; often the machine has too little memory",
+        "The settings were chosen without them. The same `snakemake` call repeats only these.",
+    ]
+    assert not study.files.verdict.exists()
+    assert study.files.trial("letters/tiny/proxy_anchor/trial0").read_trial()  # the page has it

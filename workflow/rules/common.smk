@@ -14,9 +14,11 @@ from snakemake.logging import logger
 ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dmlbench.datasets.store.duplicates_file import duplicates_path
 from dmlbench.planning.outdated import Inputs
 from dmlbench.study.preflight import check_before_jobs
 from dmlbench.study.study import check_study, read_settings
+from dmlbench.study.tuning import choice_key
 from dmlbench.tracking.sync import tracking_uri
 from dmlbench.utils.device import use_chosen_device
 from dmlbench.utils.errors import UserError
@@ -69,8 +71,10 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 STORES = f"{DATA}/stores"
-RUN_PATH = "{dataset}/{backbone}/{loss}/seed{seed}"
-RUN = STUDY.files.run(RUN_PATH)
+CELL = "{dataset}/{backbone}/{loss}"
+RUN_PATH, TRIAL_PATH = f"{CELL}/seed{{seed}}", f"{CELL}/trial{{trial}}"
+RUN, TRIAL = STUDY.files.run(RUN_PATH), STUDY.files.trial(TRIAL_PATH)
+CHOICE = STUDY.files.choice(CELL)
 
 
 wildcard_constraints:
@@ -78,7 +82,9 @@ wildcard_constraints:
     backbone="[^/]+",
     loss="[^/]+",
     seed=r"\d+",
+    trial=r"\d+",
     store="[^/]+",
+    trained="[^/]+",
     weights="[^/]+",
 
 
@@ -123,6 +129,21 @@ def run_of(wildcards):
         raise WorkflowError(str(error))
 
 
+def trial_of(wildcards):
+    local_gpus()
+    try:
+        return STUDY.trial(TRIAL_PATH.format(**wildcards))
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+def trials_of(wildcards):
+    try:
+        return STUDY.tuned_cell(CELL.format(**wildcards))
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
 def made_if_missing(files, is_pending):
     """Inputs that are made if they are missing, and are never a reason to run a job again: its key
     says which they are. A pending job has them as they are: Snakemake does not run what comes after
@@ -139,11 +160,41 @@ def stores_of(wildcards):
 
 
 @called_for_each_job
+def store_of_trial(wildcards):
+    """The packed images that a trial reads."""
+    trial = trial_of(wildcards)
+    files = [f"{STORES}/{trial.run.store}/manifest.json"]
+    return made_if_missing(files, trial.path in inputs().pending.trials)
+
+
+@called_for_each_job
 def test_store_of(wildcards):
     """The packed images that a run is tested on."""
     run = run_of(wildcards)
     files = [f"{STORES}/{run.tested.store}/manifest.json"]
     return made_if_missing(files, run.path in inputs().pending.evaluate)
+
+
+@called_for_each_job
+def duplicates_of(wildcards):
+    """The near-duplicates of the training images of a run among its test images, if they are known
+    or to be found."""
+    run = run_of(wildcards)
+    pair = run.store, run.tested.store
+    file, pending = duplicates_path(Path(STORES), *pair), inputs().pending
+    files = [str(file)] if file.is_file() or pair in pending.duplicates else []
+    return made_if_missing(files, run.path in pending.evaluate)
+
+
+def stores_of_search(wildcards):
+    """The packed images that are searched for near-duplicates."""
+    pair = wildcards.trained, wildcards.store
+    files = [f"{STORES}/{store}/manifest.json" for store in dict.fromkeys(pair)]
+    return made_if_missing(files, pair in inputs().pending.duplicates)
+
+
+def outdated_search(wildcards):
+    return inputs().of_search(wildcards.trained, wildcards.store)
 
 
 def archives_of(wildcards):
@@ -177,18 +228,39 @@ def store_options(wildcards):
     return json.dumps(STUDY.stores[wildcards.store].data.options)
 
 
+def weights_file(run):
+    """The weights of timm that a model starts from, if any."""
+    staged = run.weights and run.uses_model
+    return [f"{DATA}/weights/{run.weights}.safetensors"] if staged else []
+
+
 @called_for_each_job
 def weights_of(wildcards):
-    """The weights of timm that a run starts from, if any."""
     run = run_of(wildcards)
-    staged = run.weights and run.uses_model
-    files = [f"{DATA}/weights/{run.weights}.safetensors"] if staged else []
-    return made_if_missing(files, run.path in inputs().pending.train)
+    return made_if_missing(weights_file(run), run.path in inputs().pending.train)
+
+
+@called_for_each_job
+def weights_of_trial(wildcards):
+    trial = trial_of(wildcards)
+    return made_if_missing(
+        weights_file(trial.run), trial.path in inputs().pending.trials
+    )
 
 
 @called_for_each_job
 def train_key(wildcards):
     return run_of(wildcards).train_key
+
+
+@called_for_each_job
+def trial_key(wildcards):
+    return trial_of(wildcards).key
+
+
+@called_for_each_job
+def key_of_choice(wildcards):
+    return choice_key(trials_of(wildcards))
 
 
 @called_for_each_job
@@ -214,7 +286,19 @@ def inputs():
 
 
 @called_for_each_job
-def outdated_training(wildcards):
+def outdated_trial(wildcards):
+    return inputs().of_trial(trial_of(wildcards).path)
+
+
+@called_for_each_job
+def trials_of_choice(wildcards):
+    trials_of(wildcards)  # with a message, if the study does not tune this cell
+    return inputs().of_choice(CELL.format(**wildcards))
+
+
+@called_for_each_job
+def choice_of(wildcards):
+    """What is chosen for a run that is tuned."""
     return inputs().of_training(run_of(wildcards).path)
 
 

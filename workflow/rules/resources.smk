@@ -107,6 +107,13 @@ def resources_of_training(wildcards, attempt):
     return cluster_jobs().training(run, attempt, bool(job_of_run(wildcards)))
 
 
+def resources_of_trial(wildcards, attempt):
+    trial = trial_of(wildcards)
+    if runs_here():
+        return HERE | {"gpu": int(trial.run.uses_model), "time_limit": ""}
+    return cluster_jobs().trial(trial, attempt)
+
+
 def resources_of_scoring(wildcards, attempt):
     run = run_of(wildcards)
     if runs_here():
@@ -139,7 +146,16 @@ def each_of(resources, *more_names):
 
 @called_for_each_job
 def train_threads(wildcards):
-    run = run_of(wildcards)
+    return threads_of(run_of(wildcards))
+
+
+@called_for_each_job
+def trial_threads(wildcards):
+    return threads_of(trial_of(wildcards).run)
+
+
+def threads_of(run):
+    """The cores of a job that trains `run`."""
     if runs_here():
         return training_threads(run, workflow.cores, runs_at_once())
     return cluster_threads(run, CLUSTER)
@@ -151,5 +167,14 @@ def pack_threads(_):
 
 @called_for_each_job
 def train_priority(wildcards):
+    return priority_of(run_of(wildcards))
+
+
+@called_for_each_job
+def trial_priority(wildcards):
+    return priority_of(trial_of(wildcards).run)
+
+
+def priority_of(run):
     """With GPUs, trainings come first: no GPU waits for cores that scorings use."""
-    return int(run_of(wildcards).uses_model) if local_gpus() else 0
+    return int(run.uses_model) if local_gpus() else 0

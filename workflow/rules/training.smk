@@ -9,7 +9,7 @@ rule train:
     input:
         stores=stores_of,
         weights=weights_of,
-        outdated=outdated_training,
+        choice=choice_of,
     output:
         run=RUN.run,
         embeddings=RUN.embeddings,
