@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,8 @@ from dmlbench.evaluation.clustering import ami, nmi
 from dmlbench.evaluation.kmeans import kmeans
 from dmlbench.evaluation.ranking import rank, unit
 from dmlbench.evaluation.retrieval import (
-    map_at_r,
+    average_precision_at_r,
+    is_nearest_relevant,
     mean_average_precision,
     mean_reciprocal_rank,
     r_precision,
@@ -36,6 +37,31 @@ class Table(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
+class QueryScores(NamedTuple):
+    """The scores of the single queries of a protocol, one repetition after another."""
+
+    protocol: str
+    repetition: NDArray[np.int64]
+    """(Q,) from 0."""
+    ids: Ids
+    """(Q,) of the images."""
+    labels: NDArray[np.integer]
+    """(Q,) their classes."""
+    map_at_r: NDArray[np.float64]
+    """(Q,) the average precision at R; NaN for a lone query, which MAP@R leaves out."""
+    recall_at_1: NDArray[np.float64]
+    """(Q,) 1 if the nearest image is relevant, else 0."""
+
+
+class Scores(NamedTuple):
+    """What `evaluate` gives."""
+
+    rows: list[dict[str, Any]]
+    """{"protocol", "metric", "value"} of each metric."""
+    queries: list[QueryScores]
+    """Of the first protocol that ranks images; empty if none does."""
+
+
 def evaluate(
     embeddings: ArrayLike,
     ids: ArrayLike,
@@ -47,7 +73,8 @@ def evaluate(
     pairs: Table | None = None,
     levels: Sequence[str] = (),
     device: str = "cpu",
-) -> list[dict[str, Any]]:
+    clusters: bool = True,
+) -> Scores:
     """Score embeddings under every protocol of a data set.
 
     Args:
@@ -64,13 +91,14 @@ def evaluate(
             for verification.
         levels: names of the columns of super-classes.
         device: "cpu", or a device of torch that ranks and clusters, such as "cuda".
+        clusters: whether to cluster too. Without it, nmi and ami are left out.
 
     Returns:
-        Rows {"protocol", "metric", "value"}. The metrics are recall@K, "recall@1 <level>", map@r,
-        r_precision, map, mrr, nmi and ami (over all images of the protocol, with as many clusters
-        as classes), queries and lone_queries (numbers of queries). Pairs have the protocol
-        "verification", with verification_accuracy, verification_error (its standard error) and
-        pairs (their number).
+        The metrics are recall@K, "recall@1 <level>", map@r, r_precision, map, mrr, nmi and ami
+        (over all images of the protocol, with as many clusters as classes), queries and
+        lone_queries (numbers of queries). Pairs have the protocol "verification", with
+        verification_accuracy, verification_error (its standard error) and pairs (their number).
+        map@r and recall@1 of the first protocol also come query by query.
 
     Raises:
         UnusableEmbeddings: no metric is defined on the embeddings.
@@ -85,22 +113,29 @@ def evaluate(
     >>> settings = {"recall_at": [1, 2], "kmeans_seed": 0, "kmeans_iterations": 20,
     ...             "kmeans_restarts": 3, "threads": 1}
     >>> embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    >>> rows = evaluate(embeddings, ids, index, protocols, settings)
-    >>> for row in rows[:4]:
+    >>> scores = evaluate(embeddings, ids, index, protocols, settings)
+    >>> for row in scores.rows[:4]:
     ...     print(row["protocol"], row["metric"], round(row["value"], 4))
     zero_shot recall@1 0.5
     zero_shot recall@2 0.8333
     zero_shot map@r 0.3333
     zero_shot r_precision 0.4167
+    >>> scores.queries[0].map_at_r.tolist()
+    [0.5, 0.5, 0.0, 0.25, 0.25, 0.5]
     """
     images = _embedded_images(embeddings, ids, index, levels)
-    scorer = _Scorer(images, settings, device)
-    rows = []
+    scorer = _Scorer(images, settings, device, clusters)
+    rows: list[dict[str, Any]] = []
+    of_queries: list[QueryScores] = []
     for protocol, repetitions in _by_protocol(protocols, images.ids if partial else None):
         values = defaultdict(list)
+        singles = []
         for queries, gallery in repetitions:
-            for metric, value in scorer.score(images.rows(queries), images.rows(gallery)).items():
+            metrics, single = scorer.score(images.rows(queries), images.rows(gallery))
+            singles.append(single)
+            for metric, value in metrics.items():
                 values[metric].append(value)
+        of_queries = of_queries or [_join(protocol, images, singles)]
         rows += [
             {"protocol": protocol, "metric": metric, "value": float(np.mean(repeated))}
             for metric, repeated in values.items()
@@ -110,7 +145,28 @@ def evaluate(
             {"protocol": "verification", "metric": metric, "value": float(value)}
             for metric, value in _verification_scores(images, pairs, partial).items()
         ]
-    return rows
+    return Scores(rows, of_queries)
+
+
+class _Single(NamedTuple):
+    """The scores of the single queries (Q,) of a repetition."""
+
+    rows: Rows
+    map_at_r: NDArray[np.float64]
+    recall_at_1: NDArray[np.bool_]
+
+
+def _join(protocol: str, images: _Images, singles: Sequence[_Single]) -> QueryScores:
+    """The scores of the single queries of all repetitions of a protocol."""
+    rows = np.concatenate([single.rows for single in singles])
+    return QueryScores(
+        protocol,
+        repetition=np.repeat(np.arange(len(singles)), [len(single.rows) for single in singles]),
+        ids=images.ids[rows],
+        labels=images.labels[rows],
+        map_at_r=np.concatenate([single.map_at_r for single in singles]),
+        recall_at_1=np.concatenate([single.recall_at_1 for single in singles]).astype(np.float64),
+    )
 
 
 @dataclass(frozen=True)
@@ -174,11 +230,14 @@ def _by_protocol(
 class _Scorer:
     """The metrics of splits of `images` into queries and gallery."""
 
-    def __init__(self, images: _Images, settings: Mapping[str, Any], device: str) -> None:
+    def __init__(
+        self, images: _Images, settings: Mapping[str, Any], device: str, clusters: bool
+    ) -> None:
         self.images, self.settings, self.device = images, settings, device
+        self.clusters = clusters
         self._clustering_scores: dict[bytes, dict[str, float]] = {}
 
-    def score(self, queries: Rows, gallery: Rows) -> dict[str, float]:
+    def score(self, queries: Rows, gallery: Rows) -> tuple[dict[str, float], _Single]:
         """All metrics of one split, from one ranking and one clustering."""
         images, settings = self.images, self.settings
         ranking = rank(
@@ -192,20 +251,24 @@ class _Scorer:
         )
         if not len(ranking.ranks):
             raise ValueError("no query has an image of its class in the gallery")
-        return {
+        has_relevant = ranking.counts > 0
+        precisions = np.full(len(queries), np.nan)
+        precisions[has_relevant] = average_precision_at_r(ranking)
+        metrics = {
             **{f"recall@{k}": recall_at(k, ranking) for k in settings["recall_at"]},
             **{
                 f"recall@1 {level}": recall_at_1_of(groups, queries, gallery, ranking)
                 for level, groups in images.groups.items()
             },
-            "map@r": map_at_r(ranking),
+            "map@r": float(precisions[has_relevant].mean()),
             "r_precision": r_precision(ranking),
             "map": mean_average_precision(ranking),
             "mrr": mean_reciprocal_rank(ranking),
-            **self._score_clusters(np.union1d(queries, gallery)),
+            **(self._score_clusters(np.union1d(queries, gallery)) if self.clusters else {}),
             "queries": len(queries),
-            "lone_queries": int(np.count_nonzero(ranking.counts == 0)),
+            "lone_queries": int(np.count_nonzero(~has_relevant)),
         }
+        return metrics, _Single(queries, precisions, is_nearest_relevant(ranking))
 
     def _score_clusters(self, rows: Rows) -> dict[str, float]:
         """NMI and AMI of the images `rows`. Repetitions often share their images: cluster once."""

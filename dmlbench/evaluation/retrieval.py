@@ -16,8 +16,8 @@ The examples use this ranking: the three relevant images of the first query have
 (0.3333333333333333, 0.6666666666666666)
 >>> r_precision(ranking)  # (2 / 3 + 0) / 2
 0.3333333333333333
->>> round(map_at_r(ranking), 4)  # ((1 / 1 + 2 / 3) / 3 + 0) / 2
-0.2778
+>>> average_precision_at_r(ranking).round(4).tolist()  # (1 / 1 + 2 / 3) / 3 and 0
+[0.5556, 0.0]
 >>> round(mean_average_precision(ranking), 4)  # ((1 / 1 + 2 / 3 + 3 / 7) / 3 + 1 / 2) / 2
 0.5992
 >>> mean_reciprocal_rank(ranking)  # (1 / 1 + 1 / 2) / 2
@@ -68,13 +68,26 @@ def r_precision(ranking: Ranking) -> float:
     return _mean_over_queries(_within_r(ranking), ranking)
 
 
-def map_at_r(ranking: Ranking) -> float:
-    """MAP@R: mean average precision over the R nearest images.
+def average_precision_at_r(ranking: Ranking) -> NDArray[np.float64]:
+    """The average precision over the R nearest images of each query that is not lone.
 
-    The sum of the precisions at relevant images is divided by R, not by the number of relevant
-    images among the R nearest (Musgrave et al., ECCV 2020, eq. 1-2).
+    MAP@R is their mean. The sum of the precisions at relevant images is divided by R, not by the
+    number of relevant images among the R nearest (Musgrave et al., ECCV 2020, eq. 1-2).
     """
-    return _mean_over_queries(_precision(ranking) * _within_r(ranking), ranking)
+    return _of_queries(_precision(ranking) * _within_r(ranking), ranking)
+
+
+def is_nearest_relevant(ranking: Ranking) -> NDArray[np.bool_]:
+    """Whether the nearest image of each query is relevant. Recall@1 is the mean.
+
+    >>> no_images = np.empty(0, dtype=int)
+    >>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]), nearest=no_images)
+    >>> is_nearest_relevant(ranking).tolist()
+    [True, False, False]
+    """
+    hits = np.zeros(len(ranking.counts), dtype=bool)
+    hits[ranking.counts > 0] = ranking.ranks[_starts(ranking)] <= 1
+    return hits
 
 
 def mean_average_precision(ranking: Ranking) -> float:
@@ -105,5 +118,11 @@ def _precision(ranking: Ranking) -> NDArray[np.float64]:
 
 def _mean_over_queries(values: NDArray, ranking: Ranking) -> float:
     """The mean, over queries that are not lone, of the mean value of their relevant images."""
+    return float(_of_queries(values, ranking).mean())
+
+
+def _of_queries(values: NDArray, ranking: Ranking) -> NDArray[np.float64]:
+    """The mean value of the relevant images of each query that is not lone."""
     sums = np.add.reduceat(values, _starts(ranking), dtype=np.float64)
-    return float((sums / ranking.counts[ranking.counts > 0]).mean())
+    means: NDArray[np.float64] = sums / ranking.counts[ranking.counts > 0]
+    return means

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/many_runs.py"
 
@@ -28,3 +29,19 @@ def test_it_prints_a_row_for_each_command_and_one_submission_for_each_run(tmp_pa
     assert (tmp_path / "results/many/verdict.txt").is_file()
     assert len([*tmp_path.glob("results/many/runs/*/*/*/*/metrics.json")]) == 7
     assert "submissions: 7" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_study_is_planned_as_if_nothing_were_there(tmp_path, tiny):
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny | {"tuning": {"trials": 3, "folds": 2}}))
+    command = [sys.executable, str(SCRIPT), "--study", str(tmp_path / "my.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line.split(" | ")[0] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        "| snakemake -n, nothing is there",
+        "| dmlbench plan, nothing is there",
+        "| dmlbench plan --diff, nothing is there",
+        "| dmlbench status, nothing is there",
+    ]
+    assert done.stdout.startswith("3 runs.")
+    assert "trials: 6; tuned cells: 2." in done.stdout

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dmlbench.leaderboard.statistics import summarise
+from dmlbench.leaderboard.statistics.means import summarise
 
 
 def table(values, loss="htl", metric="map@r"):

@@ -1,0 +1,1 @@
+"""The statistics of a leaderboard: which losses differ, and how sure that is."""
