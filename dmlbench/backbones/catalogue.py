@@ -1,6 +1,7 @@
 """Which backbones exist, known without importing timm in this process.
 
-Another process imports it: `python -m dmlbench.backbones.catalogue models`, or `weights`.
+Another process imports it: `python -m dmlbench.backbones.catalogue models`, or `weights`, or
+`imagenet1k`.
 """
 
 from __future__ import annotations
@@ -70,6 +71,21 @@ def timm_weights() -> dict[str, str]:
     return weights
 
 
+@cache
+def imagenet_classes(subset: str) -> dict[str, str]:
+    """The classes of a part of ImageNet: WordNet id -> its lemmas, as "lemon" or "tench, Tinca
+    tinca".
+
+    Args:
+        subset: a name of timm's `ImageNetInfo`, such as "imagenet1k".
+
+    Raises:
+        BrokenInstallation: timm does not import.
+    """
+    classes: dict[str, str] = _ask(subset)
+    return classes
+
+
 def lines() -> list[str]:
     """A line for each model: its name, and the weights that `pretrained: true` takes.
 
@@ -106,6 +122,9 @@ def main() -> None:
     question, *modules = sys.argv[1:]
     import timm
 
+    if question.startswith("imagenet"):
+        print(json.dumps(timm.data.ImageNetInfo(question).label_descriptions(as_dict=True)))
+        return
     for module in modules:
         importlib.import_module(module)
     names = timm.list_models() + timm.list_pretrained()

@@ -43,6 +43,13 @@ def add_commands(add_command: AddCommand) -> None:
         "verify", _data_verify, "read packed images and check that nothing changed"
     )
     _add_name(verifying)
+    searching = add_command(
+        "duplicates", _duplicates, "find test images that are near-duplicates of training images"
+    )
+    _add_name(searching)
+    searching.add_argument(
+        "--train", metavar="STORE", help="the store of the training images; default: the same"
+    )
     fetching = add_command(
         "fetch", _fetch, "download the archives of a data set, or the rest of them"
     )
@@ -132,6 +139,19 @@ def _data_verify(options: argparse.Namespace) -> int:
 
     for line in verify(options.name, data_folder(), _stores_of_study(options)):
         print(line, flush=True)
+    return 0
+
+
+def _duplicates(options: argparse.Namespace) -> int:
+    from dmlbench.datasets.store.duplicates_file import write_duplicates
+    from dmlbench.datasets.store.inspection import find_stores
+
+    folders = find_stores(options.name, data_folder(), _stores_of_study(options))
+    if not folders:
+        raise DatasetError(f"{options.name}: there is no store of it in {data_folder() / 'stores'}")
+    for folder in folders:
+        trained = options.train or folder.name
+        print(write_duplicates(folder.parent, trained, folder.name), flush=True)
     return 0
 
 

@@ -47,3 +47,27 @@ rule pack_store:
     shell:
         "DMLBENCH_CORES={threads} exec python -m dmlbench --job data pack {params.source:q}"
         ' "$(dirname {output.manifest:q})" --options {resources.options:q} > {log:q} 2>&1'
+
+
+# Which test images are near-duplicates of training images: the scores leave them out once more. The
+# file is in the store of the test images, so it is made once for all studies.
+rule find_duplicates:
+    input:
+        stores=stores_of_search,
+        outdated=outdated_search,
+    output:
+        f"{STORES}/{{store}}/near_duplicates/{{trained}}.json",
+    log:
+        STUDY.files.duplicates_log("{trained}", "{store}"),
+    retries: 0
+    conda:
+        ENVIRONMENT
+    threads: pack_threads
+    resources:
+        **each_of(resources_of_packing),
+    message:
+        "Find near-duplicates between the training images of {wildcards.trained} and the test "
+        "images of {wildcards.store}"
+    shell:
+        "DMLBENCH_CORES={threads} exec python -m dmlbench --job data duplicates {wildcards.store:q}"
+        " --train {wildcards.trained:q} > {log:q} 2>&1"

@@ -6,6 +6,7 @@ rule evaluate:
     input:
         training=training_of,
         store=test_store_of,
+        duplicates=duplicates_of,
     output:
         RUN.metrics,
     log:

@@ -66,7 +66,7 @@ def describe(
     Raises:
         DatasetError: there is no `name`, or it is a damaged store.
     """
-    folders = _find_stores(name, data, stores)
+    folders = find_stores(name, data, stores)
     is_dataset = stores is None and name in list_datasets()
     lines = _describe_dataset(name, data) if is_dataset else []
     described = False
@@ -99,7 +99,7 @@ def verify(name: str, data: Path, stores: Sequence[str] | None = None) -> Iterat
     Raises:
         DatasetError: there is no such store, or, at the end, stores are damaged.
     """
-    folders = _find_stores(name, data, stores)
+    folders = find_stores(name, data, stores)
     if not folders:
         raise DatasetError(f"{name}: there is no store of it in {data / 'stores'}")
     problems = []
@@ -183,8 +183,16 @@ def _store_types(data: Path) -> dict[Path, str | None]:
     return types
 
 
-def _find_stores(name: str, data: Path, stores: Sequence[str] | None) -> list[Path]:
-    """The stores of the data set or entry `name`, or the one store of this name."""
+def find_stores(name: str, data: Path, stores: Sequence[str] | None) -> list[Path]:
+    """The folders of the stores of the data set or entry `name`, or of the one store of this name.
+
+    Args:
+        data: the data folder.
+        stores: names of the stores of `name`, if a study says which; None: look for them.
+
+    Raises:
+        DatasetError: there is no `name`.
+    """
     types = _store_types(data)
     by_name = {folder.name: folder for folder in types}
     if stores is not None:
