@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
+from dmlbench.backbones.concatenated import ConcatenatedModels
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets import Row
 from dmlbench.datasets.archives.reading import open_zip
@@ -72,7 +74,8 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
         tqdm(total=len(names), unit=" images", disable=None) as progress,
     ):
         with archive.open("embeddings.npy", "w", force_zip64=True) as file:
-            head = {"descr": "<f4", "fortran_order": False, "shape": (len(names), run.model.dim)}
+            shape = len(names), run.embedding_dim
+            head = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, head)
             for batch in _batches(chunks, channels, form):
                 file.write(_embed(model, run, batch, device).tobytes())
@@ -82,8 +85,8 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
                 np.lib.format.write_array(file, values, allow_pickle=False)
 
 
-def load_model(study: Study, run: Run) -> EmbeddingModel:
-    """The trained model of `run`, in eval mode."""
+def load_model(study: Study, run: Run) -> EmbeddingModel | ConcatenatedModels:
+    """The trained model of `run`, in eval mode; several models as one."""
     files = study.files.run(run.path)
     folder = files.folder
     if not run.trains:
@@ -110,7 +113,10 @@ def load_model(study: Study, run: Run) -> EmbeddingModel:
             f"again:\n  {train_again}"
         )
     settings = run.model.model_copy(update={"pretrained": False})  # fetch no weights
-    model = EmbeddingModel(settings, run.recipe, run.facts["channels"])
+    models = [
+        EmbeddingModel(settings, run.recipe, run.facts["channels"]) for _ in range(run.models)
+    ]
+    model = ConcatenatedModels(models) if run.models > 1 else models[0]
     model.load_state_dict(load_file(files.model))
     return model.eval()
 
@@ -225,11 +231,12 @@ def _batches(
 @torch.no_grad()
 @repeatable
 def _embed(
-    model: EmbeddingModel, run: Run, images: list[NDArray[np.uint8]], device: torch.device
+    model: torch.nn.Module, run: Run, images: list[NDArray[np.uint8]], device: torch.device
 ) -> NDArray[np.float32]:
     """Embeddings (n, dim) of a batch, from the central square of each image."""
     side = run.model.image_size
     boxes = central_boxes(np.array([image.shape[1:] for image in images]), side)
     squares = crops(images, np.arange(len(images)), boxes, side)
     with autocast(run.recipe, device):
-        return model(floats(squares.to(device))).cpu().numpy()
+        embeddings: Tensor = model(floats(squares.to(device)))
+        return embeddings.cpu().numpy()

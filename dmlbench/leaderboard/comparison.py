@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmlbench.leaderboard.statistics import summarise
+from dmlbench.leaderboard.statistics.means import summarise
 from dmlbench.leaderboard.table import Result, panels
 from dmlbench.study.published import UNCONFIRMED, Published
+from dmlbench.study.reality_check import REALITY_CHECK, is_of_reality_check, scored_dim
 from dmlbench.study.remarks import Remarks
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def compare(
     """Compare each loss that is a published system with the numbers of that system.
 
     They come in the order of the plan. The numbers are those on the same data set and protocol
-    for the same backbone and dimension, or else for the most similar ones.
+    for the same backbone and dimension, or else for the most similar ones. Embeddings of several
+    models, separated or concatenated, have protocols of their own: no number of theirs is compared
+    with one of a single model.
 
     Args:
         table: the long table of `results`.
@@ -94,6 +97,7 @@ def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
         "backbone": [c.backbone for c in comparisons],
         "loss": [c.loss for c in comparisons],
         "system": [c.published.system for c in comparisons],
+        "protocol": [c.published.protocol for c in comparisons],
         "metric": [c.published.metric for c in comparisons],
         "paper_says": [c.published.value for c in comparisons],
         "provenance": [c.published.provenance for c in comparisons],
@@ -112,14 +116,24 @@ def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
 def _most_similar(
     candidates: Sequence[Published], protocol: str | None, settings: Mapping[str, Any]
 ) -> list[Published]:
-    """The rows of the data set and protocol whose backbone, and then dimension, fit best."""
+    """The rows of the data set and protocol whose backbone, and then dimension, fit best.
+
+    Args:
+        protocol: None if all runs failed: then any protocol by which the study scores.
+    """
     model = settings["backbone"]
+    several_models = settings.get("protocol") == REALITY_CHECK
     rows = [
         row
         for row in candidates
-        if row.dataset == settings["dataset"]["type"] and protocol in (row.protocol, None)
+        if row.dataset == settings["dataset"]["type"]
+        and protocol in (row.protocol, None)
+        and is_of_reality_check(row.protocol) == several_models
     ]
-    fits = [(row.backbone == _architecture(model), row.dim == model["dim"]) for row in rows]
+    fits = [
+        (row.backbone == _architecture(model), row.dim == scored_dim(row.protocol, model["dim"]))
+        for row in rows
+    ]
     return [row for row, fit in zip(rows, fits, strict=True) if fit == max(fits)]
 
 
@@ -130,7 +144,8 @@ def _architecture(model: Mapping[str, Any]) -> str:
 
 def _differing_settings(published: Published, settings: Mapping[str, Any]) -> Iterator[str]:
     model, data, recipe = (settings[name] for name in ("backbone", "dataset", "recipe"))
-    for name, value in {"backbone": _architecture(model), "dim": model["dim"]}.items():
+    dim = scored_dim(published.protocol, model["dim"])
+    for name, value in {"backbone": _architecture(model), "dim": dim}.items():
         in_paper = getattr(published, name)
         if not in_paper:
             yield f"{name}: {value} here, not recorded for the paper"

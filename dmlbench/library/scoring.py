@@ -144,7 +144,7 @@ def score(
     device = _check_device(device)
     try:
         with contextlib.nullcontext() if device == "cpu" else lease_device(device):
-            results = evaluate(
+            scores = evaluate(
                 vectors,
                 rows,
                 {"id": rows, "label": numbers, **groups},
@@ -156,7 +156,7 @@ def score(
             )
     except UnusableEmbeddings as error:
         _refuse("embeddings", f"{error}{_name_rows(vectors, size)}")
-    return {row["metric"]: float(row["value"]) for row in results}
+    return {row["metric"]: float(row["value"]) for row in scores.rows}
 
 
 def _refuse(argument: str, problem: str) -> NoReturn:

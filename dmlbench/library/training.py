@@ -36,6 +36,7 @@ from dmlbench.workflow.launch import snakemake_command
 from dmlbench.workflow.verdict import put_aside
 
 if TYPE_CHECKING:
+    from dmlbench.backbones.concatenated import ConcatenatedModels
     from dmlbench.backbones.model import EmbeddingModel
 
 MAKES_NUMBERS = False
@@ -124,8 +125,10 @@ class TrainedRun:
         return learnt
 
     @cached_property
-    def model(self) -> EmbeddingModel:
+    def model(self) -> EmbeddingModel | ConcatenatedModels:
         """The trained model in eval mode: images (B, C, S, S) in [0, 1] -> embeddings (B, dim).
+
+        A run of several models has them as one, which gives their embeddings side by side.
 
         Raises:
             MissingResult: the study does not have `keep_model: true`.
@@ -145,8 +148,9 @@ class TrainedRun:
             return False
         if self._keeps_model and not self.files.model.is_file():
             return False
-        missing = {*self.files.find_missing(trained)} - {self.files.model}
-        return not missing and not self.files.find_damaged(trained)
+        missing = {*self.files.find_missing(trained), *self.files.find_missing(metrics)}
+        damaged = self.files.find_damaged(trained) + self.files.find_damaged(metrics)
+        return not missing - {self.files.model} and not damaged
 
     def __repr__(self) -> str:
         shown = ("recall@1", "map@r", "nmi")

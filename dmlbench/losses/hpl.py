@@ -11,7 +11,8 @@ method section. The abstract says that a hierarchical structure is put on the pr
 works with any proxy-based loss (here: Proxy Anchor, ProxyNCA++, normalised softmax, SoftTriple).
 All else is our reading: how proxies are grouped and when, what coarse proxies are and what becomes
 of them when classes are grouped again, the weights of levels, more than two levels, and one centre
-per group in SoftTriple's coarse levels. "Given" hierarchies are our extension.
+per group in SoftTriple's coarse levels. The paper has given hierarchies and constructed ones, as
+the authors' blog says; how it uses either was not seen.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def scores(metric_settings: dict[str, Any]) -> Evaluate:
             metric_settings | settings,
             levels=[*(levels or {})],
         )
-        assert len({row["protocol"] for row in result}) == 1
-        return {row["metric"]: row["value"] for row in result}
+        assert len({row["protocol"] for row in result.rows}) == 1
+        return {row["metric"]: row["value"] for row in result.rows}
 
     return run
 

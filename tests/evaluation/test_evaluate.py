@@ -20,7 +20,7 @@ result = evaluate(
     {"recall_at": [1], "kmeans_seed": 0, "kmeans_iterations": 5, "kmeans_restarts": 1,
      "threads": 1},
 )
-assert len(result) == 9
+assert len(result.rows) == 9
 heavy = {"torch", "pandas", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
 """
@@ -72,7 +72,7 @@ def test_scores_depend_neither_on_threads_nor_on_the_order_of_the_embeddings(
         "repetition": ids * 0,
     }
     again = evaluate(embeddings[order], order, index, protocols, metric_settings)
-    assert first == {row["metric"]: row["value"] for row in again}
+    assert first == {row["metric"]: row["value"] for row in again.rows}
 
 
 def test_the_query_is_excluded_and_not_one_of_its_duplicates(scores):
@@ -92,7 +92,7 @@ def test_repetitions_are_averaged_and_protocols_are_scored_separately(clusters, 
     def run(rows):
         columns = {name: np.array(values) for name, values in rows.items()}
         result = evaluate(embeddings, ids, {"id": ids, "label": labels}, columns, metric_settings)
-        return {(row["protocol"], row["metric"]): row["value"] for row in result}
+        return {(row["protocol"], row["metric"]): row["value"] for row in result.rows}
 
     def table(protocol, roles, repetition):
         return {
@@ -110,6 +110,38 @@ def test_repetitions_are_averaged_and_protocols_are_scored_separately(clusters, 
     assert separate[0]["split", "map@r"] != separate[1]["split", "map@r"]
     assert together["split", "queries"] == 20
     assert together["whole", "queries"] == 60
+
+
+def test_single_queries_have_the_scores_of_the_first_protocol(clusters, metric_settings):
+    """Bit for bit: the metric is their mean."""
+    embeddings, labels = clusters(60, 4)
+    labels[7] = 50  # a lone query
+    ids = np.arange(100, 160)
+    protocols = {
+        "protocol": np.repeat(["first", "second"], [60, 20]),
+        "id": np.concatenate([ids, ids[:20]]),
+        "role": np.full(80, "both"),
+        "repetition": np.zeros(80, int),
+    }
+    index = {"id": ids, "label": labels}
+    result = evaluate(embeddings, ids, index, protocols, metric_settings)
+    values = {(row["protocol"], row["metric"]): row["value"] for row in result.rows}
+    (single,) = result.queries
+    assert single.protocol == "first"
+    assert (single.ids.tolist(), single.labels.tolist()) == (ids.tolist(), labels.tolist())
+    assert np.isnan(single.map_at_r).nonzero()[0].tolist() == [7]
+    assert single.recall_at_1[7] == 0
+    assert single.map_at_r[np.arange(60) != 7].mean() == values["first", "map@r"]
+    assert single.recall_at_1.mean() == values["first", "recall@1"]
+
+
+def test_pairs_alone_have_no_queries(verify):
+    _, ids, labels, pairs = verify
+    empty = {name: np.array([], dtype=int) for name in ("protocol", "id", "role", "repetition")}
+    index = {"id": ids, "label": labels}
+    result = evaluate(np.eye(10)[labels], ids, index, empty, {}, pairs=pairs)
+    assert result.queries == []
+    assert {row["protocol"] for row in result.rows} == {"verification"}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +192,7 @@ def verify(metric_settings):
             partial=partial,
             pairs=pairs,
         )
-        return {(row["protocol"], row["metric"]): row["value"] for row in result}
+        return {(row["protocol"], row["metric"]): row["value"] for row in result.rows}
 
     return run, ids, labels, pairs
 

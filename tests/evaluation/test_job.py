@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from dmlbench.evaluation import job
+from dmlbench.evaluation.evaluate import Scores
 from dmlbench.evaluation.job import evaluate_job
+from dmlbench.evaluation.query_file import read_class_scores
 from dmlbench.study.study import check_study
+from dmlbench.utils.digests import describe_file
 from dmlbench.utils.errors import MissingResult, UnusableGpu
 from dmlbench.utils.fingerprint import code_digests
 from dmlbench.utils.gpu_lease import lease
@@ -61,7 +64,60 @@ def test_perfect_embeddings_of_some_of_the_classes_score_one(study, data_folder,
     assert values["nmi"] == pytest.approx(1)
     assert {row["protocol"] for row in result["metrics"]} == {"zero_shot"}
     assert result["settings"] == run.metric_settings
-    assert result["code"] == code_digests("dmlbench.evaluation.evaluate")
+    assert result["code"] == code_digests(*run.metric_modules)
+
+
+def test_scores_of_the_same_training_are_not_computed_again(
+    study, data_folder, test_split, monkeypatch
+):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    score(study, run, folder, data_folder)
+    before = (folder / "metrics.json").read_text()
+    monkeypatch.setattr(job, "_score", None)  # a call would be a failure, with a status
+    score(study, run, folder, data_folder)
+    assert (folder / "metrics.json").read_text() == before
+
+
+@pytest.mark.parametrize("change", ["queries", "metrics", "training"])
+def test_scores_that_are_damaged_or_of_another_training_are_computed_again(
+    study, data_folder, test_split, change
+):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    before = score(study, run, folder, data_folder)
+    files = study.files.run(run.path)
+    if change == "training":
+        files.write_run({**files.load_run(), "again": True, "digest": None})
+    else:
+        file = getattr(files, change)
+        file.write_bytes(file.read_bytes() + b"x")
+    after = score(study, run, folder, data_folder)
+    assert files.find_damaged(after) == []
+    assert after["training"] == files.load_run()["digest"]
+    assert (after["training"] == before["training"]) == (change != "training")
+
+
+def test_single_queries_are_written_and_named_by_the_scores(study, data_folder, test_split):
+    random = np.random.default_rng(0)
+    noisy = perfect(test_split) + random.normal(size=(len(test_split.rows), 1)).astype(np.float32)
+    noisy += random.normal(size=noisy.shape).astype(np.float32)
+    run, folder = write_training(study, test_split, noisy)
+    result = score(study, run, folder, data_folder)
+    files = study.files.run(CONTROL)
+    values = {row["metric"]: row["value"] for row in result["metrics"]}
+    of_classes = read_class_scores(files.queries, "zero_shot")
+    assert of_classes.totals.sum() / of_classes.weights.sum() == pytest.approx(values["map@r"])
+    assert len(of_classes.classes) == len(np.unique(test_split.labels))
+    assert result["files"] == {"queries.parquet": describe_file(files.queries)}
+    assert files.find_problems(result) == []
+
+
+def test_a_scoring_that_fails_leaves_no_queries(study, data_folder, test_split):
+    run, folder = write_training(study, test_split, perfect(test_split))
+    score(study, run, folder, data_folder)
+    flip_a_bit(folder / "embeddings.npz")
+    result = score(study, run, folder, data_folder)
+    assert (result["status"], result["files"]) == ("damaged", {})
+    assert not (folder / "queries.parquet").exists()
 
 
 def test_a_failed_training_gives_a_failed_result(study, data_folder, test_split):
@@ -125,7 +181,7 @@ def test_missing_embeddings_are_named(study, data_folder, test_split):
 
 def test_scores_that_cannot_be_are_an_error(study, data_folder, test_split, monkeypatch):
     row = {"protocol": "zero_shot", "metric": "map@r", "value": 1.5}
-    monkeypatch.setattr(job, "evaluate", lambda *_, **__: [row])
+    monkeypatch.setattr(job, "evaluate", lambda *_, **__: Scores([row], []))
     run, folder = write_training(study, test_split, perfect(test_split))
     result = score(study, run, folder, data_folder)
     assert (result["status"], result["metrics"]) == ("error", [])
@@ -152,7 +208,7 @@ def gpu(monkeypatch, tmp_path, use_gpus):
         gpu.calls.append((device, os.environ.get("CUDA_VISIBLE_DEVICES")))
         if device == "cuda" and gpu.error:
             raise gpu.error
-        return [{"protocol": "zero_shot", "metric": "map@r", "value": 1.0}]
+        return Scores([{"protocol": "zero_shot", "metric": "map@r", "value": 1.0}], [])
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -179,9 +235,11 @@ def test_few_embeddings_are_scored_on_the_cpu_and_so_are_all_without_a_gpu(
     monkeypatch.setattr(job, "GPU_SCORING_IMAGES", len(test_split.rows) + 1)
     assert score(study, run, folder, data_folder)["device"] == "cpu"
     monkeypatch.setattr(job, "GPU_SCORING_IMAGES", len(test_split.rows))
+    (folder / "metrics.json").unlink()
     assert score(study, run, folder, data_folder)["device"] == "Fake 9000"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     use_gpus()
+    (folder / "metrics.json").unlink()
     assert score(study, run, folder, data_folder)["device"] == "cpu"
     assert gpu.calls == [("cpu", "0,1"), ("cuda", "GPU-a"), ("cpu", "0,1")]
 

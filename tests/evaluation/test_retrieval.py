@@ -7,7 +7,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from dmlbench.evaluation.ranking import Ranking, unit
 from dmlbench.evaluation.retrieval import (
-    map_at_r,
+    average_precision_at_r,
     mean_average_precision,
     mean_reciprocal_rank,
     r_precision,
@@ -67,7 +67,7 @@ def ranked(*ranks):
 
 def test_the_metrics_of_three_matches_at_ranks_one_three_and_seven():
     ranking = ranked([1, 3, 7])
-    assert map_at_r(ranking) == pytest.approx(5 / 9, abs=1e-15)
+    assert average_precision_at_r(ranking).mean() == pytest.approx(5 / 9, abs=1e-15)
     assert r_precision(ranking) == pytest.approx(2 / 3, abs=1e-15)
     assert mean_average_precision(ranking) == pytest.approx((1 + 2 / 3 + 3 / 7) / 3, abs=1e-15)
     assert mean_reciprocal_rank(ranking) == 1
@@ -75,7 +75,7 @@ def test_the_metrics_of_three_matches_at_ranks_one_three_and_seven():
 
 def test_matches_beyond_rank_r_count_only_for_recall_map_and_mrr():
     ranking = ranked([2])
-    assert (map_at_r(ranking), r_precision(ranking)) == (0, 0)
+    assert (average_precision_at_r(ranking).tolist(), r_precision(ranking)) == ([0], 0)
     assert [recall_at(k, ranking) for k in (1, 2, 3)] == [0, 1, 1]
     assert (mean_average_precision(ranking), mean_reciprocal_rank(ranking)) == (0.5, 0.5)
 
@@ -84,7 +84,8 @@ def test_each_query_has_the_same_weight_however_large_its_class_is():
     ranking = ranked([1, 2, 3, 4], [2], [], [3])
     assert mean_average_precision(ranking) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15)
     assert mean_reciprocal_rank(ranking) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-15)
-    assert r_precision(ranking) == map_at_r(ranking) == pytest.approx(1 / 3, abs=1e-15)
+    assert average_precision_at_r(ranking).tolist() == [1, 0, 0]
+    assert r_precision(ranking) == pytest.approx(1 / 3, abs=1e-15)
     assert recall_at(2, ranking) == 2 / 4
 
 

@@ -91,7 +91,7 @@ result = evaluate(
      "threads": 1},
     levels=["level_1"], device="cpu:0",
 )
-scores = {row["metric"]: row["value"] for row in result}
+scores = {row["metric"]: row["value"] for row in result.rows}
 assert scores["recall@1"] == scores["map"] == scores["nmi"] == 1, scores
 assert scores["recall@1 level_1"] < 1, scores
 """

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import dmlbench
-from dmlbench.evaluation.evaluate import evaluate
+from dmlbench.evaluation.evaluate import Scores, evaluate
 from dmlbench.library import scoring
 from dmlbench.study.settings import Evaluation
 from dmlbench.utils.errors import InvalidArgument, UserError
@@ -34,8 +34,9 @@ def expected(embedded):
     return dmlbench.score(*embedded)
 
 
-def by_metric(rows, protocol=None):
-    return {row["metric"]: row["value"] for row in rows if row["protocol"] in (protocol, "score")}
+def by_metric(scores, protocol=None):
+    rows = [row for row in scores.rows if row["protocol"] in (protocol, "score")]
+    return {row["metric"]: row["value"] for row in rows}
 
 
 def test_the_scores_are_those_of_the_workflow(glyphs):
@@ -249,7 +250,7 @@ def test_a_gpu_is_held_while_it_scores(monkeypatch):
 
     def evaluate(*_, device, **options):
         steps.append(f"score on {device}")
-        return []
+        return Scores([], [])
 
     monkeypatch.setattr(scoring, "lease_device", lease_device)
     monkeypatch.setattr(scoring, "evaluate", evaluate)
