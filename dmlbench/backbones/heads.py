@@ -39,6 +39,18 @@ class Linear(nn.Linear):
         return trunk(images)
 
 
+class NoHead(nn.Identity):
+    """The trunk's pooled features themselves, whatever `dim` is; see `Linear` for the arguments."""
+
+    def __init__(self, trunk: nn.Module, images: Tensor, dim: int) -> None:
+        super().__init__()
+        self.out_features = int(trunk(images).shape[1])
+
+    def features(self, trunk: Any, images: Tensor) -> Tensor:
+        """The pooled features (B, F) of `images`."""
+        return trunk(images)
+
+
 class LowMidHigh(nn.Module):
     """RLL-(L,M,H): embeddings of dim / 3 from three depths of the trunk, concatenated.
 
@@ -127,4 +139,8 @@ def _name(trunk: nn.Module) -> str:
     return config.get("architecture") or type(trunk).__name__
 
 
-HEADS: dict[str, type[Linear] | type[LowMidHigh]] = {"linear": Linear, "low_mid_high": LowMidHigh}
+HEADS: dict[str, type[Linear] | type[LowMidHigh] | type[NoHead]] = {
+    "linear": Linear,
+    "low_mid_high": LowMidHigh,
+    "none": NoHead,  # of controls; no training has it
+}

@@ -57,6 +57,8 @@ def build(
     - leaderboard.{csv,md,html};
     - plots/{recall,recall_curves,time,training}.{png,svg}; what does not fit into one picture goes
       on in recall-2.png, ...;
+    - plots/{trials,trial_settings}.{png,svg} if losses are tuned;
+    - plots/critical_difference.{png,svg} if losses are ranked over several data sets;
     - plots/trees/<dataset>/<backbone>/<loss>.{png,svg} of each loss that learns a tree; pictures
       that an earlier study left there are removed;
     - published_comparison.csv in the paper track.
@@ -73,19 +75,26 @@ def build(
         MissingResult: a result is missing or has another key. Nothing is written then.
     """
     from dmlbench.leaderboard import comparison, html, markdown
+    from dmlbench.leaderboard.choices import read_choices
     from dmlbench.leaderboard.page import compose
     from dmlbench.leaderboard.pictures import draw_all
+    from dmlbench.leaderboard.plots.critical_difference import critical_difference
     from dmlbench.leaderboard.plots.recall import recall
     from dmlbench.leaderboard.plots.recall_curves import recall_curves
     from dmlbench.leaderboard.plots.time import time
     from dmlbench.leaderboard.plots.training import training
+    from dmlbench.leaderboard.plots.trials import trial_settings, trials
+    from dmlbench.leaderboard.statistics.panel import all_statistics
     from dmlbench.leaderboard.table import read_results, tabulate, write_csv
+    from dmlbench.study.mean_ranks import has_mean_ranks
     from dmlbench.utils.files import replacing
 
     results = read_results(runs, files, holes)
     table = tabulate(results)
     comparisons = [*comparison.compare(table, results, remarks)]
-    page = compose(study_name, table, results, remarks, comparisons)
+    choices = read_choices(results, files)
+    statistics = all_statistics(table, results)
+    page = compose(study_name, table, results, remarks, comparisons, choices, statistics)
     trees: dict[str, list[Result]] = {}
     for result in results:
         if result.planned["tree"]:
@@ -95,8 +104,13 @@ def build(
         "recall_curves": lambda: recall_curves(table),
         "time": lambda: time(table),
         "training": lambda: training(results),
-        **{name: partial(_draw_tree, seeds) for name, seeds in trees.items()},
+        **({"trials": lambda: trials(choices)} if choices else {}),
+        **({"trial_settings": lambda: trial_settings(choices)} if choices else {}),
     }
+    cells = ((row["backbone"], (row["dataset"], row["tested_on"]), row["loss"]) for row in runs)
+    if has_mean_ranks(cells):
+        plots["critical_difference"] = lambda: critical_difference(statistics)
+    plots |= {name: partial(_draw_tree, seeds) for name, seeds in trees.items()}
     pictures, failed = draw_all(plots, out / "plots")
     page = replace(page, failed_plots=failed)
     with replacing(out / "leaderboard.csv") as path:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dmlbench.leaderboard.statistics.ranks import rank_text
+
 HOLE = "–"
 
 
@@ -99,6 +101,11 @@ def score_cell(mean: float | None, half_width: float | None) -> Cell:
     return Cell(f"{100 * mean:.2f}{interval}", mean)
 
 
+def rank_cell(interval: tuple[int, int] | None) -> Cell:
+    """The best and the worst rank of a loss; a hole if it has none."""
+    return Cell(rank_text(interval), -sum(interval)) if interval else Cell(HOLE)
+
+
 def number_cell(value: float) -> Cell:
     """A number of any unit."""
     return Cell(HOLE) if pd.isna(value) else Cell(f"{value:.4g}", float(value))
@@ -122,3 +129,9 @@ def speed_cell(images_per_second: float) -> Cell:
     if pd.isna(images_per_second):
         return Cell(HOLE)
     return Cell(f"{images_per_second:,.0f}", float(images_per_second))
+
+
+def first_line(message: str, longest: int = 200) -> str:
+    """The first line of the message of an error, cut if it is long."""
+    line = (message.splitlines() or [""])[0]
+    return line if len(line) <= longest else line[:longest] + "…"

@@ -32,6 +32,9 @@ CAPTIONS = {
     "recall_curves": "Recall@K against K: mean over seeds, and single seeds; axes: log K, log odds",
     "time": "Recall against training time: mean over seeds, with the 95 % interval of the score",
     "training": "Loss against epoch: one line for each seed; the scales differ",
+    "trials": "Tuning: the best validation score so far against the trials spent",
+    "trial_settings": "Tuning: the settings of the best trials of each loss; thick: the chosen one",
+    "critical_difference": "Mean ranks over data sets; a thick line joins what is not separated",
     "trees": "The tree of the training classes that a loss has learnt: where classes were merged",
 }
 MAX_EMBEDDED = 4_000_000

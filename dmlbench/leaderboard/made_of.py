@@ -29,15 +29,18 @@ Content = Mapping[str, Any] | None
 """The content of a result file; None if it is missing or damaged."""
 
 
-def results_digest(results: Iterable[tuple[str, Content, Content]]) -> str:
-    """Digest of all results of a study: path, run.json and metrics.json of each run."""
+def results_digest(results: Iterable[tuple[str, *tuple[Content, ...]]]) -> str:
+    """Digest of all results of a study: path, run.json and metrics.json of each run; name and
+    chosen.json of each cell that is tuned."""
     return json_key([(path, *map(_digest, contents)) for path, *contents in results])
 
 
 def read_results_digest(study: Study) -> str:
     """The `results_digest` of the files that are there now."""
-    files = {path: study.files.run(path) for path in study.runs}
-    return results_digest((path, run.read_run(), run.read_metrics()) for path, run in files.items())
+    runs = {path: study.files.run(path) for path in study.runs}
+    results = [(path, files.read_run(), files.read_metrics()) for path, files in runs.items()]
+    choices = [(cell, study.files.choice(cell).read_chosen()) for cell in study.tuned_cells]
+    return results_digest([*results, *choices])
 
 
 def write_made_of(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from dmlbench.leaderboard.choices import Choice
 from dmlbench.leaderboard.comparison import Comparison
 from dmlbench.leaderboard.content import Page, format_settings, shared_settings
+from dmlbench.leaderboard.sections.audit import audit_sections
 from dmlbench.leaderboard.sections.learnt import learnt_sections
+from dmlbench.leaderboard.sections.optimism import optimism_sections
 from dmlbench.leaderboard.sections.published import published_table
+from dmlbench.leaderboard.sections.quality import quality_sections
 from dmlbench.leaderboard.sections.scores import score_sections
+from dmlbench.leaderboard.sections.statistics import statistics_sections
+from dmlbench.leaderboard.sections.tuning import describe_tuning, tuning_sections
+from dmlbench.leaderboard.statistics.panel import NO_STATISTICS, PanelStatistics
 from dmlbench.leaderboard.table import VERSION, Result
+from dmlbench.study.reality_check import REALITY_CHECK
 from dmlbench.study.remarks import NO_REMARKS, Remarks
 from dmlbench.study.row_names import is_trained
 
@@ -19,8 +27,9 @@ NOTES = """\
 Scores are in percent: the mean over seeds ± half the width of its 95 % interval
 (Student's t). One seed has no interval. The interval of a loss says how well its own mean is known
 if it were trained with other seeds. It does not say which losses differ: two losses whose intervals
-overlap may still differ significantly, which only a test of the two can show, and among many pairs
-some differ by chance. Other classes or other data may give another order. "2 of 3" seeds means that
+overlap may still differ significantly, and among many pairs some differ by chance. The rank says
+so: it is an interval, because losses that are not separated by a test of the two are tied. Controls
+and external embeddings have no rank. Other data may give another order. "2 of 3" seeds means that
 the other runs failed; such a mean may flatter the loss. No test image belongs to a class seen in
 training. Each run is scored once, after its last epoch: no epoch, setting or seed was chosen on the
 test classes. R-Precision, MAP@R, MAP and MRR leave out
@@ -30,19 +39,23 @@ super-class, among the queries for which this is possible. MAP and MRR use the w
 gallery. NMI is computed by k-means with as many clusters as there are classes; AMI is NMI corrected
 for chance. Verification accuracy is the share of pairs judged correctly; each fold uses the
 threshold that is best for the other folds. Train time and images/s are means over seeds, without
-the evaluation. Controls need no training: random vectors, the model before its first step, and the
-labels themselves. The embeddings in rows with "(embeddings)" were computed outside this study and
-only scored here: no recipe applies to them.
+the evaluation. Controls need no training. random: random vectors; untrained: the model before its
+first step; untrained_pca: the features of its backbone, whitened by a PCA of the training images;
+frozen: these features as they are, without a head; oracle: the labels themselves. "untrained →
+oracle" is the part of the way from the untrained model (0 %) to the labels themselves (100 %) by
+the metric that sorts the table; below 0 %, a loss is worse than the untrained model. The embeddings
+in rows with "(embeddings)" were computed outside this study and only scored here: no recipe applies
+to them.
 """
 TRACKS = {
     "fair": "fair: one recipe for all losses",
     "paper": "paper: a recipe as published, to be compared with the published numbers",
 }
-TUNING = {
-    "fair": "none: each loss has its defaults or the options of the study file. This is no ranking "
-    "of losses: for that, each loss needs the same effort of tuning on held-out training classes",
-    "paper": "none here: the settings are those of the study file, as published or as remarked",
-}
+PROTOCOL = (
+    "reality_check (Musgrave et al., ECCV 2020): each run trains four models, each without one of "
+    "four blocks of training classes, which choose its epoch. separated: mean of the four scores; "
+    "concatenated: their four embeddings side by side"
+)
 DEVIATIONS_TITLE = "Known to depart from the paper"
 UNCONFIRMED_TITLE = "Not confirmed by a source"
 
@@ -53,6 +66,8 @@ def compose(
     results: Sequence[Result],
     remarks: Remarks = NO_REMARKS,
     comparisons: Sequence[Comparison] = (),
+    choices: Sequence[Choice] = (),
+    statistics: Mapping[str, PanelStatistics] = NO_STATISTICS,
 ) -> Page:
     """The page: a head, a section for each data set, backbone and protocol, and the remarks.
 
@@ -62,6 +77,8 @@ def compose(
         study: the name of the study.
         table: the long table of `results`.
         comparisons: of the same results with published numbers.
+        choices: what was chosen for each loss that is tuned.
+        statistics: title of a panel of the table -> its statistics.
     """
     recipes = {
         result.planned["path"]: result.run["settings"]["recipe"]
@@ -73,7 +90,8 @@ def compose(
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
         "Track": TRACKS[remarks.track],
-        "Tuning": TUNING[remarks.track],
+        "Tuning": describe_tuning(choices, remarks.track),
+        **({"Protocol": PROTOCOL} if _has_several_models(results) else {}),
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
         "Recipe": format_settings(recipe),
         "Versions": ", ".join(f"{v.removeprefix(VERSION)} {_distinct(table[v])}" for v in versions),
@@ -87,12 +105,22 @@ def compose(
         title=f"{study}: leaderboard",
         head=head,
         sections=[
-            *score_sections(table, results, recipes, recipe),
+            *score_sections(table, results, recipes, recipe, statistics),
+            *statistics_sections(statistics),
+            *tuning_sections(choices),
+            *audit_sections(results, choices),
+            *quality_sections(table, results),
+            *optimism_sections(results),
             *learnt_sections(results),
         ],
         published=published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},
     )
+
+
+def _has_several_models(results: Sequence[Result]) -> bool:
+    """Whether runs of the study trained several models."""
+    return any(result.run["settings"].get("protocol") == REALITY_CHECK for result in results)
 
 
 def _describe_sharing(results: Sequence[Result]) -> str:

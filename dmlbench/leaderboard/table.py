@@ -148,7 +148,8 @@ def read_results(
         ]
         if metrics["training"] != run["digest"]:
             problems.append(f"{files.metrics}: these are the scores of another training")
-        problems += [f"{file}: {problem}" for file, problem in files.find_problems(run)]
+        for content in (run, metrics):
+            problems += [f"{file}: {problem}" for file, problem in files.find_problems(content)]
     if problems:
         raise MissingResult("results that are not this study's:\n" + "\n".join(problems))
     return results

@@ -17,7 +17,9 @@ from dmlbench.utils.discovery import versions
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+MAKES_NUMBERS = False
 PACKAGES = (
     "dmlbench",
     "torch",
@@ -74,6 +76,11 @@ def measurements(history: list[dict[str, Any]]) -> dict[str, Any]:
         "train_seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1) if seconds else None,
     }
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of values that `module` learns."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def _peak_memory() -> float | None:

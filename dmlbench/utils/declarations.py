@@ -76,6 +76,12 @@ def calls_its_argument(module: str, method: str) -> bool:
     return False
 
 
+def defines(module: str, method: str) -> bool:
+    """Whether a class or a function in `module` defines a function of this name."""
+    nodes = ast.walk(parse_module(module))
+    return any(isinstance(node, ast.FunctionDef) and node.name == method for node in nodes)
+
+
 def parse_annotation(text: str) -> Any:
     """The type that the annotation of an option means."""
     return eval(text, {"__builtins__": {}}, ANNOTATIONS)

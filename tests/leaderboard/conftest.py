@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dmlbench.evaluation.evaluate import QueryScores
+from dmlbench.evaluation.query_file import write_query_scores
 from dmlbench.study.result_files import StudyFiles
 
 from ..result_edits import edit_result
@@ -36,9 +38,12 @@ class Results:
         error: str | None = None,
         history: list[float] | None = None,
         recipe: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        chosen: dict[str, Any] | None = None,
         learnt: dict[str, float] | None = None,
         levels: tuple[str, ...] = (),
         tree: str | None = None,
+        queries: np.ndarray | None = None,
         **provenance: Any,
     ) -> Planned:
         path = f"{dataset}/{backbone}/{loss}/seed{seed}"
@@ -63,9 +68,10 @@ class Results:
             "images_per_second": 1234.5,
         }
         outcome = {"train_key": keys["train_key"], "status": status, "error": failure, "code": {}}
-        settings = {
+        planned_settings = {
             "recipe": recipe or RECIPE,
             "dataset": {"facts": {"levels": [*levels]}},
+            **(settings or {}),
         }
         files = self.files.run(path)
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -73,13 +79,80 @@ class Results:
         columns = {"epoch": epochs, "loss": np.array(history or [], dtype=float)}
         columns |= {name: np.full(len(epochs), value) for name, value in (learnt or {}).items()}
         pd.DataFrame(columns).to_parquet(files.history)
-        named = {"study": "made", **names, "settings": settings}
+        named = {"study": "made", **names, "settings": planned_settings}
+        named |= {"chosen": chosen} if chosen else {}
         files.write_run({**named, **outcome, "provenance": {**made_by, **provenance}})
+        if queries is not None:
+            self.write_queries(path, protocols[0], queries)
         scored = {**keys, **outcome, "metrics": rows, "settings": {}}
         files.write_metrics(scored, files.load_run())
         planned = {**names, "tested_on": tested_on or dataset, "path": path, "tree": tree, **keys}
+        planned["settings"] = planned_settings
         self.runs.append(planned)
         return self.runs[-1]
+
+    def write_queries(self, path: str, protocol: str, values: np.ndarray) -> None:
+        """Write the MAP@R of single queries (classes, queries of each class)."""
+        ids, labels = np.arange(values.size), np.repeat(np.arange(len(values)), values.shape[1])
+        first, scores = np.zeros_like(ids), values.ravel()
+        of_queries = QueryScores(protocol, first, ids, labels, scores, np.round(scores))
+        write_query_scores(self.files.run(path).queries, [of_queries])
+
+    def tune(
+        self,
+        loss: str,
+        scores: list[float | None],
+        space: dict[str, list[Any]],
+        options: list[dict[str, float]],
+        *,
+        dataset: str = "letters",
+        backbone: str = "tiny",
+        **tuning: Any,
+    ) -> dict[str, Any]:
+        """Write chosen.json of a cell whose trials have these scores (None: it diverged). Returns
+        the settings that its runs are added with, as `settings`, and what was chosen, as
+        `chosen`."""
+        trials = [
+            {
+                "trial": number,
+                "status": "diverged" if score is None else "ok",
+                "options": values,
+                "best_epoch": None if score is None else 3,
+                "best_score": score,
+                "steps": 10 if score is None else 40,
+                "wall_seconds": 30.0,
+            }
+            for number, (score, values) in enumerate(zip(scores, options, strict=True))
+        ]
+        done = [trial for trial in trials if trial["best_score"] is not None]
+        best = max(done, key=lambda t: t["best_score"], default=None)
+        chosen = None
+        if best:
+            names = [name for name in space if not name.startswith("recipe.")]
+            values = {name: best["options"][name] for name in names}
+            lr = 0.1 * best["options"].get("recipe.lr_factor", 1.0)
+            chosen = {"trial": best["trial"], "loss_options": values, "epochs": 3}
+            chosen["recipe"] = {"lr": lr, "head_lr_factor": 1.0}
+        content = {
+            "key": "c",
+            "status": "ok" if best else "error",
+            "error": None if best else {"message": "every trial\nfailed", "tail": []},
+            "chosen": chosen,
+            "score": best["best_score"] if best else None,
+            "trials": trials,
+            "spent": {
+                "trials": len(trials),
+                "steps": sum(trial["steps"] for trial in trials),
+                "seconds": 30.0 * len(trials),
+            },
+            "made_from": {"0": "0" * 64},
+        }
+        choice = self.files.choice(f"{dataset}/{backbone}/{loss}")
+        choice.folder.mkdir(parents=True, exist_ok=True)
+        choice.write_chosen(content)
+        specification = {"folds": 4, "use_folds": None, "classes": "random", "metric": "map@r"}
+        specification |= {"every": 1, "seed": 0, "space": space, **tuning}
+        return {"settings": {"tuning": specification}, "chosen": chosen}
 
     @property
     def files(self) -> StudyFiles:

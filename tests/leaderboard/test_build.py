@@ -39,6 +39,22 @@ def test_all_files_are_written_and_each_names_every_loss(study, tmp_path, losses
             assert len(image.convert("RGB").getcolors(2**24)) > 50
 
 
+def test_the_trials_are_drawn_as_long_as_losses_are_tuned(results, tmp_path):
+    space = {"recipe.lr_factor": [0.25, 4.0, "log"]}
+    tuned = results.tune("htl", [0.2, 0.4], space, [{"recipe.lr_factor": n} for n in (1.0, 2.0)])
+    results.add("htl", 0, {"map@r": 0.5}, history=[1.0], **tuned)
+    build("made", results.runs, results.files, tmp_path / "out")
+    drawn = {
+        f"plots/{plot}.{kind}" for plot in ("trials", "trial_settings") for kind in ("png", "svg")
+    }
+    assert set(files(tmp_path / "out")) == {*FILES, *drawn}
+    page = (tmp_path / "out/leaderboard.html").read_text()
+    assert page.count("<figcaption>Tuning: ") == 2
+    del results.runs[0]["settings"]["tuning"]
+    build("made", results.runs, results.files, tmp_path / "out")
+    assert set(files(tmp_path / "out")) == {*FILES}
+
+
 def test_equal_results_give_equal_files(study, tmp_path):
     results = study(("htl", "rll"))
     for out in ("one", "two"):

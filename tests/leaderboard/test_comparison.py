@@ -96,6 +96,52 @@ def test_the_most_similar_variant_of_the_system_is_taken(add, compared):
     assert not any(c.reasons for c in compared())
 
 
+FOUR_MODELS = {"protocol": "reality_check", "backbone": {"dim": 128}}
+
+
+def test_numbers_of_four_models_are_compared_with_those_of_four_models_alone(add, compared):
+    """hpl_pa has published numbers of four models alone, and softtriple of one model alone."""
+    both = Remarks("paper", systems={"hpl": "hpl_pa", "softtriple": "softtriple"})
+    for loss in ("hpl", "softtriple"):
+        add(loss, settings={"backbone": {"dim": 128}})
+    assert {c.loss for c in compared(both)} == {"softtriple"}
+
+
+def test_concatenated_numbers_are_compared_with_concatenated_ones(add, compared, results):
+    for loss in ("hpl", "softtriple"):
+        add(loss, metrics={"map@r": 0.27}, settings=FOUR_MODELS)
+    for planned in results.runs:
+        ways = {"concatenated": 0.27, "separated": 0.21}
+        rows = [
+            {"protocol": f"zero_shot {way}", "metric": "map@r", "value": value}
+            for way, value in ways.items()
+        ]
+        results.edit(f"{planned['path']}/metrics.json", metrics=rows)
+    both = Remarks("paper", systems={"hpl": "hpl_pa", "softtriple": "softtriple"})
+    numbers = {c.published.metric: c for c in compared(both)}
+    assert {c.loss for c in compared(both)} == {"hpl"}
+    assert list(numbers) == ["recall@1", "r_precision", "map@r"]
+    assert numbers["map@r"].mean == pytest.approx(27)
+    assert numbers["map@r"].difference == pytest.approx(27 - 26.72)
+    assert numbers["map@r"].reasons == []  # 4 x 128 dimensions, as in the paper
+
+
+@pytest.mark.parametrize(
+    ("settings", "systems"),
+    [(FOUR_MODELS, {"hpl_pa"}), ({"backbone": {"dim": 128}}, {"softtriple"})],
+)
+def test_runs_that_all_failed_are_listed_with_numbers_of_their_own_protocol(
+    add, compared, results, settings, systems
+):
+    for loss in ("hpl", "softtriple"):
+        add(loss, settings=settings)
+    for planned in results.runs:
+        failure = {"status": "killed", "error": {"message": "", "tail": []}, "metrics": []}
+        results.edit(f"{planned['path']}/metrics.json", **failure)
+    both = Remarks("paper", systems={"hpl": "hpl_pa", "softtriple": "softtriple"})
+    assert {c.published.system for c in compared(both)} == systems
+
+
 def test_unknown_settings_of_a_paper_are_reported_as_not_recorded(add, compared):
     add("circle")
     first, *_ = compared(Remarks("paper", systems={"circle": "circle"}))

@@ -71,7 +71,7 @@ def test_cells_have_the_numbers_that_sort_them_and_holes_have_none(results, plot
         results.add("htl", seed, {"map@r": value}, train_seconds=3600.0)
     results.add("rll", 0, status="killed")
     page, _ = pages(results, plot)
-    header, first, second = Parsed(page).rows
+    header, first, second, *_ = Parsed(page).rows
     column = [name for name, _ in header].index("MAP@R")
     assert float(first[column][1]) == pytest.approx(0.03)
     assert first[-2] == ["1 h 00 min", "3600.0"]

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -97,6 +98,16 @@ def test_all_missing_and_damaged_results_are_named_at_once(results):
     files[0].unlink()
     files[2].write_text("{")
     with pytest.raises(MissingResult, match=r"(?s)seed0/metrics.json: No such.*seed2/.*: damaged"):
+        collect(results)
+
+
+@pytest.mark.parametrize("problem", ["missing", "damaged"])
+def test_scores_of_single_queries_that_are_not_whole_are_named(results, problem):
+    planned = results.add("htl", 0, {"map@r": 0.5}, queries=np.full((2, 3), 0.5))
+    assert len(collect(results)) == 1
+    file = results.files.run(planned["path"]).queries
+    file.unlink() if problem == "missing" else file.write_bytes(b"")
+    with pytest.raises(MissingResult, match=rf"seed0/queries.parquet: {problem}"):
         collect(results)
 
 

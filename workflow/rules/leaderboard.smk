@@ -8,6 +8,13 @@ PLOTS = {
     "time": "Recall@1 against training time",
     "training": "loss against epoch",
 }
+if STUDY.settings.tuning:
+    PLOTS |= {
+        "trials": "validation score against trials",
+        "trial_settings": "settings of the best trials",
+    }
+if STUDY.has_mean_ranks:
+    PLOTS |= {"critical_difference": "mean ranks over data sets"}
 
 
 rule build_leaderboard:

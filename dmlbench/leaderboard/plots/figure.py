@@ -109,17 +109,18 @@ def stack_panels(
     if not shown:
         yield text_figure("no run has a Recall@K")
     for part in split_by_height(heights):
-        yield _stack(shown[part], heights[part], draw, label, caption)
+        yield draw_stack(shown[part], heights[part], draw, label, caption)
 
 
 @mpl.rc_context(STYLE)
-def _stack(
+def draw_stack(
     shown: Sequence[Panel],
     heights: Sequence[float],
     draw: Callable[[Axes, pd.DataFrame], Points],
     label: Callable[[Axes, Points], None],
     caption: str,
 ) -> Figure:
+    """A figure with the panels `shown` one below the other; see `stack_panels`."""
     figure = new_figure(sum(heights))
     add_caption(figure, caption)
     grid = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from dmlbench.leaderboard.plots.figure import add_caption, new_figure, split_by_height
-from dmlbench.leaderboard.statistics import summarise
+from dmlbench.leaderboard.statistics.means import summarise
 from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
 from dmlbench.leaderboard.table import Panel, panels
 from dmlbench.study.row_names import display_name, is_control

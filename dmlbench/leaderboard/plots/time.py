@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from dmlbench.leaderboard.plots.figure import Points, label_nearby, stack_panels
-from dmlbench.leaderboard.statistics import summarise
+from dmlbench.leaderboard.statistics.means import summarise
 from dmlbench.leaderboard.style import colour, marker
 from dmlbench.leaderboard.table import recalls
 from dmlbench.study.row_names import is_trained

@@ -71,7 +71,7 @@ def _draw(blocks: Sequence[tuple[str, Runs]], heights: Sequence[float], columns:
 def _fill_block(ax: Axes, losses: Runs, columns: int) -> None:
     """Fill the panels of one data set and backbone."""
     lengths = (result.epochs["epoch"] for runs in losses.values() for result in runs)
-    end = 0.5 + max((epochs.iloc[-1] for epochs in lengths if len(epochs)), default=1)
+    end = 0.5 + max((epochs.max() for epochs in lengths if len(epochs)), default=1)
     pitch = WIDTH / columns
     ticks = [tick for tick in MaxNLocator(4, integer=True).tick_values(0, end) if tick <= end]
     frames: list[Any] = []
@@ -113,7 +113,7 @@ def _draw_curves(
         frames: the ticks of the scale are added to these lines.
     """
     left, right, top, bottom = box
-    curves = [_thin(run.epochs[["epoch", "loss"]].to_numpy(np.float64)) for run in runs]
+    curves = [_thin(_curve(run)) for run in runs]
     values = np.concatenate([curve[:, 1] for curve in curves])
     low, high = nonsingular(values.min(), values.max()) if len(values) else (0.0, 1.0)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
@@ -136,6 +136,14 @@ def _draw_curves(
             ax.plot(*curve[-1], marker=".", color=tint, alpha=0.8)
         if len(curve) and run.metrics["status"] != "ok":
             ax.plot(*curve[-1], marker="x", color=INK, markersize=4.5)
+
+
+def _curve(run: Result) -> NDArray[np.float64]:
+    """The loss of each epoch, (n, 2); the mean over the models of a run that has several."""
+    epochs = run.epochs[["epoch", "loss"]]
+    if "model" in run.epochs:
+        epochs = epochs.groupby("epoch", as_index=False).mean()
+    return epochs.to_numpy(np.float64)
 
 
 def _thin(curve: NDArray[np.float64]) -> NDArray[np.float64]:

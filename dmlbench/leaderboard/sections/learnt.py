@@ -22,6 +22,8 @@ def learnt_sections(results: Sequence[Result]) -> list[Section]:
     last = []
     for result in results:
         if result.metrics["status"] == "ok" and is_trained(result.planned["loss"]):
+            if "model" in result.epochs:  # several models, and no last epoch of the run
+                continue
             learnt = [name for name in result.epochs if name not in HISTORY]
             if learnt and len(result.epochs):
                 names = {name: result.planned[name] for name in ("dataset", "backbone", "loss")}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from dmlbench.leaderboard.content import (
+    HOLE,
     Cell,
     Failure,
     Row,
     Section,
     duration_cell,
+    first_line,
     format_settings,
+    rank_cell,
     score_cell,
     shared_settings,
     speed_cell,
 )
-from dmlbench.leaderboard.statistics import summarise
+from dmlbench.leaderboard.statistics.means import summarise
+from dmlbench.leaderboard.statistics.panel import PanelStatistics
 from dmlbench.leaderboard.table import Panel, Result, panels, recalls
-from dmlbench.study.row_names import display_name, is_control
+from dmlbench.study.row_names import CONTROL, display_name, is_control
 
 RETRIEVAL = {
     "map@r": "MAP@R",
@@ -35,6 +39,15 @@ VERIFICATION = {"verification_accuracy": "Verification accuracy"}
 """Names of the metrics where pairs are verified. The first one sorts the table."""
 ALWAYS_SHOWN = ("map@r", "r_precision", "nmi")
 """Columns that a table of retrieval has even if nothing was scored."""
+WAY = "untrained → oracle"
+"""The column that tells how far a loss gets from the untrained model to the labels themselves."""
+
+
+class Limits(NamedTuple):
+    """Mean scores of two controls by the metric that sorts a table."""
+
+    untrained: float
+    oracle: float
 
 
 def score_sections(
@@ -42,15 +55,17 @@ def score_sections(
     results: Sequence[Result],
     recipes: Mapping[str, Mapping[str, Any]],
     recipe: Mapping[str, Any],
+    statistics: Mapping[str, PanelStatistics],
 ) -> Iterator[Section]:
     """The section of each panel of the long `table`.
 
     Args:
         recipes: path of each trained run -> its recipe.
         recipe: what all recipes share.
+        statistics: title of a panel -> its statistics, which give the ranks.
     """
     for panel in panels(table):
-        yield _score_section(panel, results, recipes, recipe)
+        yield _score_section(panel, results, recipes, recipe, statistics.get(panel.title))
 
 
 def _score_section(
@@ -58,6 +73,7 @@ def _score_section(
     results: Sequence[Result],
     recipes: Mapping[str, Mapping[str, Any]],
     recipe: Mapping[str, Any],
+    statistics: PanelStatistics | None,
 ) -> Section:
     """The section of `panel`. `recipes` are by path; `recipe` is what they all share."""
     runs = [result for result in results if _belongs_to(result, panel)]
@@ -76,12 +92,15 @@ def _score_section(
     columns = [metric_name(metric, names | levels) for metric in metrics]
     summary = summarise(panel.rows)
     control = panel.rows["loss"].map(is_control)
+    limits = _limits(summary, sorted_by)
+    ranks = statistics.ranks if statistics else {}
+    columns = [*(["rank"] if ranks else []), *columns, *([WAY] if limits else [])]
     return Section(
         title=panel.title,
-        facts=_facts(panel.rows, names[sorted_by], only_here),
+        facts=_facts(panel.rows, names[sorted_by], only_here, statistics),
         columns=[*columns, "seeds", "train time", "images/s"],
-        rows=_score_rows(panel.rows[~control], metrics, summary, sorted_by),
-        controls=_score_rows(panel.rows[control], metrics, summary, sorted_by),
+        rows=_score_rows(panel.rows[~control], metrics, summary, sorted_by, limits, ranks),
+        controls=_score_rows(panel.rows[control], metrics, summary, sorted_by, limits, ranks),
         failures=_failures(panel.rows),
     )
 
@@ -95,8 +114,15 @@ def metric_name(metric: str, names: Mapping[str, str] = RETRIEVAL) -> str:
     return names.get(metric, metric.capitalize())
 
 
-def _facts(rows: pd.DataFrame, sorted_by: str, recipe: Mapping[str, Any]) -> str:
+def _facts(
+    rows: pd.DataFrame,
+    sorted_by: str,
+    recipe: Mapping[str, Any],
+    statistics: PanelStatistics | None,
+) -> str:
     facts = [f"Sorted by mean {sorted_by}"]
+    if statistics and statistics.losses and statistics.no_ranks:
+        facts.append(f"no rank: {statistics.no_ranks}")
     if queries := sorted(set(rows.loc[rows["metric"] == "queries", "value"])):
         facts.append(f"{' or '.join(f'{n:,.0f}' for n in queries)} queries")
     if recipe:
@@ -104,8 +130,22 @@ def _facts(rows: pd.DataFrame, sorted_by: str, recipe: Mapping[str, Any]) -> str
     return "; ".join(facts) + "."
 
 
+def _limits(summary: pd.DataFrame, metric: str) -> Limits | None:
+    """The scores of the two controls; None if one is missing, or if there is no way between."""
+    means: dict[Any, float] = summary["mean"].to_dict()
+    untrained, oracle = (means.get((CONTROL + name, metric)) for name in Limits._fields)
+    if untrained is None or oracle is None or untrained == oracle:
+        return None
+    return Limits(untrained, oracle)
+
+
 def _score_rows(
-    rows: pd.DataFrame, metrics: Sequence[str], summary: pd.DataFrame, sorted_by: str
+    rows: pd.DataFrame,
+    metrics: Sequence[str],
+    summary: pd.DataFrame,
+    sorted_by: str,
+    limits: Limits | None,
+    ranks: Mapping[str, tuple[int, int]],
 ) -> list[Row]:
     """A row for each loss, the best first. A loss without any score is a row of holes."""
     means: dict[Any, float] = summary["mean"].to_dict()
@@ -117,13 +157,24 @@ def _score_rows(
         done = runs[runs["status"] == "ok"]
         seeds = f"{len(done)}" + (f" of {len(runs)}" if len(done) < len(runs) else "")
         cells = [
+            *([rank_cell(ranks.get(loss))] if ranks else []),
             *(score_cell(means.get((loss, m)), halves.get((loss, m))) for m in metrics),
+            *([_way_cell(means.get((loss, sorted_by)), limits)] if limits else []),
             Cell(seeds, len(done)),
             duration_cell(done["train_seconds"].mean()),
             speed_cell(done["images_per_second"].mean()),
         ]
         table.append(Row(loss, cells))
     return table
+
+
+def _way_cell(mean: float | None, limits: Limits) -> Cell:
+    """The part of the way from the untrained model to the oracle, in percent. It is below 0 for a
+    loss that is worse than the untrained model."""
+    if mean is None:
+        return Cell(HOLE)
+    part = (mean - limits.untrained) / (limits.oracle - limits.untrained)
+    return Cell(f"{100 * part:.1f} %", part)
 
 
 def _level_names(result: Result) -> dict[str, str]:
@@ -140,12 +191,7 @@ def _failures(rows: pd.DataFrame) -> list[Failure]:
         Failure(
             f"{display_name(str(loss))}, seed {', '.join(map(str, group['seed']))}",
             str(status),
-            _first_line(str(error)),
+            first_line(str(error)),
         )
         for (loss, status, error), group in failed.groupby(["loss", "status", "error"], sort=False)
     ]
-
-
-def _first_line(message: str, longest: int = 200) -> str:
-    line = (message.splitlines() or [""])[0]
-    return line if len(line) <= longest else line[:longest] + "…"
