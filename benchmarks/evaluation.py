@@ -36,7 +36,7 @@ from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.evaluation.kmeans import kmeans
 from dmlbench.evaluation.ranking import rank, unit
 from dmlbench.evaluation.retrieval import (
-    map_at_r,
+    average_precision_at_r,
     mean_average_precision,
     mean_reciprocal_rank,
     r_precision,
@@ -308,7 +308,7 @@ def retrieval(
     return {
         **{f"recall@{k}": recall_at(k, ranking) for k in SETTINGS["recall_at"]},
         "r_precision": r_precision(ranking),
-        "map@r": map_at_r(ranking),
+        "map@r": float(average_precision_at_r(ranking).mean()),
         "map": mean_average_precision(ranking),
         "mrr": mean_reciprocal_rank(ranking),
     }

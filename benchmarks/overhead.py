@@ -68,7 +68,7 @@ PARTS = {
     "dmlbench.training.train.EmbeddingModel": BUILD,
     "dmlbench.training.provenance.provenance": "provenance",
     "dmlbench.training.provenance.measurements": "provenance",
-    "dmlbench.training.job._write": FILES,
+    "dmlbench.training.job.TrainJob.write": FILES,
     "dmlbench.training.checkpoint.Checkpoint.save": FILES,
     "dmlbench.training.progress.Progress.step": FILES,
     "dmlbench.training.progress.Progress.epoch": FILES,

@@ -64,8 +64,8 @@ def evaluate_as_workflow(embeddings: np.ndarray, labels: np.ndarray) -> dict[str
     protocols = {name: np.full(len(ids), value, object) for name, value in columns.items()}
     protocols |= {"id": ids, "repetition": np.zeros_like(ids)}
     settings = {**Evaluation().model_dump(mode="json"), "recall_at": [1, 2, 4, 8]}
-    rows = evaluate(embeddings, ids, {"id": ids, "label": labels}, protocols, settings)
-    return {row["metric"]: row["value"] for row in rows}
+    scores = evaluate(embeddings, ids, {"id": ids, "label": labels}, protocols, settings)
+    return {row["metric"]: row["value"] for row in scores.rows}
 
 
 def in_turns(first: Callable[[], object], second: Callable[[], object], rounds: int) -> np.ndarray:

@@ -17,6 +17,7 @@ ORDER = (
     {"workflow"},
     {"tracking"},
     {"leaderboard"},
+    {"tuning"},
     {"training", "evaluation", "conformance"},
     {"study"},
     {"datasets", "backbones", "losses"},

@@ -113,7 +113,7 @@ def _leaderboard_entry(study: Study, results: Sequence[Result]) -> Iterator[Entr
 
 def _cell_entries(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
     """An entry for each cell of the grid, and after it one for each of its seeds."""
-    statistics_code = code_digest("dmlbench.leaderboard.statistics")
+    statistics_code = code_digest("dmlbench.leaderboard.statistics.means")
     by_cell = groupby(results, key=lambda result: str(Path(result.planned["path"]).parent))
     for path, group in by_cell:
         seeds = list(group)
@@ -204,7 +204,7 @@ def _means(seeds: Sequence[Result]) -> dict[str, float]:
 
     The latter is `<metric>_ci95`. Counts of images and single seeds have none.
     """
-    from dmlbench.leaderboard.statistics import summarise
+    from dmlbench.leaderboard.statistics.means import summarise
     from dmlbench.leaderboard.table import panels, tabulate
 
     means: dict[str, float] = {}

@@ -61,7 +61,8 @@ def test_data_sets_are_listed_with_their_splits_and_where_their_archives_come_fr
 def test_settings_are_chosen_by_a_part_of_their_path(command):
     _, lines, _ = command("list", "settings", "lr")
     names = [line.split()[0] for line in lines]
-    assert names == ["recipe.lr", "recipe.head_lr_factor"]
+    in_recipe = ["recipe.lr", "recipe.head_lr_factor"]
+    assert names == [*in_recipe, "tuning.lr_factor", "tuning.head_lr_factor"]
 
 
 @pytest.mark.parametrize(

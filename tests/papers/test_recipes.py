@@ -8,6 +8,7 @@ import yaml
 
 from dmlbench.leaderboard.build import build
 from dmlbench.study.published import read_published
+from dmlbench.study.reality_check import is_of_reality_check
 from dmlbench.study.study import check_study, read_study
 from dmlbench.training.train import schedule
 
@@ -66,8 +67,9 @@ def test_published_numbers_have_the_backbone_and_the_dimension_of_the_recipe(nam
         rows = [row for row in read_published() if row.system == systems.get(loss)]
         rows = [row for row in rows if row.dataset == dataset and row.backbone and row.dim]
         backbone = run.model.type.partition(".")[0]
+        rows = [row for row in rows if is_of_reality_check(row.protocol) == (run.models > 1)]
         if rows and (dataset, loss) not in NOT_PUBLISHED:
-            assert (backbone, run.model.dim) in {(row.backbone, row.dim) for row in rows}
+            assert (backbone, run.embedding_dim) in {(row.backbone, row.dim) for row in rows}
             compared += 1
     assert compared
 
@@ -174,9 +176,60 @@ def test_hpl_has_the_recipe_of_proxy_anchor(cells):
     assert bases == {"proxy_anchor", "proxynca_pp"}
 
 
-def test_hpl_has_no_published_number():
-    systems = read_study(FILES["hpl"]).remarks.systems
-    assert systems == {"proxy_anchor": "proxy_anchor", "proxynca_pp": "proxynca_pp"}
+def test_the_published_numbers_of_hpl_are_of_the_reality_checks_protocol_alone(cells):
+    """So none stands beside `hpl.yaml`, which tests a single model."""
+    hpl = [row for row in read_published() if row.system == "hpl_pa"]
+    assert {row.dataset for row in hpl} == {"cub200", "cars196", "sop"}
+    assert all(is_of_reality_check(row.protocol) for row in hpl)
+    assert not any(run.models > 1 for run in cells("hpl").values())
+
+
+def test_the_reality_check_has_the_settings_of_the_authors(cells):
+    study = read_study(FILES["reality_check"])
+    # steps until the training ends without a better score: validations x steps between them
+    patience = {"cub200": 9 * 200, "cars196": 14 * 500, "sop": 39 * 2000}
+    runs = cells("reality_check")
+    assert {dataset for dataset, *_ in runs} == patience.keys()
+    for (dataset, *_), run in runs.items():
+        recipe = run.recipe
+        assert (run.models, run.model.type, run.model.dim) == (4, "bn_inception", 128)
+        assert (run.model.image_size, run.model.resize, run.model.head) == (227, 256, "linear")
+        assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("rmsprop", 1e-6, 0.9)
+        assert (recipe.weight_decay, recipe.batch_size) == (1e-4, 32)
+        assert (recipe.images_per_class, recipe.freeze_bn, recipe.schedule) == (4, True, "constant")
+        crops = recipe.augmentation.crop_scale, recipe.augmentation.crop_ratio
+        assert crops == ((0.16, 1.0), (0.75, 1.33))
+        _, images = run.facts["splits"]["train"]
+        steps = images * 3 // 4 // recipe.batch_size
+        assert recipe.patience == round(patience[dataset] / steps)
+        assert recipe.epochs * steps == pytest.approx(
+            40_000 if dataset == "sop" else 20_000, rel=0.03
+        )
+        trials = study.tuned_cells[run.cell]
+        assert len(trials) == 50
+        assert trials[0].tuning.folds_in_use == 4
+        assert trials[0].tuning.classes == "contiguous"
+        assert "recipe.lr_factor" not in trials[0].options
+        # the authors' best rates of class weights are 7e-6 to 0.07 (docs/papers/mlrc.md of theirs)
+        for option in trials[0].options.keys() & {"proxies_lr_factor", "centers_lr_factor"}:
+            assert max(trial.options[option] for trial in trials) * recipe.lr > 0.03
+    assert {run.seed for run in study.runs.values() if run.trains} == {*range(10)}
+
+
+def test_the_losses_of_the_reality_check_stand_beside_numbers_of_four_models(cells):
+    systems = read_study(FILES["reality_check"]).remarks.systems
+    published = {
+        (row.dataset, row.system) for row in read_published() if is_of_reality_check(row.protocol)
+    }
+    compared = {
+        dataset: {loss for data, _, loss in cells("reality_check") if data == dataset}
+        & {loss for loss, system in systems.items() if (dataset, system) in published}
+        for dataset in ("cub200", "cars196", "sop")
+    }
+    of_hpl = {"contrastive", "cosface", "arcface", "proxynca_pp", "proxy_anchor", "hpl_pa"}
+    assert compared["cars196"] == compared["sop"] == of_hpl
+    others = {"triplet", "normalized_softmax", "multi_similarity", "softtriple"}
+    assert compared["cub200"] == of_hpl | others
 
 
 # Recipe: cell, training classes x images, and the part of the recipe's batch that a core can do
@@ -186,6 +239,7 @@ SMALL_RUNS = {
     "rll_2020": ("inshop", "lmh_384", "rll_2020_lmh_inshop", 22, 3, Fraction(1)),
     "htl": ("sop", "bn_inception", "htl_small_classes", 12, 5, Fraction(1, 13)),
     "hpl": ("cub200", "resnet50", "hpl_pa", 20, 3, Fraction(1, 4)),
+    "reality_check": ("cub200", "bn_inception", "hpl_pa", 12, 2, Fraction(1, 4)),
 }
 
 
@@ -200,6 +254,7 @@ def test_a_recipe_runs_from_small_archives_to_its_leaderboard(
     """
     from dmlbench.evaluation.job import evaluate_job
     from dmlbench.training.job import train_job
+    from dmlbench.tuning.models_job import train_models_job
 
     monkeypatch.chdir(tmp_path)
     dataset, backbone, loss, classes, images, part = SMALL_RUNS[name]
@@ -212,6 +267,10 @@ def test_a_recipe_runs_from_small_archives_to_its_leaderboard(
     entry = settings["datasets"].setdefault(dataset, {})
     recipe = {"epochs": 2, "batch_size": int(batch), "step_epochs": [1], "warmup_steps": 0}
     entry["recipe"] = entry.get("recipe", {}) | recipe
+    settings.pop("tuning", None)  # tests/end_to_end runs tuned studies
+    for field in ("unconfirmed", "deviations"):
+        remarks = settings[field].items()
+        settings[field] = {k: text for k, text in remarks if not k.startswith("tuning.")}
     if "warmup_epochs" in settings["losses"][loss]:  # so that there are trees and groups
         settings["losses"][loss]["warmup_epochs"] = 1
 
@@ -220,7 +279,8 @@ def test_a_recipe_runs_from_small_archives_to_its_leaderboard(
     kept = ("type", "dim", "image_size", "resize", "head")
     assert all(getattr(run.model, field) == getattr(original.model, field) for field in kept)
     stores = pack_random(run, classes, images)
-    assert train_job(study, run, stores, None) == 0
+    train = train_models_job if run.models > 1 else train_job
+    assert train(study, run, stores, None) == 0
     evaluate_job(study, run, stores)
     build(study.name, study.rows, study.files, tmp_path / "out", study.remarks)
     page = (tmp_path / "out/leaderboard.md").read_text()

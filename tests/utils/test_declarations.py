@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from dmlbench.utils.declarations import calls_its_argument, read_declarations
+from dmlbench.utils.declarations import calls_its_argument, defines, read_declarations
 
 
 @pytest.fixture
@@ -61,3 +61,9 @@ def test_a_method_that_calls_its_argument_is_told_from_one_that_does_not(package
     method = f"class Loss:\n    def refresh(self, embed):\n        {body}\n\n"
     package("a", method + "    def other(self, call):\n        call()\n")
     assert calls_its_argument("pkg.a", "refresh") == calls
+
+
+def test_a_method_that_a_module_defines_is_told_from_one_that_it_calls(package):
+    package("a", "class Loss:\n    def batches(self):\n        return self.refresh()\n")
+    assert defines("pkg.a", "batches")
+    assert not defines("pkg.a", "refresh")
