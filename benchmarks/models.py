@@ -233,7 +233,7 @@ def train(
 ) -> tuple[EmbeddingModel, nn.Module, list[dict[str, Any]]]:
     """The training itself. Its lines go where errors go, since a table is printed."""
     with contextlib.redirect_stdout(sys.stderr):
-        return training.train(run, store, device, state, stop)
+        return training.train(run, store, store.split("train"), device, state, stop)
 
 
 def stop_after(steps: int) -> Callable[[], str | None]:
@@ -292,6 +292,7 @@ def create_run(case: Case, size: Size, folder: Path) -> tuple[SimpleNamespace, S
         dataset="synthetic",
         seed=0,
         train_key="smoke",
+        last_epoch=None,
         data=settings("Dataset"),
         model=case.backbone,
         recipe=recipe,

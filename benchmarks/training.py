@@ -144,9 +144,11 @@ def ours(setting: SimpleNamespace, turn: Turns) -> None:
         loss_options={},
         seed=0,
         train_key="benchmark",
+        last_epoch=None,
     )
     store, device = SyntheticStore(setting.folder), torch.device(setting.device)
-    training.train(run, store, device, setting.folder / f"state-{os.getpid()}", turn)
+    state = setting.folder / f"state-{os.getpid()}"
+    training.train(run, store, store.split("train"), device, state, turn)
 
 
 def compiled(setting: SimpleNamespace, turn: Turns) -> None:

@@ -82,7 +82,7 @@ def test_no_code_of_the_project_makes_an_unsafe_call():
     assert calls == ALLOWED
 
 
-NUMBERS = {"threads", "wildcards.seed", "params.key", "resources.time_limit"}
+NUMBERS = {"threads", "wildcards.seed", "wildcards.trial", "params.key", "resources.time_limit"}
 """What a rule writes itself, from numbers and hex digits; a constraint holds the seed to digits."""
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dmlbench.evaluation.evaluate import QueryScores
+from dmlbench.utils.arrow import repeat_text, to_table
 
 MAKES_NUMBERS = False
 """The arithmetic is in evaluate.py."""
@@ -25,11 +26,9 @@ def write_query_scores(path: Path, scores: Sequence[QueryScores]) -> None:
     (its label there), `map@r` (NaN for a lone query) and `recall@1`.
     """
     tables = [
-        pa.table(
+        to_table(
             {
-                "protocol": pa.array([of.protocol], pa.string())
-                .dictionary_encode()
-                .take(pa.array(np.zeros(len(of.ids), dtype=np.int32))),
+                "protocol": repeat_text(of.protocol, len(of.ids)),
                 "repetition": of.repetition.astype(np.int32),
                 "id": of.ids.astype(np.int32),
                 "class": of.labels.astype(np.int32),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmlbench.study.result_files import RunFiles
@@ -22,6 +21,7 @@ from dmlbench.training.provenance import count_parameters, device_facts
 from dmlbench.training.resumable_job import ResumableJob, run_job
 from dmlbench.training.scratch import staged_store
 from dmlbench.training.time_limit import Stopped, StopRequests
+from dmlbench.utils.arrow import to_table
 from dmlbench.utils.device import choose_device
 from dmlbench.utils.errors import DatasetError, MissingResult, UserError
 from dmlbench.utils.files import replacing, write_json
@@ -29,6 +29,7 @@ from dmlbench.utils.fingerprint import code_digests
 from dmlbench.utils.startup import heavy_imports
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import nn
 
     from dmlbench.datasets.store.reader import Store
@@ -270,25 +271,20 @@ def open_store(stores: Path, run: Run) -> Store:
 def history_table(
     history: list[dict[str, Any]], names: Sequence[str] = ("epoch", "step", "loss")
 ) -> pa.Table:
-    """A row for each epoch. It is made of numpy's memory: pyarrow imports pandas to take lists.
+    """A row for each epoch.
 
     Args:
         names: the columns of a table without rows.
     """
     integers = ("fold", "epoch", "step")
-    columns = {
-        name: np.array(
-            [row.get(name) for row in history], np.int64 if name in integers else np.float64
-        )
-        for name in (history[0] if history else names)
-    }
-    arrays = [
-        pa.Array.from_buffers(
-            pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)]
-        )
-        for column in columns.values()
-    ]
-    return pa.Table.from_arrays(arrays, names=[*columns])
+    return to_table(
+        {
+            name: np.array(
+                [row.get(name) for row in history], np.int64 if name in integers else np.float64
+            )
+            for name in (history[0] if history else names)
+        }
+    )
 
 
 def _is_finished(files: RunFiles, run: Run, keep_model: bool) -> bool:

@@ -60,7 +60,7 @@ FILES = {
 
 
 def test_every_file_that_is_damaged_or_replaced_is_noticed(finished, pending):
-    stores = {"pack_store": 1}
+    stores = {"pack_store": 1, "find_duplicates": 1}
     assert pending() == {}
     noticed, expected = {}, {}
     for name, (jobs, other) in FILES.items():

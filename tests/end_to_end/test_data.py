@@ -90,7 +90,7 @@ def test_data_are_fetched_and_packed_once_even_if_the_archives_are_deleted(serve
     assert (note.parent / "manifest.json").is_file()
     # what was fetched is noted anew, otherwise
     note.write_text("{}")
-    assert served.planned() == REST
+    assert served.planned() == {"find_duplicates": 1, **REST}
     # no archive any more, and a store beside it that needs it
     note.unlink()
     for archive in (data / "archives").iterdir():
@@ -99,7 +99,7 @@ def test_data_are_fetched_and_packed_once_even_if_the_archives_are_deleted(serve
     tiny["plan"]["backbones"] = ["tiny", "small"]
     served.write(tiny)
     twice = {"train": 2, "evaluate": 2, "build_leaderboard": 1, "verdict": 1}
-    served.diff({"fetch_archives": 1, "pack_store": 1, **twice})
+    served.diff({"fetch_archives": 1, "pack_store": 1, "find_duplicates": 2, **twice})
 
 
 def test_an_archive_that_cannot_be_fetched_is_named_and_can_be_put_in_place_by_hand(

@@ -52,7 +52,9 @@ def test_the_summary_comes_first_and_a_terminal_gets_few_runs(
     monkeypatch.setattr(sys, "stderr", Terminal())
     show_plan(study, stores)
     lines = "".join(order).splitlines()
-    assert lines[0].startswith("tiny: 201 runs, 1 packed store; to do: pack_store 1, train 201, ")
+    assert lines[0].startswith(
+        "tiny: 201 runs, 1 packed store; to do: pack_store 1, find_duplicates 1, train 201, "
+    )
     runs = [line for line in lines if "/seed" in line]
     assert runs == [f"{path}  {run.train_key}" for path, run in [*study.runs.items()][:40]]
     assert lines[-1] == "... and 161 more: dmlbench plan STUDY | cat"
@@ -73,10 +75,13 @@ def test_a_new_study_names_all_its_jobs(tiny, diff):
     study = check_study(tiny, "tiny")
     (store,) = study.stores
     assert diff(study).splitlines() == [
-        "tiny: 3 runs, 1 packed store; to do: pack_store 1, train 3, evaluate 3, "
-        "build_leaderboard 1, verdict 1",
+        "tiny: 3 runs, 1 packed store; to do: pack_store 1, find_duplicates 1, train 3, "
+        "evaluate 3, build_leaderboard 1, verdict 1",
         "",
         "pack_store: 1",
+        f"  {store}",
+        "",
+        "find_duplicates: 1",
         f"  {store}",
         "",
         "train: 3",

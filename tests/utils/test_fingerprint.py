@@ -23,7 +23,7 @@ NUMBERS = {
         ("dmlbench.training.train", "dmlbench.losses.softtriple", "dmlbench.backbones.timm"),
     ),
     "an evaluation": ("evaluation/ranking.py", (METRICS,)),
-    "a table": ("leaderboard/page.py", (TABLES,)),
+    "a table": ("leaderboard/sections/scores.py", (TABLES,)),
 }
 """What has a digest: a file of its code, and the modules that it begins with."""
 
