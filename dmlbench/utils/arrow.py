@@ -1,5 +1,7 @@
-"""Arrow tables from numpy's memory. pyarrow imports pandas to take lists or arrays, which takes half
-a second, and a job is a process of its own."""
+"""Arrow tables from numpy's memory.
+
+pyarrow imports pandas to take lists or arrays. That takes half a second, and each job would wait.
+"""
 
 from __future__ import annotations
 
