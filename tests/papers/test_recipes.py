@@ -269,7 +269,7 @@ def test_a_recipe_runs_from_small_archives_to_its_leaderboard(
     entry["recipe"] = entry.get("recipe", {}) | recipe
     settings.pop("tuning", None)  # tests/end_to_end runs tuned studies
     for field in ("unconfirmed", "deviations"):
-        remarks = settings[field].items()
+        remarks = settings.get(field, {}).items()
         settings[field] = {k: text for k, text in remarks if not k.startswith("tuning.")}
     if "warmup_epochs" in settings["losses"][loss]:  # so that there are trees and groups
         settings["losses"][loss]["warmup_epochs"] = 1
@@ -286,5 +286,7 @@ def test_a_recipe_runs_from_small_archives_to_its_leaderboard(
     page = (tmp_path / "out/leaderboard.md").read_text()
     assert "of which none failed" in page, study.files.run(path).run.read_text()
     assert "## Not confirmed by a source" in page
-    if loss in study.remarks.systems:
+    if name == "hpl":  # its numbers on this data set are of the protocol of four models
+        assert "published.csv has no number of these systems on these data sets" in page
+    elif loss in study.remarks.systems:
         assert "random initial weights here, ImageNet weights in the paper" in page
