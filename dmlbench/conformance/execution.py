@@ -72,7 +72,7 @@ def compiles(subject: Subject) -> None:
 
 @check(
     "learns",
-    f"a toy problem is learnt within {SECONDS} s",
+    f"a toy problem is learnt within {SECONDS} s of CPU time",
     why="A loss that teaches nothing can pass all other checks: with the wrong sign, with "
     "positives and negatives exchanged, with a scale that drowns the gradient, without the labels.",
     fix="Look at the sign first, then at the masks of positives and negatives, then at the size of "
@@ -105,7 +105,7 @@ def learns(subject: Subject) -> str:
         return functional.normalize(model(train).detach()), targets
 
     before = after = recall_at_1(model(test).detach())
-    steps_done, deadline = 0, time.monotonic() + SECONDS
+    steps_done, deadline = 0, time.process_time() + SECONDS
     optimizer = torch.optim.Adam([{"params": model.parameters()}, *loss.param_groups(RATE)], RATE)
     for epoch in range(MAX_EPOCHS):
         for parameter in loss.refresh(embed):
@@ -118,11 +118,11 @@ def learns(subject: Subject) -> str:
             loss(model(train[row]), targets[row]).backward()
             optimizer.step()
             steps_done += 1
-            if time.monotonic() > deadline:
+            if time.process_time() > deadline:
                 break
         after = recall_at_1(model(test).detach())
         learnt = after > LEARNT and epoch + 1 >= MIN_EPOCHS
-        if learnt or time.monotonic() > deadline:
+        if learnt or time.process_time() > deadline:
             break
     if not after > LEARNT:
         raise Broken(
