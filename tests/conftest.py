@@ -196,6 +196,7 @@ def read_package(monkeypatch):
             fingerprint.code_digest,
             fingerprint.code_digests,
             fingerprint.makes_numbers,
+            fingerprint._internal_imports,
             fingerprint._written,
             fingerprint.module_digest,
             modules.imported_modules,

@@ -93,12 +93,15 @@ def code_digests(*modules: str) -> dict[str, str]:
         module = todo.pop()
         if module not in digests and makes_numbers(module):
             digests[module] = module_digest(module)
-            todo += (
-                name
-                for name in imported_modules(module)
-                if is_internal(module, name) and module_exists(name)
-            )
+            todo += _internal_imports(module)
     return digests
+
+
+@cache
+def _internal_imports(module: str) -> tuple[str, ...]:
+    """The modules of the code base of `module` that it imports."""
+    names = imported_modules(module)
+    return tuple(name for name in names if is_internal(module, name) and module_exists(name))
 
 
 @cache
