@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dmlbench.planning.pending import AFTER_CHOICE, AFTER_TRAINING, AFTER_TRIALS, Reason
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
-from dmlbench.utils.text import count_of
+from dmlbench.utils.text import count_of, some_of
 
 MAX_NAMES = 4
 """Names of an axis that are written out."""
@@ -75,9 +75,8 @@ def _describe(noun: str, jobs: Iterable[Names], planned: Iterable[Names]) -> str
         if len(names) == count > 1:
             axes.append(f"all {count_of(count, axis)}")
         else:
-            shown = ", ".join([*names][:MAX_NAMES])
-            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-            axes.append(f"{axis} {shown}{more}" if axis in NUMBERED else shown + more)
+            shown = some_of(names, MAX_NAMES)
+            axes.append(f"{axis} {shown}" if axis in NUMBERED else shown)
     among = "" if cells == len(jobs) else "among "
     return f"{count_of(len(jobs), noun)} ({among}{' x '.join(axes)})"
 

@@ -41,6 +41,7 @@ from dmlbench.planning.tuning_reasons import (
     ChoiceResults,
     TrialResults,
 )
+from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 
 
@@ -215,11 +216,14 @@ def add_downstream(study: Study, pending: Pending) -> None:
 
 def _add_searched(study: Study, results: Results, stores: Path, pending: Pending) -> None:
     """Add the scorings of results that were scored before somebody searched for near-duplicates."""
+    unsearched: dict[tuple[str, str], list[str]] = {}
     for result in results.runs:
         if result.is_scored_unsearched and result.path not in pending.train:
-            run = study.runs[result.path]
-            if read_duplicates(stores, run.store, run.tested.store) is not None:
-                pending.evaluate.setdefault(result.path, SEARCHED_SINCE)
+            unsearched.setdefault(_pair(study.runs[result.path]), []).append(result.path)
+    for pair, paths in unsearched.items():
+        if read_duplicates(stores, *pair) is not None:
+            for path in paths:
+                pending.evaluate.setdefault(path, SEARCHED_SINCE)
 
 
 def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
@@ -242,7 +246,7 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
     scored = [study.runs[path] for path in pending.evaluate]
     pending.duplicates = [
         pair
-        for pair in dict.fromkeys((run.store, run.tested.store) for run in scored)
+        for pair in dict.fromkeys(map(_pair, scored))
         if _is_to_be_searched(stores, pair, pending.stores)
     ]
     names = {run.weights: None for run in (*tried, *trained) if run.uses_model}
@@ -250,6 +254,11 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
     pending.weights = [
         name for name in names if name and not (folder / f"{name}.safetensors").is_file()
     ]
+
+
+def _pair(run: Run) -> tuple[str, str]:
+    """The stores of the training images and of the test images of `run`."""
+    return run.store, run.tested.store
 
 
 def _is_to_be_searched(stores: Path, pair: tuple[str, str], packed: Sequence[str]) -> bool:

@@ -6,9 +6,13 @@ models. Each leaves one of four blocks of training classes out, which choose its
 
 from __future__ import annotations
 
+from dmlbench.study.tuning_settings import Tuning
+
 REALITY_CHECK = "reality_check"
 MODELS = 4
 """Models of a run, each without one block of the training classes."""
+BLOCKS = Tuning(folds=MODELS, classes="contiguous", metric="map@r", every=1)
+"""How the training classes are cut into blocks, and how the models are validated."""
 SEPARATED = "separated"
 """Each score is the mean of the scores of the models."""
 CONCATENATED = "concatenated"

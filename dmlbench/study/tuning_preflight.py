@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dmlbench.losses._trial import Question, loss_problems
 from dmlbench.study.class_sizes import ClassSizes, SplitSizes
 from dmlbench.study.loss_fit import loss_question, recipe_key
+from dmlbench.study.reality_check import BLOCKS
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.study.tuning import Trial
@@ -39,7 +40,7 @@ def _foldings(run: Run) -> dict[str, Tuning]:
         key = "classes" if run.tuning.classes == "published" else "folds"
         foldings[f"tuning.{key}"] = run.tuning
     if run.models > 1:
-        foldings["protocol: reality_check"] = Tuning(folds=run.models, classes="contiguous")
+        foldings["protocol: reality_check"] = BLOCKS
     return foldings
 
 

@@ -21,6 +21,15 @@ Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST), AS_NUMBER]
 OptionName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
+def is_due(epoch: int, every: int, last: int) -> bool:
+    """Whether `epoch` (from 1) is one of every `every` epochs, or the last one.
+
+    >>> [epoch for epoch in range(1, 6) if is_due(epoch, 2, 5)]
+    [2, 4, 5]
+    """
+    return epoch % every == 0 or epoch == last
+
+
 class SearchRange(Model):
     """The range in which an option of a loss is searched."""
 
@@ -94,7 +103,7 @@ class Tuning(Model):
 
     def validates_after(self, epoch: int, epochs: int) -> bool:
         """Whether a training of `epochs` epochs is validated after `epoch` (from 1)."""
-        return epoch % self.every == 0 or epoch == epochs
+        return is_due(epoch, self.every, epochs)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Tuning:

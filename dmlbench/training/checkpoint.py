@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
@@ -16,7 +17,7 @@ import torch
 
 from dmlbench.training.run_state import CHECKPOINT, PREVIOUS_CHECKPOINT
 from dmlbench.training.scratch import copy_file, staged_checkpoint
-from dmlbench.training.time_limit import timings
+from dmlbench.training.time_limit import Stopped, timings
 from dmlbench.utils.errors import DiskError
 from dmlbench.utils.files import replacing
 
@@ -153,6 +154,23 @@ def finish_copying() -> None:
     copy, _copy = _copy, None
     if copy:
         copy.result()
+
+
+@contextlib.contextmanager
+def finishing_copies() -> Iterator[None]:
+    """Wait, when a training ends, until its last checkpoint is in the state folder.
+
+    Raises:
+        DiskError: the training was stopped, and there is no room for its checkpoint.
+    """
+    try:
+        yield
+    except Stopped:
+        finish_copying()
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # the training itself has succeeded, or says more
+            finish_copying()
 
 
 class _HashingWriter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,17 +15,19 @@ from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.study.tuning import choice_key, resolve
 from dmlbench.training.optimism import begin_epoch_embeddings, epoch_embedder
-from dmlbench.training.process import keep_freed_memory, keep_kernels
-from dmlbench.training.provenance import count_parameters, device_facts
-from dmlbench.training.resumable_job import ResumableJob, run_job
+from dmlbench.training.provenance import count_parameters
+from dmlbench.training.resumable_job import (
+    ResumableJob,
+    open_device,
+    run_job,
+    training_imports,
+)
 from dmlbench.training.scratch import staged_store
-from dmlbench.training.time_limit import Stopped, StopRequests
+from dmlbench.training.time_limit import StopRequests
 from dmlbench.utils.arrow import to_table
-from dmlbench.utils.device import choose_device
 from dmlbench.utils.errors import DatasetError, MissingResult, UserError
 from dmlbench.utils.files import replacing, write_json
 from dmlbench.utils.fingerprint import code_digests
-from dmlbench.utils.startup import heavy_imports
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,9 +89,12 @@ class TrainJob(ResumableJob[Output]):
             self.trained = resolve(run, self.choice["chosen"])
 
     def is_finished(self) -> bool:
-        if not _is_finished(self.files, self.run, self.study.settings.keep_model):
+        result = self.files.read_run()
+        if result is None or result["train_key"] != self.key or result["status"] != "ok":
             return False
-        return self._chosen == self.files.load_run().get("chosen")
+        if result.get("chosen") != self._chosen:
+            return False
+        return _is_whole(self.files, result, self.run, self.study.settings.keep_model)
 
     @property
     def _chosen(self) -> dict[str, Any] | None:
@@ -181,19 +185,13 @@ def _compute(
 
     `origin` notes the device.
     """
-    if run.recipe.gpu_compile:
-        keep_kernels(stores.parent / "compiled")
-    with heavy_imports():
-        import torch
-
-        from dmlbench.training.checkpoint import finish_copying
+    with training_imports(run.recipe, stores):
+        from dmlbench.training.checkpoint import finishing_copies
         from dmlbench.training.controls import control_embeddings
         from dmlbench.training.external_embeddings import read_embeddings
         from dmlbench.training.train import Diverged, embed_test, train
 
-    keep_freed_memory()
-    device = choose_device(run.recipe.gpu_precision) if run.uses_model else torch.device("cpu")
-    origin |= device_facts(device)  # now, as a GPU that has failed answers nothing
+    device = open_device(run.recipe, run.uses_model, origin)
     test = open_store(stores, run.tested)
     if run.embeddings:
         rows = test.split("test", run.tested.data.class_fraction).rows
@@ -203,7 +201,7 @@ def _compute(
         return Output([], *control_embeddings(run, training, test, device))
     store = open_store(stores, run)
     files = study.files.run(run.path)
-    try:
+    with finishing_copies():
         split = store.split("train", run.data.class_fraction)
         after_epoch = None
         if run.report_optimism:
@@ -215,12 +213,6 @@ def _compute(
         origin["loss_parameters"] = count_parameters(loss)
         with stop.ending_at_once():
             embeddings, ids = embed_test(model, test, device, run.tested)
-    except Stopped:
-        finish_copying()
-        raise
-    finally:
-        with contextlib.suppress(OSError):  # the training itself has succeeded, or says more
-            finish_copying()
     if not np.isfinite(embeddings).all():
         raise Diverged("the embeddings hold NaN or infinity after the last step", history)
     if learnt := loss.artefact():
@@ -287,12 +279,9 @@ def history_table(
     )
 
 
-def _is_finished(files: RunFiles, run: Run, keep_model: bool) -> bool:
-    """Whether the result of `run` is there, under its key and whole; with the model if the study
-    keeps it."""
-    result = files.read_run()
-    if result is None or result["train_key"] != run.train_key or result["status"] != "ok":
-        return False
+def _is_whole(files: RunFiles, result: Mapping[str, Any], run: Run, keep_model: bool) -> bool:
+    """Whether the files of a training are there and undamaged, with the model if the study keeps
+    it; `result` is the content of run.json."""
     if run.report_optimism and not files.epoch_embeddings(result):
         return False
     missing = {*files.find_missing(result)}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmlbench.study.result_files import RunFiles, epoch_file
+from dmlbench.study.tuning_settings import is_due
 from dmlbench.training.run_state import CHECKPOINT, PREVIOUS_CHECKPOINT
 from dmlbench.utils.files import replacing
 
@@ -61,7 +62,7 @@ def epoch_embedder(
     def write_embeddings(
         model: EmbeddingModel, epoch: int, _history: list[dict[str, Any]]
     ) -> dict[str, float]:
-        if epoch % every == 0 or epoch == last:
+        if is_due(epoch, every, last):
             embeddings = embed(model)
             lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
             vectors = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)

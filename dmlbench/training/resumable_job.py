@@ -12,14 +12,14 @@ import sys
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from dmlbench.study.result_shape import SETTLED
-from dmlbench.training.process import begin_log, keep_frames
-from dmlbench.training.provenance import measurements, provenance, utc_now
+from dmlbench.training.process import begin_log, keep_frames, keep_freed_memory, keep_kernels
+from dmlbench.training.provenance import device_facts, measurements, provenance, utc_now
 from dmlbench.training.run_state import WAITED, Attempts, hold_state, more_time
 from dmlbench.training.time_limit import (
     Stopped,
@@ -29,11 +29,18 @@ from dmlbench.training.time_limit import (
     stop_requests,
     timings,
 )
+from dmlbench.utils.device import choose_device
 from dmlbench.utils.disk import disk_error
 from dmlbench.utils.errors import NoFreeGpu, UnusableGpu, failure_result, is_gpu_error
 from dmlbench.utils.gpu_lease import lease_gpu
 from dmlbench.utils.mps import uses_mps
+from dmlbench.utils.startup import heavy_imports
 from dmlbench.utils.text import format_duration
+
+if TYPE_CHECKING:
+    import torch
+
+    from dmlbench.study.settings import Recipe
 
 TRY_AGAIN = 75
 """EX_TEMPFAIL of the system's sysexits.h."""
@@ -111,6 +118,26 @@ class ResumableJob(ABC, Generic[AnyOutput]):
         self, result: Mapping[str, Any], output: AnyOutput, origin: Mapping[str, Any]
     ) -> None:
         """Write the result: its "status" and "error", what was computed, and where."""
+
+
+@contextlib.contextmanager
+def training_imports(recipe: Recipe, stores: Path) -> Iterator[None]:
+    """In this block a job imports torch; compiled kernels are kept beside the folder `stores`."""
+    if recipe.gpu_compile:
+        keep_kernels(stores.parent / "compiled")
+    with heavy_imports():
+        yield
+
+
+def open_device(recipe: Recipe, uses_model: bool, origin: dict[str, Any]) -> torch.device:
+    """The device that a job computes on, which `origin` notes: a GPU, if there is one and a model
+    uses it."""
+    import torch
+
+    keep_freed_memory()
+    device = choose_device(recipe.gpu_precision) if uses_model else torch.device("cpu")
+    origin |= device_facts(device)  # now, as a GPU that has failed answers nothing
+    return device
 
 
 def run_job(job: ResumableJob[AnyOutput], max_minutes: float | None) -> int:

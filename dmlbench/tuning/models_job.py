@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,8 @@ import numpy as np
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.training.job import Output, TrainJob, open_store, save_model
-from dmlbench.training.process import keep_freed_memory, keep_kernels
-from dmlbench.training.provenance import device_facts
-from dmlbench.training.resumable_job import run_job
-from dmlbench.training.time_limit import Stopped, StopRequests
-from dmlbench.utils.device import choose_device
-from dmlbench.utils.startup import heavy_imports
+from dmlbench.training.resumable_job import open_device, run_job, training_imports
+from dmlbench.training.time_limit import StopRequests
 
 
 def train_models_job(study: Study, run: Run, stores: Path, max_minutes: float | None) -> int:
@@ -33,25 +28,15 @@ class ModelsJob(TrainJob):
     def compute(self, stop: StopRequests, origin: dict[str, Any]) -> Output:
         self.check_choice()
         run = self.trained
-        if run.recipe.gpu_compile:
-            keep_kernels(self.stores.parent / "compiled")
-        with heavy_imports():
-            from dmlbench.training.checkpoint import finish_copying
+        with training_imports(run.recipe, self.stores):
+            from dmlbench.training.checkpoint import finishing_copies
             from dmlbench.training.train import Diverged
             from dmlbench.tuning.reality_check import embed_by_models, train_models
 
-        keep_freed_memory()
-        device = choose_device(run.recipe.gpu_precision)
-        origin |= device_facts(device)  # now, as a GPU that has failed answers nothing
+        device = open_device(run.recipe, run.uses_model, origin)
         store = open_store(self.stores, run)
-        try:
+        with finishing_copies():
             model, history, models = train_models(run, store, device, self.state, stop)
-        except Stopped:
-            finish_copying()
-            raise
-        finally:
-            with contextlib.suppress(OSError):  # the training itself has succeeded, or says more
-                finish_copying()
         origin["loss_parameters"] = sum(facts["loss_parameters"] for facts in models)
         # from here on: the test images
         test = open_store(self.stores, run.tested)

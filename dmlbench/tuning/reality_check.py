@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.backbones.concatenated import ConcatenatedModels
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.study.reality_check import MODELS
-from dmlbench.study.tuning_settings import Tuning
+from dmlbench.study.reality_check import BLOCKS
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.train import embed_test, set_up
 from dmlbench.tuning.validation import Validation, fold_folder, run_folds
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from dmlbench.datasets.store.reader import Split, Store
     from dmlbench.study.run import Run
     from dmlbench.training.time_limit import StopRequests
-
-BLOCKS = Tuning(folds=MODELS, classes="contiguous", metric="map@r", every=1)
-"""How the training classes are cut into blocks, and how the models are validated."""
 
 
 class Trained(NamedTuple):
@@ -118,7 +114,7 @@ class BestModel(Validation):
         patience: int | None,
         best: Checkpoint,
     ) -> None:
-        super().__init__(run, store, held_out, device, BLOCKS.metric, BLOCKS.every)
+        super().__init__(run, store, held_out, device, BLOCKS)
         self.patience = patience
         self.best = best
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,14 +13,15 @@ from dmlbench.study.result_shape import OK, SETTLED
 from dmlbench.study.study import Study
 from dmlbench.study.tuning import Trial
 from dmlbench.training.job import history_table, open_store
-from dmlbench.training.process import keep_freed_memory, keep_kernels
-from dmlbench.training.provenance import device_facts
-from dmlbench.training.resumable_job import ResumableJob, run_job
-from dmlbench.training.time_limit import Stopped, StopRequests
-from dmlbench.utils.device import choose_device
+from dmlbench.training.resumable_job import (
+    ResumableJob,
+    open_device,
+    run_job,
+    training_imports,
+)
+from dmlbench.training.time_limit import StopRequests
 from dmlbench.utils.files import replacing
 from dmlbench.utils.fingerprint import code_digests
-from dmlbench.utils.startup import heavy_imports
 
 if TYPE_CHECKING:
     from dmlbench.tuning.validation import Fold
@@ -90,26 +90,16 @@ class TrialJob(ResumableJob[Output]):
         pass
 
     def compute(self, stop: StopRequests, origin: dict[str, Any]) -> Output:
-        recipe = self.trial.run.recipe
-        if recipe.gpu_compile:
-            keep_kernels(self.stores.parent / "compiled")
-        with heavy_imports():
-            from dmlbench.training.checkpoint import finish_copying
+        run = self.trial.run
+        with training_imports(run.recipe, self.stores):
+            from dmlbench.training.checkpoint import finishing_copies
             from dmlbench.tuning.validation import run_trial
 
-        keep_freed_memory()
-        device = choose_device(recipe.gpu_precision)
-        origin |= device_facts(device)  # now, as a GPU that has failed answers nothing
-        store = open_store(self.stores, self.trial.run)
-        try:
+        device = open_device(run.recipe, run.uses_model, origin)
+        store = open_store(self.stores, run)
+        with finishing_copies():
             for fold in run_trial(self.trial, store, device, self.state, stop):
                 self.folds.append(fold)
-        except Stopped:
-            finish_copying()
-            raise
-        finally:
-            with contextlib.suppress(OSError):  # the trial itself has succeeded, or says more
-                finish_copying()
         return Output(self.folds, [])
 
     def failed(self, history: list[dict[str, Any]]) -> Output:

@@ -82,7 +82,7 @@ def run_trial(
     run, tuning = trial.run, trial.tuning
 
     def validation(held_out: Split, _folder: Path) -> Validation:
-        return Validation(run, store, held_out, device, tuning.metric, tuning.every)
+        return Validation(run, store, held_out, device, tuning)
 
     yield from run_folds(run, tuning, trial.key, store, device, state, stop, validation)
 
@@ -145,8 +145,7 @@ class Validation:
 
     Args:
         held_out: these images.
-        metric: a name of METRICS.
-        every: score after each of this many epochs, and after the last one.
+        tuning: the metric, a name of METRICS, and after which epochs to score.
     """
 
     def __init__(
@@ -155,20 +154,18 @@ class Validation:
         store: Store,
         held_out: Split,
         device: torch.device,
-        metric: str,
-        every: int = 1,
+        tuning: Tuning,
     ) -> None:
         self.run = run
         self.store = store
         self.held_out = held_out
         self.device = device
-        self.metric = metric
-        self.every = every
+        self.tuning = tuning
 
     def __call__(
         self, model: EmbeddingModel, epoch: int, history: list[dict[str, Any]]
     ) -> dict[str, float]:
-        if epoch % self.every and epoch != self.run.recipe.epochs:
+        if not self.tuning.validates_after(epoch, self.run.recipe.epochs):
             return {"score": float("nan")}
         embeddings = embed(model.eval(), self.store, self.held_out.rows, self.device, self.run)
         if not np.isfinite(embeddings).all():
@@ -176,7 +173,7 @@ class Validation:
         # on a GPU, the threads that prepare images have nothing to do now
         is_cpu = self.device.type == "cpu"
         threads = self.run.recipe.cpu_threads if is_cpu else min(THREADS, usable_cores())
-        return {"score": score(embeddings, self.held_out.labels, self.metric, threads)}
+        return {"score": score(embeddings, self.held_out.labels, self.tuning.metric, threads)}
 
     def is_enough(self, history: list[dict[str, Any]]) -> bool:
         """Whether the training ends after the epochs of `history`, before its last one."""

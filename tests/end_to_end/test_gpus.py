@@ -48,7 +48,7 @@ def test_as_many_trainings_run_at_once_as_may_share_a_gpu(box, tiny, runs, gpus)
     at_once = gpus * runs
     tiny["plan"] |= {"losses": ["triplet"], "seeds": list(range(at_once + 2)), "controls": []}
     box.write(tiny | {"runs_per_gpu": runs})
-    here = "    if run.recipe.gpu_compile:\n"
+    here = "    with training_imports(run.recipe, stores):\n"
     job = "dmlbench/training/job.py"
     box.edit(job, here, TRAIN.replace("AT_ONCE", str(at_once)) + here)
     box.edit("dmlbench/training/resumable_job.py", "measurements(output.history)", "{}")
@@ -72,7 +72,7 @@ def test_as_many_trainings_run_at_once_as_may_share_a_gpu(box, tiny, runs, gpus)
 def test_no_training_uses_a_gpu_if_the_call_allows_none(box, tiny):
     tiny["plan"] |= {"losses": ["triplet"], "controls": []}
     box.write(tiny)
-    here = "    if run.recipe.gpu_compile:\n"
+    here = "    with training_imports(run.recipe, stores):\n"
     box.edit("dmlbench/training/job.py", here, TRAIN.replace("AT_ONCE", "1") + here)
     box.edit("dmlbench/training/resumable_job.py", "measurements(output.history)", "{}")
     box.run("--until", "train", "--resources", "gpu=0")
@@ -84,7 +84,9 @@ def test_scores_of_many_images_ask_for_a_gpu_and_use_the_cpu_if_torch_cannot_use
     tiny["plan"] |= {"losses": ["triplet"], "controls": ["random"]}
     box.write(tiny)
     box.edit("dmlbench/study/run.py", "IMAGES = 20_000", "IMAGES = 100")
-    box.edit("dmlbench/training/job.py", "if run.uses_model else torch", "if False else torch")
+    box.edit(
+        "dmlbench/training/resumable_job.py", "if uses_model else torch", "if False else torch"
+    )
     box.run("--benchmark-extended", cores=9)
     for loss, gpus, cores in (("triplet", "1", "4"), ("control_random", "0", "1")):
         folder = box.folder / RUNS / loss / "seed0"

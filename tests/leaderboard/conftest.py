@@ -80,7 +80,10 @@ class Results:
         columns |= {name: np.full(len(epochs), value) for name, value in (learnt or {}).items()}
         pd.DataFrame(columns).to_parquet(files.history)
         named = {"study": "made", **names, "settings": planned_settings}
-        named |= {"chosen": chosen} if chosen else {}
+        if chosen:  # as a training writes it: with the settings that were chosen
+            planned_recipe = planned_settings["recipe"].items()
+            trained = {name: chosen["recipe"].get(name, value) for name, value in planned_recipe}
+            named |= {"chosen": chosen, "settings": planned_settings | {"recipe": trained}}
         files.write_run({**named, **outcome, "provenance": {**made_by, **provenance}})
         if queries is not None:
             self.write_queries(path, protocols[0], queries)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmlbench.study.study import check_study
-from dmlbench.training import job, train
+from dmlbench.training import job, resumable_job, train
 from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.utils.errors import UnusableGpu, UserError
 
@@ -41,7 +41,7 @@ def run_job(tiny, tmp_path, monkeypatch, data_folder):
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU that computes, by its name only. Calling `gpu` breaks its context for ever."""
-    monkeypatch.setattr(job, "choose_device", lambda precision: torch.device("cuda"))
+    monkeypatch.setattr(resumable_job, "choose_device", lambda precision: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Made GPU 200")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("dmlbench.training.provenance.driver_version", lambda: "580.65.06")
@@ -130,7 +130,7 @@ def test_a_gpu_that_cannot_be_used_is_tried_again_and_then_the_reason_of_the_fai
     run_job, monkeypatch
 ):
     reason = "torch cannot compute on the GPU of this job on node7: no kernel image"
-    monkeypatch.setattr(job, "choose_device", fails(UnusableGpu(reason)))
+    monkeypatch.setattr(resumable_job, "choose_device", fails(UnusableGpu(reason)))
     for _ in range(2):
         code, result, files = run_job()
         assert (code, result) == (TRY_AGAIN, None)
@@ -149,7 +149,7 @@ def test_a_precision_that_the_gpu_does_not_have_is_an_error_at_once(run_job, mon
         asked.append(precision)
         raise UserError("recipe.gpu_precision: bfloat16 needs a GPU of compute capability 8.0")
 
-    monkeypatch.setattr(job, "choose_device", refuse)
+    monkeypatch.setattr(resumable_job, "choose_device", refuse)
     code, result, files = run_job()
     assert (code, result["status"], asked) == (0, "error", ["bfloat16"])
     assert result["error"]["message"].startswith("recipe.gpu_precision: bfloat16 needs")
@@ -164,7 +164,7 @@ def test_only_a_run_with_a_model_asks_for_a_gpu(run_job, monkeypatch, control):
         asked.append(precision)
         return torch.device("cpu")
 
-    monkeypatch.setattr(job, "choose_device", choose)
+    monkeypatch.setattr(resumable_job, "choose_device", choose)
     _, result, _ = run_job(f"letters/tiny/control_{control}/seed0")
     assert asked == ([] if control == "random" else ["bfloat16"])
     assert result["provenance"]["device"].startswith("cpu (")

@@ -292,7 +292,7 @@ def test_validation_changes_no_bit_of_the_training(study, glyphs, tmp_path):
     trial = study.trials[PATH]
     run = trial.run
     split, held_out = hold_out(glyphs.split("train", 0.04), [1, 4])
-    validate = validation.Validation(run, glyphs, held_out, CPU, "map@r")
+    validate = validation.Validation(run, glyphs, held_out, CPU, trial.tuning)
     watched, plain = (
         train(run, glyphs, split, CPU, tmp_path / name, lambda: None, after)
         for name, after in (("watched", validate), ("plain", None))

@@ -34,8 +34,8 @@ class Audited:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """The settings that it was trained with."""
-        settings = self._run["settings"]
-        return {**settings, "recipe": settings["recipe"] | self.chosen.get("recipe", {})}
+        settings: Mapping[str, Any] = self._run["settings"]
+        return settings
 
     @property
     def chosen(self) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from dmlbench.leaderboard.sections.scores import RETRIEVAL, VERIFICATION
 from dmlbench.leaderboard.table import Panel, Result, panels
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import CONTROL, display_name, is_control, is_trained
+from dmlbench.utils.text import some_of
 
 TITLE = "Quality control"
 FACTS = (
@@ -89,7 +90,7 @@ def _of_runs(results: Sequence[Result]) -> Iterator[Remark]:
         severity, message, _ = max(entries, key=lambda entry: entry[0])
         seeds = list(dict.fromkeys(seed for _, _, seed in entries))
         is_of_seeds = name in ("low effective rank", "small spread")
-        about = f"{place}, seed {_some(seeds)}" if is_of_seeds else place
+        about = f"{place}, seed {some_of(seeds, MAX_PATHS)}" if is_of_seeds else place
         yield Remark(severity, name, about, message)
 
 
@@ -102,11 +103,6 @@ def _place(result: Result, with_loss: bool) -> str:
 
 def _seed(result: Result) -> str:
     return str(result.planned["seed"])
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_PATHS} more" if len(names) > MAX_PATHS else ""
-    return ", ".join(names[:MAX_PATHS]) + more
 
 
 def _of_panels(table: pd.DataFrame, results: Sequence[Result]) -> Iterator[Remark]:
@@ -195,7 +191,7 @@ def _left_out(results: Sequence[Result]) -> Iterator[Remark]:
         failed = [run for run in runs if run.metrics["status"] != OK]
         if failed and len(failed) < len(runs):
             statuses = dict.fromkeys(run.metrics["status"] for run in failed)
-            seeds = _some([_seed(run) for run in failed])
+            seeds = some_of([_seed(run) for run in failed], MAX_PATHS)
             yield Remark(
                 2,
                 "failed seeds left out",
