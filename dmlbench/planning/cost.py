@@ -241,8 +241,9 @@ def _add_trials(
 
 
 def checkpoint_bytes(speed: ModelSpeed | None) -> float:
-    """Bytes of a checkpoint of a model; 0 if nobody counted its parameters."""
-    return FLOAT_BYTES * CHECKPOINT_FLOATS * (speed.parameters if speed else 0)
+    """Bytes of the checkpoints of a training, which keeps two; 0 if nobody counted the parameters
+    of its model."""
+    return 2 * FLOAT_BYTES * CHECKPOINT_FLOATS * (speed.parameters if speed else 0)
 
 
 @dataclass

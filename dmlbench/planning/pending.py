@@ -124,7 +124,7 @@ def find_pending(study: Study, stores: Path) -> Pending:
     before = None
     while pending.counts != before:
         before = pending.counts
-        add_downstream(study, pending)
+        add_downstream(study, results, pending)
         add_missing(study, results, pending)
     _add_inputs(study, stores, pending)
     return pending
@@ -197,14 +197,17 @@ def add_missing(study: Study, results: Results, pending: Pending) -> None:
                     pending.trials[tried.trial.path] = tried.why_try()
 
 
-def add_downstream(study: Study, pending: Pending) -> None:
+def add_downstream(study: Study, results: Results, pending: Pending) -> None:
     """Add the jobs that come after pending jobs: their inputs will change."""
     for path in pending.trials:
         pending.choices.setdefault(study.trials[path].cell, AFTER_TRIALS)
     if pending.choices:
-        for path, run in study.runs.items():
+        for result in results.runs:
+            run = study.runs[result.path]
             if run.tuning and run.cell in pending.choices:
-                pending.train.setdefault(path, AFTER_CHOICE)
+                # a run without a result is trained whatever is chosen
+                reason = AFTER_CHOICE if result.trained else result.why_train()
+                pending.train.setdefault(result.path, reason)
     pending.evaluate |= dict.fromkeys(pending.train, AFTER_TRAINING)
     if pending.evaluate:
         pending.leaderboard = pending.leaderboard or AFTER_OTHERS

@@ -20,7 +20,7 @@ DIVISORS = ("BATCH_DIVISORS", "DIM_DIVISORS")
 
 
 def tuning_problems(settings: Settings, runs: Iterable[Run]) -> Iterator[str]:
-    """Problems of the search spaces of `runs`, the first run of each cell."""
+    """Problems of the search spaces of `runs`, one run of each cell."""
     if settings.tuning:
         yield from _unknown_losses(settings.tuning, settings)
         for run in runs:
@@ -92,9 +92,10 @@ def _recipe_problems(run: Run, tuning: Tuning) -> Iterator[str]:
         factor = name.removeprefix("recipe.")
         for value in getattr(tuning, factor):
             recipe = run.recipe.model_dump()
+            found = recipe[setting]
             recipe[setting] *= value
             try:
                 Recipe.model_validate(recipe)
             except ValidationError as error:
                 problem = describe_errors(error, Recipe, "recipe")[0]
-                yield f"tuning.{factor}: {value:g} x {setting} {run.recipe.lr:g}: {problem}"
+                yield f"tuning.{factor}: {value:g} x {setting} {found:g}: {problem}"

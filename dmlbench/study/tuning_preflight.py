@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from dmlbench.losses._trial import Question, loss_problems
 from dmlbench.study.class_sizes import ClassSizes, SplitSizes
@@ -11,7 +12,6 @@ from dmlbench.study.loss_fit import loss_question, recipe_key
 from dmlbench.study.reality_check import BLOCKS
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
-from dmlbench.study.tuning import Trial
 from dmlbench.study.tuning_settings import Tuning
 from dmlbench.utils.text import count_of, short_repr
 
@@ -30,7 +30,7 @@ def fold_problems(cells: Iterable[Run], sizes: Mapping[str, ClassSizes]) -> Iter
                 if problem := _too_few_classes(run, tuning, known):
                     yield f"{place}: {problem}"
                 else:
-                    yield from _batch_problems(run, smallest_fold(tuning, known))
+                    yield from _batch_problems(run, tuning, smallest_fold(tuning, known))
 
 
 def _foldings(run: Run) -> dict[str, Tuning]:
@@ -94,48 +94,73 @@ def _too_few_classes(run: Run, tuning: Tuning, known: ClassSizes) -> str | None:
     )
 
 
-def _batch_problems(run: Run, fold: SplitSizes) -> Iterator[str]:
+def _batch_problems(run: Run, tuning: Tuning, fold: SplitSizes) -> Iterator[str]:
     """Problems of batches that fit all training images, and not those of a fold."""
     size, per_class = run.recipe.batch_size, run.recipe.images_per_class
     where = f"a fold of {run.dataset} trains on"
+    may_cut_more = tuning is not BLOCKS and tuning.classes != "published"
+    more_folds = ", or more tuning.folds" if may_cut_more else ""
     if per_class and size // per_class > fold.classes:
         yield (
             f"{recipe_key(run, 'batch_size')}: {size} / images_per_class {per_class} = "
             f"{size // per_class} classes a batch, and {where} {fold.classes}. Take batch_size: "
-            f"{fold.classes * per_class} or less, or more tuning.folds."
+            f"{fold.classes * per_class} or less{more_folds}."
         )
     elif fold.images < size:
         most = max(fold.images // (per_class or 1) * (per_class or 1), 2)
         yield (
             f"{recipe_key(run, 'batch_size')}: {size} is more than the "
-            f"{count_of(fold.images, 'image')} that {where}. Take {most} or less, or more "
-            f"tuning.folds."
+            f"{count_of(fold.images, 'image')} that {where}. Take {most} or less{more_folds}."
         )
 
 
+class _Asked(NamedTuple):
+    """A question about a loss, and where it comes from."""
+
+    question: Question
+    loss: str
+    about: str
+    """The trial or the model that asks it."""
+    see: str
+    """The settings that could help."""
+
+
 def trial_problems(study: Study, sizes: Mapping[str, ClassSizes]) -> Iterator[str]:
-    """Problems of the losses of trials: with the searched options, and the classes of a fold.
+    """Problems of losses on the classes of a fold: those of trials, with the searched options, and
+    those of the models of protocol: reality_check.
 
     Equal options are tried once, with the fewest classes.
     """
-    asked: dict[str, tuple[Trial, Question]] = {}
-    for trials in study.tuned_cells.values():
-        known = sizes.get(trials[0].run.dataset)
+    asked: dict[str, _Asked] = {}
+    for each in _questions(study, sizes):
+        question = each.question
+        name = json.dumps([question.type, question.options, question.dim], sort_keys=True)
+        if name not in asked or question.classes < asked[name].question.classes:
+            asked[name] = each
+    answers = loss_problems(each.question for each in asked.values())
+    reported: set[str] = set()
+    for each, problem in zip(asked.values(), answers, strict=True):
+        if problem and each.loss not in reported:
+            reported.add(each.loss)
+            yield f"losses.{each.loss}: {each.about}: {problem}. See {each.see}."
+
+
+def _questions(study: Study, sizes: Mapping[str, ClassSizes]) -> Iterator[_Asked]:
+    """What each cell that trains on a fold asks its loss."""
+    for run in {run.cell: run for run in study.runs.values()}.values():
+        known = sizes.get(run.dataset)
         if not known or not known.train:
             continue
-        fold = smallest_fold(trials[0].tuning, known)
-        for trial in trials:
-            question = loss_question(trial.run, fold)
-            name = json.dumps([question.type, question.options, question.dim], sort_keys=True)
-            if name not in asked or question.classes < asked[name][1].classes:
-                asked[name] = trial, question
-    answers = loss_problems(question for _, question in asked.values())
-    reported: set[str] = set()
-    for (trial, _), problem in zip(asked.values(), answers, strict=True):
-        if problem and trial.run.loss not in reported:
-            reported.add(trial.run.loss)
-            searched = short_repr(dict(trial.options))
-            yield (
-                f"losses.{trial.run.loss}: trial {trial.number} of its tuning, with {searched}, on "
-                f"a fold of {trial.run.dataset}: {problem}. See tuning.spaces and tuning.folds."
-            )
+        if run.tuning:
+            fold = smallest_fold(run.tuning, known)
+            for trial in study.tuned_cells[run.cell]:
+                about = (
+                    f"trial {trial.number} of its tuning, with {short_repr(dict(trial.options))}, "
+                    f"on a fold of {run.dataset}"
+                )
+                see = "tuning.spaces and tuning.folds"
+                yield _Asked(loss_question(trial.run, fold), run.loss, about, see)
+        if run.models > 1:
+            question = loss_question(run, smallest_fold(BLOCKS, known))
+            about = f"a model that trains on three of the four blocks of {run.dataset}"
+            yield _Asked(question, run.loss, about, "protocol: reality_check")

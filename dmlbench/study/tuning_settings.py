@@ -99,7 +99,10 @@ class Tuning(Model):
         """The settings that decide the scores of a trial whose options are given."""
         unused = {"folds", "use_folds"} if self.classes == "published" else set()
         names = {"folds", "use_folds", "classes", "metric", "every", "seed"} - unused
-        return self.model_dump(mode="json", include=names)
+        settings = self.model_dump(mode="json", include=names)
+        if self.use_folds == self.folds and "use_folds" in settings:
+            settings["use_folds"] = None  # all of them
+        return settings
 
     def validates_after(self, epoch: int, epochs: int) -> bool:
         """Whether a training of `epochs` epochs is validated after `epoch` (from 1)."""

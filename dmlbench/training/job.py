@@ -102,7 +102,7 @@ class TrainJob(ResumableJob[Output]):
 
     def begin(self) -> None:
         shutil.rmtree(self.files.artefacts, ignore_errors=True)
-        begin_epoch_embeddings(self.files, self.trained)
+        begin_epoch_embeddings(self.files, self.trained, validated_every(self.study))
 
     def compute(self, stop: StopRequests, origin: dict[str, Any]) -> Output:
         self.check_choice()
@@ -205,9 +205,11 @@ def _compute(
         split = store.split("train", run.data.class_fraction)
         after_epoch = None
         if run.report_optimism:
-            every = study.settings.tuning.every if study.settings.tuning else 1
             after_epoch = epoch_embedder(
-                files, run, lambda model: embed_test(model, test, device, run.tested)[0], every
+                files,
+                run,
+                lambda model: embed_test(model, test, device, run.tested)[0],
+                validated_every(study),
             )
         model, loss, history = train(run, store, split, device, files.state, stop, after_epoch)
         origin["loss_parameters"] = count_parameters(loss)
@@ -222,6 +224,12 @@ def _compute(
     if study.settings.keep_model:
         save_model(model, files.model)
     return Output(history, embeddings, ids)
+
+
+def validated_every(study: Study) -> int:
+    """After how many epochs the trials of `study` are validated: final runs look as often for their
+    optimism gap."""
+    return study.settings.tuning.every if study.settings.tuning else 1
 
 
 def save_model(model: nn.Module, path: Path) -> None:
@@ -268,7 +276,7 @@ def history_table(
     Args:
         names: the columns of a table without rows.
     """
-    integers = ("fold", "epoch", "step")
+    integers = ("fold", "model", "epoch", "step")
     return to_table(
         {
             name: np.array(

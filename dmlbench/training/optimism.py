@@ -28,21 +28,25 @@ MAKES_NUMBERS = False
 KEY = "key.txt"
 
 
-def begin_epoch_embeddings(files: RunFiles, run: Run) -> None:
+def begin_epoch_embeddings(files: RunFiles, run: Run, every: int = 1) -> None:
     """Prepare the folder of the embeddings, before a training begins or continues.
 
-    A training that began without them begins again, since those of its first epochs are missing.
-    Without `report_optimism`, the folder is removed.
+    A training that began without them, or with those of other epochs, begins again. Without
+    `report_optimism`, the folder is removed.
+
+    Args:
+        every: as in `epoch_embedder`.
     """
     marker = files.optimism / KEY
-    if run.report_optimism and marker.is_file() and marker.read_text("utf-8") == run.train_key:
+    key = f"{run.train_key}, every {every}"
+    if run.report_optimism and marker.is_file() and marker.read_text("utf-8") == key:
         return
     shutil.rmtree(files.optimism, ignore_errors=True)
     if run.report_optimism:
         for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
             (files.state / name).unlink(missing_ok=True)
         files.optimism.mkdir(parents=True)
-        marker.write_text(run.train_key, "utf-8")
+        marker.write_text(key, "utf-8")
 
 
 def epoch_embedder(

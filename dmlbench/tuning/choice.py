@@ -48,7 +48,9 @@ def choose_job(study: Study, trials: Sequence[Trial]) -> None:
             "cell": trials[0].cell,
             "key": choice_key(trials),
             **outcome,
-            "trials": [_record(result) for result in results],
+            "trials": [
+                _record(trial, result) for trial, result in zip(trials, results, strict=True)
+            ],
             "spent": {
                 "trials": len(results),
                 "steps": sum(result["steps"] for result in results),
@@ -104,8 +106,12 @@ def _failure(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"status": first["status"], "error": {"message": message, "tail": []}}
 
 
-def _record(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What chosen.json says about a trial."""
-    names = ("trial", "status", "options", "best_epoch", "best_score", "steps")
-    seconds = result["provenance"].get("wall_seconds")
-    return {**{name: result[name] for name in names}, "wall_seconds": seconds}
+def _record(trial: Trial, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What chosen.json says about a trial. Which of its settings were searched is known to the
+    study of today: an equal trial may have been made when others were."""
+    names = ("trial", "status", "best_epoch", "best_score", "steps")
+    return {
+        **{name: result[name] for name in names},
+        "options": dict(trial.options),
+        "wall_seconds": result["provenance"].get("wall_seconds"),
+    }

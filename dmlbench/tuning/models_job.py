@@ -40,7 +40,8 @@ class ModelsJob(TrainJob):
         origin["loss_parameters"] = sum(facts["loss_parameters"] for facts in models)
         # from here on: the test images
         test = open_store(self.stores, run.tested)
-        embeddings, ids = embed_by_models(model, test, device, run)
+        with stop.ending_at_once():
+            embeddings, ids = embed_by_models(model, test, device, run)
         if not np.isfinite(embeddings).all():
             raise Diverged("the embeddings hold NaN or infinity after the last step", history)
         if self.study.settings.keep_model:

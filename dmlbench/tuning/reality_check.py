@@ -57,7 +57,7 @@ def train_models(
     Raises:
         Stopped: `stop` gave a reason; what was done is in `state`.
         Diverged: the loss or the embeddings of a model became NaN or infinite.
-        DamagedModel: the disk damaged a model. That one is trained again by the next call.
+        DamagedModel: the disk damaged a model. The next call trains it again.
     """
     set_up(run.recipe, device)  # for the test images, if all models are finished already
     single = replace(run, protocol="standard")  # each model alone is an ordinary training

@@ -185,7 +185,7 @@ def score(
 ) -> float:
     """The value of `metric`, where each image is a query and all others are the gallery.
 
-    Embeddings that are all the same rank nothing: their score is 0.
+    Embeddings that rank nothing have score 0: all of them are the same, or one of them is zero.
 
     Args:
         embeddings: (N, D), finite.

@@ -96,7 +96,7 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
         yield _Job("pack_store", store, files.packing_log(store), packed)
     for pair in dict.fromkeys((run.store, run.tested.store) for run in study.runs.values()):
         searched = duplicates_path(data / "stores", *pair)
-        yield _Job("find_duplicates", pair[1], files.duplicates_log(*pair), searched)
+        yield _Job("find_duplicates", search_target(*pair), files.duplicates_log(*pair), searched)
     started = {run.weights: None for run in study.runs.values() if run.uses_model and run.weights}
     for weights in started:
         file = data / "weights" / f"{weights}.safetensors"
@@ -106,6 +106,11 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
     yield _Job("build_leaderboard", "", files.leaderboard_log, files.table)
     if study.settings.tracking:
         yield _Job("track", "", files.tracking_log, files.tracked)
+
+
+def search_target(trained: str, tested: str) -> str:
+    """What a search for near-duplicates is about: the stores of training and test images."""
+    return tested if trained == tested else f"{trained} -> {tested}"
 
 
 def _were_put_in_place(sources: Sources, archives: Path, log: Path) -> bool:

@@ -63,7 +63,7 @@ def verdict(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> int:
         study.files.verdict.unlink(missing_ok=True)
         if failed_trials:
             print(*describe_failures(study, failed_trials, "trial"), sep="\n")
-            print(f"The settings were chosen without them. {NEXT_CALL}")
+            print(f"No settings were chosen by them. {NEXT_CALL}")
         if failed:
             print(*describe_failures(study, failed), sep="\n")
             print(f"The leaderboard shows them as holes. {NEXT_CALL}")

@@ -166,24 +166,25 @@ class TestFindChanged:
 class TestAddDownstream:
     def test_a_training_is_followed_by_its_evaluation_and_by_all_that_reads_scores(self, finished):
         pending = Pending(train={PATH: REASON}, evaluate={PATH: REASON, OTHER: REASON})
-        add_downstream(finished, pending)
+        add_downstream(finished, read_results(finished), pending)
         assert pending.evaluate == {PATH: AFTER_TRAINING, OTHER: REASON}
         assert pending.last == {"build_leaderboard": AFTER_OTHERS, "verdict": AFTER_OTHERS}
 
     def test_an_evaluation_is_followed_by_the_leaderboard_and_tracking(self, tiny):
         pending = Pending(evaluate={PATH: REASON})
-        add_downstream(check_study(tiny | {"tracking": True}, "tiny"), pending)
+        study = check_study(tiny | {"tracking": True}, "tiny")
+        add_downstream(study, read_results(study), pending)
         assert [*pending.last] == ["build_leaderboard", "track", "verdict"]
         assert not pending.train
 
     def test_a_job_keeps_its_own_reason(self, finished):
         pending = Pending(evaluate={PATH: REASON}, leaderboard=REASON, verdict=REASON)
-        add_downstream(finished, pending)
+        add_downstream(finished, read_results(finished), pending)
         assert pending.last == {"build_leaderboard": REASON, "verdict": REASON}
 
     def test_no_job_is_added_if_nothing_is_pending(self, finished):
         pending = Pending()
-        add_downstream(finished, pending)
+        add_downstream(finished, read_results(finished), pending)
         assert pending == Pending()
 
 
@@ -361,7 +362,7 @@ def test_the_order_of_the_repeated_steps_does_not_change_which_jobs_are_pending(
     while missing_first.counts != before:
         before = missing_first.counts
         add_missing(finished, results, missing_first)
-        add_downstream(finished, missing_first)
+        add_downstream(finished, results, missing_first)
     downstream_first = find_pending(finished, stores)
     assert missing_first.train.keys() == downstream_first.train.keys()
     assert missing_first.evaluate.keys() == downstream_first.evaluate.keys()

@@ -79,6 +79,16 @@ def test_more_trials_run_the_new_ones_and_choose_again(finished, tuned, stores):
     assert {*pending.train.values()} == {AFTER_CHOICE}  # the controls stay as they are
 
 
+def test_runs_that_were_never_trained_are_trained_whatever_is_chosen(tuned, stores):
+    study = check_study(tuned, "tiny")
+    write_trials(study)
+    write_choices(study)
+    tuned["tuning"]["trials"] = 4
+    pending = find_pending(check_study(tuned, "tiny"), stores)
+    assert pending.counts["choose"] == 2
+    assert {*pending.train.values()} == {("no result yet", "")}
+
+
 def test_more_trials_that_choose_the_same_leave_the_runs_as_they_are(finished, tuned, stores):
     tuned["tuning"]["trials"] = 4
     study = check_study(tuned, "tiny")

@@ -56,6 +56,25 @@ def test_the_blocks_of_the_reality_check_need_classes_too(tuned, write_csv, prob
     ]
     write_csv(*training(8), *TEST)
     assert problems(tuned) == []
+    tuned["recipe"]["batch_size"] = 28
+    assert problems(tuned) == [  # no setting cuts other blocks
+        "recipe.batch_size: 28 / images_per_class 4 = 7 classes a batch, and a fold of own trains "
+        "on 6. Take batch_size: 24 or less."
+    ]
+
+
+def test_the_models_of_the_reality_check_ask_their_losses(own, write_csv, problems):
+    write_csv(*training(9), *TEST)
+    own["protocol"] = "reality_check"
+    own["recipe"] |= {"batch_size": 16}
+    own["plan"]["losses"] = ["hpl"]
+    own["losses"] = {"hpl": {"hierarchy": "kmeans", "coarse_proxies": 8}}
+    assert problems(own) == [
+        "losses.hpl: a model that trains on three of the four blocks of own: coarse_proxies 8 is "
+        "more than 6 classes. See protocol: reality_check."
+    ]
+    own["losses"]["hpl"]["coarse_proxies"] = 6
+    assert problems(own) == []
 
 
 def test_a_batch_larger_than_a_fold_is_refused(tuned, write_csv, problems):
@@ -115,7 +134,7 @@ def test_equal_options_are_tried_once_with_the_fewest_classes(letters, problems,
     letters["tuning"] = {"trials": 3}
     letters["plan"] |= {"datasets": ["letters", "cub200"], "losses": ["st1"], "seeds": [0, 1]}
     assert problems(letters) == []
-    tried = [question for question in asked if len(asked) and question.type == "softtriple"]
+    tried = [question for question in asked if question.type == "softtriple"]
     options = {str(question.options) for question in tried}
     assert len(options) == 3
     cells, trials = tried[:2], tried[2:]

@@ -34,6 +34,10 @@ WRONG = {
         r"tuning\.lr_factor: 1000 x lr 100: recipe\.lr: found 100000\.0\. Allowed: a number above 0"
         r" and at most 1,000\.",
     ),
+    "learning rate of the head": (
+        {"head_lr_factor": [1, 1000]},
+        r"tuning\.head_lr_factor: 1000 x head_lr_factor 20: recipe\.head_lr_factor: found 20000\.0",
+    ),
     "unknown loss": (
         {"spaces": {"softripple": {}}},
         r"tuning\.spaces\.softripple: the study has no such loss\. Did you mean 'softtriple'\?",
@@ -90,7 +94,7 @@ def test_what_is_wrong_with_a_tuning_is_said_with_its_key(tiny, case):
     tuning, message = WRONG[case]
     tiny["plan"]["losses"] = ["softtriple", "htl", "rll", "margin"]
     tiny["losses"] = {"margin": {"learn_beta": False}}
-    tiny["recipe"]["lr"] = 100 if case == "learning rate" else 0.01
+    tiny["recipe"] |= {"lr": 100 if case == "learning rate" else 0.01, "head_lr_factor": 20}
     with pytest.raises(StudyError, match=message):
         check_study(tiny | {"tuning": tuning}, "tiny")
 

@@ -127,6 +127,12 @@ def test_a_training_that_began_without_them_begins_again(reporting, plain, tmp_p
     begin_epoch_embeddings(files, run)
     assert not checkpoint.exists()
     checkpoint.touch()
+    epoch = files.optimism / "epoch1.npy"
+    epoch.touch()
+    begin_epoch_embeddings(files, run, every=2)
+    assert not checkpoint.exists()
+    assert not epoch.exists(), "it is none of the epochs that count now"
+    checkpoint.touch()
     begin_epoch_embeddings(files, plain.runs[PATH])
     assert checkpoint.exists()
     assert not files.optimism.exists()

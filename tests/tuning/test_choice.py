@@ -52,6 +52,16 @@ def test_the_first_of_the_best_epochs_counts_by_the_mean_over_the_folds():
     assert best_epoch(scores) == 4
 
 
+def test_the_searched_options_are_those_of_the_study_of_today(study, tuned, choose_cell):
+    write_trials(study)
+    for trial in study.tuned_cells[CELL]:
+        file = study.files.trial(trial.path)
+        file.write_trial({**file.load_trial(), "options": {"an option of an older space": 1.0}})
+    assert [trial["options"] for trial in choose_cell()["trials"]] == [
+        dict(trial.options) for trial in study.tuned_cells[CELL]
+    ]
+
+
 def test_what_was_chosen_is_written_with_all_trials_and_what_was_spent(study, choose_cell):
     write_trials(study, f"{CELL}/trial0", score=0.3, train_seconds=2.5)
     write_trials(study, f"{CELL}/trial1", score=0.6, train_seconds=1.5)

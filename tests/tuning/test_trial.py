@@ -174,6 +174,29 @@ def test_what_is_left_of_a_trial_with_other_folds_is_not_continued(tuned, run_jo
     assert after_kill["scores"] == fresh["scores"]
 
 
+def test_a_finished_fold_of_other_settings_is_not_taken(tuned, run_job, monkeypatch):
+    tuned["recipe"]["epochs"] = 1
+    real, calls = validation.Validation.__call__, []
+
+    def fail_in_the_second_fold(self, model, epoch, history):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return real(self, model, epoch, history)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation.Validation, "__call__", fail_in_the_second_fold)
+        with pytest.raises(Killed):
+            run_job(of=check_study(tuned, "tiny"))
+    tuned["recipe"]["lr"] = 0.5 * tuned["recipe"].get("lr", 0.003)
+    other = check_study(tuned, "tiny")
+    _, after_kill, files = run_job(of=other)
+    files.trial.unlink()
+    _, fresh, _ = run_job(of=other)
+    assert after_kill["folds"] == fresh["folds"]
+    assert after_kill["scores"] == fresh["scores"]
+
+
 def test_a_diverged_trial_is_a_result_with_the_folds_before_it(run_job, monkeypatch):
     real = validation.embed
     calls = []

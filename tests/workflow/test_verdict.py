@@ -170,7 +170,7 @@ def test_a_failed_trial_fails_the_verdict_and_a_diverged_one_does_not(tiny, writ
         "  2 trials of letters x tiny: killed: ValueError: it is killed",
         "What helps:",
         "  killed: its log; often the machine has too little memory",
-        "The settings were chosen without them. The same `snakemake` call repeats only these.",
+        "No settings were chosen by them. The same `snakemake` call repeats only these.",
     ]
     assert not study.files.verdict.exists()
     assert study.files.trial("letters/tiny/proxy_anchor/trial0").read_trial()  # the page has it
