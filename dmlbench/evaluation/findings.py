@@ -82,7 +82,7 @@ def find_in_shape(shape: Shape, classes: int) -> Iterator[Finding]:
     """
     most = min(shape.dim, classes)
     for severity, least, share in LOW_RANK:
-        limit = max(least, share * most)
+        limit = min(max(least, share * most), 0.8 * most)  # few directions can be full, too
         if shape.effective_rank < limit:
             yield Finding(
                 severity,

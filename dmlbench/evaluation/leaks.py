@@ -24,7 +24,7 @@ class Leaks(NamedTuple):
     """What was found when training images and test images were compared."""
 
     test_images: int
-    """Test images that were compared."""
+    """Test images that are scored."""
     ids: NDArray[np.int64]
     """Ids of those that are near-duplicates of a training image, ascending."""
 
@@ -56,11 +56,18 @@ def find_leaks(run: Run, tested: Store, stores: Path) -> Leaks | None:
     trained = tested if run.store == run.tested.store else Store(stores / run.store)
     train = trained.split("train", run.data.class_fraction).rows
     test = tested.split("test", run.tested.data.class_fraction).rows
+    test = np.intersect1d(test, _scored(tested))
     ids = np.array(pairs["test"], dtype=np.int64)
     counts = np.isin(ids, test) & np.isin(np.array(pairs["train"], dtype=np.int64), train)
     if not run.recipe.augmentation.flip:
         counts &= ~np.array(pairs["mirrored"], dtype=np.bool_)
     return Leaks(len(test), np.unique(ids[counts]))
+
+
+def _scored(tested: Store) -> NDArray[np.int64]:
+    """The ids of the images that a protocol or a pair names."""
+    sides = [] if tested.pairs is None else [tested.pairs["first"], tested.pairs["second"]]
+    return np.unique(np.concatenate([tested.protocols["id"], *sides]))
 
 
 def score_without(

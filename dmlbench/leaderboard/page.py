@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from dmlbench.leaderboard.sections.published import published_table
 from dmlbench.leaderboard.sections.quality import quality_sections
 from dmlbench.leaderboard.sections.scores import score_sections
 from dmlbench.leaderboard.sections.statistics import statistics_sections
+from dmlbench.leaderboard.sections.summary import summary_sentences
 from dmlbench.leaderboard.sections.tuning import describe_tuning, tuning_sections
 from dmlbench.leaderboard.statistics.panel import NO_STATISTICS, PanelStatistics
 from dmlbench.leaderboard.table import VERSION, Result
@@ -31,8 +33,9 @@ overlap may still differ significantly, and among many pairs some differ by chan
 so: it is an interval, because losses that are not separated by a test of the two are tied. Controls
 and external embeddings have no rank. Other data may give another order. "2 of 3" seeds means that
 the other runs failed; such a mean may flatter the loss. No test image belongs to a class seen in
-training. Each run is scored once, after its last epoch: no epoch, setting or seed was chosen on the
-test classes. R-Precision, MAP@R, MAP and MRR leave out
+training. A training of this study is scored after its last epoch, or with protocol: reality_check
+after the epoch that its own validation chose: no epoch, setting or seed was chosen on the test
+classes. R-Precision, MAP@R, MAP and MRR leave out
 queries without another image of their class; Recall@K counts them as misses. "Recall@1 alphabet"
 scores the super-classes of that level: it is the share of queries whose nearest image has the same
 super-class, among the queries for which this is possible. MAP and MRR use the whole ranking of the
@@ -80,11 +83,7 @@ def compose(
         choices: what was chosen for each loss that is tuned.
         statistics: title of a panel of the table -> its statistics.
     """
-    recipes = {
-        result.planned["path"]: result.run["settings"]["recipe"]
-        for result in results
-        if is_trained(result.planned["loss"])
-    }
+    recipes = recipes_of(results)
     recipe = shared_settings(recipes.values())
     failed = sum(result.metrics["status"] != "ok" for result in results)
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
@@ -113,9 +112,19 @@ def compose(
             *optimism_sections(results),
             *learnt_sections(results),
         ],
+        summary=[*summary_sentences(statistics)],
         published=published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},
     )
+
+
+def recipes_of(results: Sequence[Result]) -> dict[str, Mapping[str, Any]]:
+    """Path of each trained run -> its recipe."""
+    return {
+        result.planned["path"]: result.run["settings"]["recipe"]
+        for result in results
+        if is_trained(result.planned["loss"])
+    }
 
 
 def _has_several_models(results: Sequence[Result]) -> bool:

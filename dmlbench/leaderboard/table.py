@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,17 @@ NUMBERS = ("value", "train_seconds", "peak_memory_mb", "images_per_second")
 """Columns of floats."""
 NAMES = ("dataset", "tested_on", "backbone", "loss", "seed")
 """Columns that name a run."""
+RETRIEVAL = {
+    "map@r": "MAP@R",
+    "r_precision": "R-Precision",
+    "map": "MAP",
+    "mrr": "MRR",
+    "nmi": "NMI",
+    "ami": "AMI",
+}
+"""Names of the metrics of retrieval and clustering. The first one ranks losses."""
+VERIFICATION = {"verification_accuracy": "Verification accuracy"}
+"""Names of the metrics where pairs are verified. The first one ranks losses."""
 VERSION = "version_"
 """Prefix of the columns of library versions."""
 RECALL = re.compile(r"recall@\d+")
@@ -109,6 +121,20 @@ class Panel(NamedTuple):
         parts = (self.dataset + other, self.backbone, self.protocol)
         return " · ".join(part for part in parts if part)
 
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Names of the metrics of its task. The first one sorts the table and ranks losses."""
+        return VERIFICATION if VERIFICATION.keys() & set(self.rows["metric"]) else RETRIEVAL
+
+    @property
+    def main_metric(self) -> str:
+        return next(iter(self.metrics))
+
+    def holds(self, result: Result) -> bool:
+        """Whether `result` is of this data set, test data set and backbone."""
+        names = ("dataset", "tested_on", "backbone")
+        return all(result.planned[name] == getattr(self, name) for name in names)
+
 
 def read_results(
     runs: Sequence[Mapping[str, Any]], study: StudyFiles, holes: Mapping[str, Hole] = NO_HOLES
@@ -152,6 +178,15 @@ def read_results(
             problems += [f"{file}: {problem}" for file, problem in files.find_problems(content)]
     if problems:
         raise MissingResult("results that are not this study's:\n" + "\n".join(problems))
+    return results
+
+
+def read_available_results(runs: Iterable[Mapping[str, Any]], study: StudyFiles) -> list[Result]:
+    """The results of planned runs, in their order, without missing and outdated ones."""
+    results: list[Result] = []
+    for planned in runs:
+        with suppress(MissingResult):
+            results += read_results([planned], study)
     return results
 
 

@@ -141,6 +141,19 @@ class Study:
             for path, run in self.runs.items()
         ]
 
+    def rows_of(self, cell: str) -> list[dict[str, Any]]:
+        """Those of `rows` that belong to `cell`, as `dataset/backbone/loss`.
+
+        Raises:
+            StudyError: the plan has no such cell.
+        """
+        rows = [row for row in self.rows if self.runs[row["path"]].cell == cell]
+        if not rows:
+            cells = dict.fromkeys(run.cell for run in self.runs.values())
+            hint = did_you_mean(cell, cells)
+            raise StudyError(self.name, [f"{cell}: no such cell in the plan. {hint}"])
+        return rows
+
     def run(self, path: str) -> Run:
         """The run at `path`.
 

@@ -74,18 +74,6 @@ class Entry(NamedTuple):
     make_record: Callable[[], Record]
 
 
-def read_available_results(study: Study) -> list[Result]:
-    """The results of `study` in the order of the plan, without missing and outdated ones."""
-    from dmlbench.leaderboard.table import read_results
-    from dmlbench.utils.errors import MissingResult
-
-    results: list[Result] = []
-    for row in study.rows:
-        with contextlib.suppress(MissingResult):
-            results += read_results([row], study.files)
-    return results
-
-
 def entries(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
     """The runs that MLflow must hold for `results`; a cell comes before its seeds."""
     yield from _leaderboard_entry(study, results)

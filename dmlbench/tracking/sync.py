@@ -24,8 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmlbench.leaderboard.table import read_available_results
 from dmlbench.tracking import database as local
-from dmlbench.tracking.records import SPLITS, Entry, Record, entries, read_available_results
+from dmlbench.tracking.records import SPLITS, Entry, Record, entries
 from dmlbench.utils.disk import disk_error
 from dmlbench.utils.errors import TrackingError
 from dmlbench.utils.text import count_of, listed
@@ -95,7 +96,7 @@ def track(study: Study, uri: str) -> str:
         os.environ.setdefault(name, value)
     try:
         with local.single_writer(uri):
-            results = read_available_results(study)
+            results = read_available_results(study.rows, study.files)
             wanted = list(entries(study, results))
             actions = Counter(unchanged=len(wanted))
             experiment_id = _find_if_up_to_date(uri, study, wanted)

@@ -28,7 +28,8 @@ def to_table(columns: Mapping[str, NDArray[Any] | pa.Array]) -> pa.Table:
 
 
 def to_array(numbers: NDArray[Any]) -> pa.Array:
-    """Numbers (N,) of one type, not copied."""
+    """Numbers (N,) of one type, not copied. Booleans are none: Arrow packs them into bits."""
+    assert numbers.dtype != np.bool_
     values = pa.py_buffer(np.ascontiguousarray(numbers))
     return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [None, values])
 

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from dmlbench.leaderboard.build import build_leaderboard
 from dmlbench.leaderboard.made_of import failed_plot_lines
-from dmlbench.leaderboard.table import Hole
+from dmlbench.leaderboard.table import Hole, read_available_results
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
-from dmlbench.tracking.records import read_available_results
 from dmlbench.tracking.sync import track, tracking_uri
 from dmlbench.utils.disk import DISK_FULL
 from dmlbench.utils.errors import UserError
-from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs
+from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs, search_target
 from dmlbench.workflow.status import MAX_REASON, RunStatus, read_statuses
 from dmlbench.workflow.verdict import describe_failures, verdict
 
@@ -62,7 +61,8 @@ def find_holes(study: Study, data: Path) -> dict[str, Hole]:
     Args:
         data: the folder of archives, packed stores and weights.
     """
-    available = {result.planned["path"] for result in read_available_results(study)}
+    results = read_available_results(study.rows, study.files)
+    available = {result.planned["path"] for result in results}
     failed = {(job.rule, job.target): job for job in find_failed_jobs(study, data, is_over=True)}
     statuses = read_statuses(study, is_over=True)
     trials: dict[str, list[RunStatus]] = {}
@@ -115,6 +115,9 @@ def _find_obstacle(run: Run, failed: FailedJobs) -> Hole | None:
                 return _hole("missing_data", "its images are missing", job)
     if run.uses_model and run.weights and (job := failed.get(("fetch_weights", run.weights))):
         return _hole("missing_weights", "its weights are missing", job)
+    search = "find_duplicates", search_target(run.store, run.tested.store)
+    if job := failed.get(search):
+        return _hole("missing_data", "nobody knows its near-duplicates", job)
     return None
 
 

@@ -37,7 +37,8 @@ class TestFindInShape:
     @pytest.mark.parametrize(
         ("rank", "dim", "classes", "severity"),
         [(1.9, 16, 100, 2), (2.9, 16, 100, 1), (3.1, 16, 100, None), (6.3, 128, 200, 2),
-         (19, 128, 200, 1), (20, 128, 200, None), (3.8, 128, 25, None), (3.7, 128, 25, 1)],
+         (19, 128, 200, 1), (20, 128, 200, None), (3.8, 128, 25, None), (3.7, 128, 25, 1),
+         (2.0, 2, 100, None), (1.5, 2, 100, 2), (3.0, 64, 3, None), (2.0, 64, 2, None)],
     )  # fmt: skip
     def test_the_rank_is_compared_with_dimension_and_classes(self, rank, dim, classes, severity):
         found = [finding.severity for finding in find_in_shape(Shape(dim, rank, 0.5), classes)]

@@ -10,6 +10,7 @@ from dmlbench.datasets.store.duplicates_file import (
     read_duplicates,
     write_duplicates,
 )
+from dmlbench.datasets.store.reader import Store
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.evaluation.leaks import WITHOUT_LEAKS
@@ -103,6 +104,21 @@ class TestScoresWithoutLeaks:
         pairs = [(used["test"][0], unused["train"][0]), (unused["test"][0], used["train"][0])]
         note_duplicates(stores, store_name, pairs=[tuple(map(int, pair)) for pair in pairs])
         assert scored()[0]["near_duplicates"]["leaked"] == 0
+
+    def test_images_that_no_protocol_scores_do_not_count(
+        self, scored, stores, store_name, glyphs, note_duplicates, monkeypatch
+    ):
+        first, second = (int(id) for id in glyphs.split("test", 0.1).rows[:2])
+        train = int(glyphs.split("train", 0.1).rows[0])
+        note_duplicates(stores, store_name, pairs=[(first, train), (second, train)])
+        table = {name: values[glyphs.protocols["id"] != first] for name, values in
+                 glyphs.protocols.items()}  # fmt: skip
+        monkeypatch.setattr(Store, "protocols", table)
+        metrics = scored()[0]
+        assert metrics["near_duplicates"] == {
+            "test_images": len(glyphs.split("test", 0.1).rows) - 1,
+            "leaked": 1,
+        }
 
     @pytest.mark.parametrize(("flip", "leaked"), [(True, 1), (False, 0)])
     def test_a_mirrored_copy_counts_if_the_training_mirrors(

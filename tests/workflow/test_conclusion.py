@@ -68,6 +68,16 @@ def test_runs_whose_images_or_weights_are_missing_have_holes_that_say_so(study, 
     assert message.startswith("its weights are missing: the hub is away (see results/tiny/logs/")
 
 
+def test_a_search_for_near_duplicates_that_failed_is_named(study):
+    (store,) = (name for name in study.stores if name.startswith("glyphs"))
+    write(study.files.duplicates_log(store, store), "dmlbench: a thumbnail is damaged\n")
+    holes = find_holes(study, DATA)
+    hole = holes["letters/tiny/proxy_anchor/seed0"]
+    assert hole.status == "missing_data"
+    assert hole.message.startswith("nobody knows its near-duplicates: a thumbnail is damaged (see ")
+    assert holes["drawings/tiny/proxy_anchor/seed0"].status == "not_run"
+
+
 def test_the_process_that_works_on_the_study_asks_about_jobs_that_were_killed(study):
     (store,) = (name for name in study.stores if name.startswith("glyphs"))
     write(study.files.packing_log(store), "20 of 80 images\n")

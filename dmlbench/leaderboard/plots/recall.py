@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from dmlbench.leaderboard.plots.figure import add_caption, new_figure, split_by_height
 from dmlbench.leaderboard.statistics.means import summarise
 from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
-from dmlbench.leaderboard.table import Panel, panels
+from dmlbench.leaderboard.table import VERIFICATION, Panel, panels
 from dmlbench.study.row_names import display_name, is_control
 
 BAR_HEIGHT = 0.23  # inches
 ROOM = 1.15  # length of an axis as a multiple of the largest value that it shows
-RETRIEVAL = {"map@r": "MAP@R", "recall@1": "Recall@1"}
-VERIFICATION = {"verification_accuracy": "Verification accuracy"}
+SHOWN = {"map@r": "MAP@R", "recall@1": "Recall@1"}
+"""Metrics of retrieval that have a picture."""
 """Metrics that a row of panels shows, with their names. The first one ranks the losses."""
 
 
@@ -62,7 +62,7 @@ def _draw(shown: Sequence[Panel], bars: Sequence[float]) -> Figure:
     figure = new_figure(sum(bars) * BAR_HEIGHT + 0.8 * len(shown) + 0.2)
     grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=bars)
     for row, panel in zip(grid, shown, strict=True):
-        _bars(row, panel.rows)
+        _bars(row, panel)
         row[0].set_title(panel.title)
     add_caption(
         figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: single seeds"
@@ -70,13 +70,14 @@ def _draw(shown: Sequence[Panel], bars: Sequence[float]) -> Figure:
     return figure
 
 
-def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
-    """Fill the two panels of one data set, backbone and protocol."""
+def _bars(axes: Sequence[Axes], panel: Panel) -> None:
+    """Fill the two pictures of one data set, backbone and protocol."""
+    rows = panel.rows
     summary = 100 * summarise(rows)
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
-    verified = rows["metric"].isin(VERIFICATION).any()
-    shown = VERIFICATION if verified else RETRIEVAL
+    is_verified = panel.metrics is VERIFICATION
+    shown = VERIFICATION if is_verified else SHOWN
     ranked_by = next(iter(shown))
     losses = sorted(
         rows["loss"].unique(),
@@ -84,7 +85,7 @@ def _bars(axes: Sequence[Axes], rows: pd.DataFrame) -> None:
     )
     # half a bar of space above the controls
     positions = {loss: -row - 0.5 * is_control(loss) for row, loss in enumerate(losses)}
-    axes[1].set_visible(not verified)
+    axes[1].set_visible(not is_verified)
     for ax, (metric, name) in zip(axes, shown.items(), strict=False):
         values = 100 * rows[rows["metric"] == metric].set_index("loss")["value"]
         seeds = {str(loss): cell.to_numpy() for loss, cell in values.groupby(level=0)}
@@ -154,4 +155,5 @@ def _label(ax: Axes, x: float, y: float, text: str, offset: float = 4, **style: 
 def _row_label(loss: str, done: int, planned: int) -> str:
     if is_control(loss):
         return f"{display_name(loss)} (control)"
-    return f"{loss} ({done} of {planned} seeds)" if 0 < done < planned else display_name(loss)
+    name = display_name(loss)
+    return f"{name} ({done} of {planned} seeds)" if 0 < done < planned else name

@@ -126,7 +126,7 @@ def _section(title: str, audited: Sequence[Audited], external: Sequence[str]) ->
     facts = [
         f"{MORE} marks what a loss had more of than the others; the reasons are below the table."
         if any_more
-        else "No loss had more of anything that is recorded than the others.",
+        else "Nothing is marked: no loss had more of what counts as an advantage here.",
         "" if is_tuned else "No loss was tuned.",
         f"Equal for all: {'; '.join(equal)}." if equal else "",
         "" if others else "All other settings of recipe and backbone are those of the study.",

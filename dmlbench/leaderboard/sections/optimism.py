@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dmlbench.leaderboard.content import HOLE, Cell, Row, Section, score_cell
-from dmlbench.leaderboard.sections.scores import RETRIEVAL, VERIFICATION, metric_name
-from dmlbench.leaderboard.table import Panel, Result
+from dmlbench.leaderboard.sections.scores import metric_name
+from dmlbench.leaderboard.table import RETRIEVAL, VERIFICATION, Panel, Result
 
 TITLE = "Optimism gap"
 FACTS = (

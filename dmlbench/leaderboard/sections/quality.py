@@ -10,7 +10,6 @@ import pandas as pd
 
 from dmlbench.evaluation.leaks import WITHOUT_LEAKS
 from dmlbench.leaderboard.content import Cell, Row, Section, first_line
-from dmlbench.leaderboard.sections.scores import RETRIEVAL, VERIFICATION
 from dmlbench.leaderboard.table import Panel, Result, panels
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import CONTROL, display_name, is_control, is_trained
@@ -31,6 +30,8 @@ MAX_PATHS = 3
 MAX_MESSAGE = 600
 """Characters of a message."""
 UNTRAINED = f"{CONTROL}untrained"
+OF_SEEDS = ("low effective rank", "small spread")
+"""Findings about the embeddings of single seeds; the others are about their data."""
 
 
 class Remark(NamedTuple):
@@ -81,16 +82,15 @@ def _of_runs(results: Sequence[Result]) -> Iterator[Remark]:
     shared: dict[tuple[str, str, str], list[tuple[int, str, str]]] = {}
     for result in results:
         for finding in result.metrics.get("findings", []):
-            of_loss = finding["name"] in ("low effective rank", "small spread")
-            place = _place(result, with_loss=of_loss)
-            group = (finding["name"], place, "" if of_loss else finding["message"])
+            is_of_seeds = finding["name"] in OF_SEEDS
+            place = _place(result, with_loss=is_of_seeds)
+            group = (finding["name"], place, "" if is_of_seeds else finding["message"])
             entry = (finding["severity"], finding["message"], _seed(result))
             shared.setdefault(group, []).append(entry)
     for (name, place, _), entries in shared.items():
         severity, message, _ = max(entries, key=lambda entry: entry[0])
         seeds = list(dict.fromkeys(seed for _, _, seed in entries))
-        is_of_seeds = name in ("low effective rank", "small spread")
-        about = f"{place}, seed {some_of(seeds, MAX_PATHS)}" if is_of_seeds else place
+        about = f"{place}, seed {some_of(seeds, MAX_PATHS)}" if name in OF_SEEDS else place
         yield Remark(severity, name, about, message)
 
 
@@ -116,16 +116,14 @@ def _of_panels(table: pd.DataFrame, results: Sequence[Result]) -> Iterator[Remar
 
 def _scores(panel: Panel) -> tuple[str, dict[str, pd.Series]]:
     """The metric that sorts a panel, and loss -> its value by seed."""
-    scored = set(panel.rows["metric"].dropna())
-    names = VERIFICATION if VERIFICATION.keys() & scored else RETRIEVAL
-    metric = next(iter(names))
+    metric = panel.main_metric
     rows = panel.rows[panel.rows["metric"] == metric]
     by_loss = {str(loss): runs.set_index("seed")["value"] for loss, runs in rows.groupby("loss")}
-    return names[metric], by_loss
+    return panel.metrics[metric], by_loss
 
 
 def _below_untrained(panel: Panel) -> Iterator[Remark]:
-    """Losses that are worse than the model before its first step."""
+    """Losses and embeddings that are worse than the untrained model."""
     metric, by_loss = _scores(panel)
     if UNTRAINED not in by_loss:
         return
@@ -138,8 +136,8 @@ def _below_untrained(panel: Panel) -> Iterator[Remark]:
             2 if below == len(values) else 1,
             "below untrained",
             f"{panel.title} · {display_name(loss)}",
-            f"{metric} is {100 * values.mean():.2f} %, and {100 * untrained:.2f} % before the "
-            f"first step; {below} of {len(values)} seeds are below",
+            f"{metric} is {100 * values.mean():.2f} %, and that of the untrained model is "
+            f"{100 * untrained:.2f} %; {below} of {len(values)} seeds are below",
         )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from dmlbench.leaderboard.content import (
     Failure,
     Row,
     Section,
+    cell_file,
     duration_cell,
     first_line,
     format_settings,
@@ -23,20 +25,9 @@ from dmlbench.leaderboard.content import (
 )
 from dmlbench.leaderboard.statistics.means import summarise
 from dmlbench.leaderboard.statistics.panel import PanelStatistics
-from dmlbench.leaderboard.table import Panel, Result, panels, recalls
+from dmlbench.leaderboard.table import RETRIEVAL, Panel, Result, panels, recalls
 from dmlbench.study.row_names import CONTROL, display_name, is_control
 
-RETRIEVAL = {
-    "map@r": "MAP@R",
-    "r_precision": "R-Precision",
-    "map": "MAP",
-    "mrr": "MRR",
-    "nmi": "NMI",
-    "ami": "AMI",
-}
-"""Names of the metrics of retrieval and clustering. The first one sorts the table."""
-VERIFICATION = {"verification_accuracy": "Verification accuracy"}
-"""Names of the metrics where pairs are verified. The first one sorts the table."""
 ALWAYS_SHOWN = ("map@r", "r_precision", "nmi")
 """Columns that a table of retrieval has even if nothing was scored."""
 WAY = "untrained → oracle"
@@ -76,20 +67,13 @@ def _score_section(
     statistics: PanelStatistics | None,
 ) -> Section:
     """The section of `panel`. `recipes` are by path; `recipe` is what they all share."""
-    runs = [result for result in results if _belongs_to(result, panel)]
+    runs = [result for result in results if panel.holds(result)]
     paths = [run.planned["path"] for run in runs]
     shared = shared_settings(recipes[path] for path in paths if path in recipes)
     only_here = {key: value for key, value in shared.items() if key not in recipe}
-    scored = set(panel.rows["metric"].dropna())
-    names = VERIFICATION if VERIFICATION.keys() & scored else RETRIEVAL
-    sorted_by = next(iter(names))
-    levels = _level_names(runs[0])
-    metrics = [
-        *recalls(panel.rows),
-        *(metric for metric in levels if metric in scored),
-        *(metric for metric in names if metric in scored or metric in ALWAYS_SHOWN),
-    ]
-    columns = [metric_name(metric, names | levels) for metric in metrics]
+    sorted_by = panel.main_metric
+    metrics = shown_metrics(panel, runs[0])
+    columns = [*metrics.values()]
     summary = summarise(panel.rows)
     control = panel.rows["loss"].map(is_control)
     limits = _limits(summary, sorted_by)
@@ -97,17 +81,28 @@ def _score_section(
     columns = [*(["rank"] if ranks else []), *columns, *([WAY] if limits else [])]
     return Section(
         title=panel.title,
-        facts=_facts(panel.rows, names[sorted_by], only_here, statistics),
+        facts=_facts(panel.rows, panel.metrics[sorted_by], only_here, statistics),
         columns=[*columns, "seeds", "train time", "images/s"],
-        rows=_score_rows(panel.rows[~control], metrics, summary, sorted_by, limits, ranks),
-        controls=_score_rows(panel.rows[control], metrics, summary, sorted_by, limits, ranks),
+        rows=_score_rows(panel, ~control, metrics, summary, sorted_by, limits, ranks),
+        controls=_score_rows(panel, control, metrics, summary, sorted_by, limits, ranks),
         failures=_failures(panel.rows),
     )
 
 
-def _belongs_to(result: Result, panel: Panel) -> bool:
-    names = (result.planned["dataset"], result.planned["backbone"])
-    return names == (panel.dataset, panel.backbone)
+def shown_metrics(panel: Panel, run: Result) -> dict[str, str]:
+    """The metrics of `panel` that have a column -> their names on the page.
+
+    Args:
+        run: a run of the panel; its data set names the levels of classes.
+    """
+    scored = set(panel.rows["metric"].dropna())
+    names, levels = panel.metrics, _level_names(run)
+    metrics = [
+        *recalls(panel.rows),
+        *(metric for metric in levels if metric in scored),
+        *(metric for metric in names if metric in scored or metric in ALWAYS_SHOWN),
+    ]
+    return {metric: metric_name(metric, names | levels) for metric in metrics}
 
 
 def metric_name(metric: str, names: Mapping[str, str] = RETRIEVAL) -> str:
@@ -140,17 +135,21 @@ def _limits(summary: pd.DataFrame, metric: str) -> Limits | None:
 
 
 def _score_rows(
-    rows: pd.DataFrame,
-    metrics: Sequence[str],
+    panel: Panel,
+    is_row: pd.Series,
+    metrics: Iterable[str],
     summary: pd.DataFrame,
     sorted_by: str,
     limits: Limits | None,
     ranks: Mapping[str, tuple[int, int]],
 ) -> list[Row]:
-    """A row for each loss, the best first. A loss without any score is a row of holes."""
+    """A row for each loss in the rows of `panel` where `is_row`, the best first.
+
+    A loss without any score is a row of holes.
+    """
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
-    losses = {str(loss): runs for loss, runs in rows.groupby("loss")}
+    losses = {str(loss): runs for loss, runs in panel.rows[is_row].groupby("loss")}
     table = []
     for loss in sorted(losses, key=lambda loss: (-means.get((loss, sorted_by), -1), loss)):
         runs = losses[loss].drop_duplicates("seed")
@@ -164,7 +163,8 @@ def _score_rows(
             duration_cell(done["train_seconds"].mean()),
             speed_cell(done["images_per_second"].mean()),
         ]
-        table.append(Row(loss, cells))
+        page = cell_file(f"{panel.dataset}/{panel.backbone}/{loss}")
+        table.append(Row(loss, cells, quote(page)))
     return table
 
 

@@ -23,7 +23,7 @@ from dmlbench.leaderboard.statistics.more_seeds import (
     seeds_to_separate,
 )
 from dmlbench.leaderboard.statistics.over_datasets import OverDatasets, over_datasets
-from dmlbench.leaderboard.statistics.paired import ROUNDING, flip_signs
+from dmlbench.leaderboard.statistics.paired import ROUNDING, flip_signs, least_p_of_flips
 from dmlbench.leaderboard.statistics.pairs import LEVEL, PairTests, all_pairs
 from dmlbench.leaderboard.statistics.panel import (
     NOT_KEPT,
@@ -35,18 +35,18 @@ from dmlbench.leaderboard.statistics.several_datasets import (
     improvement_interval,
     probability_of_improvement,
 )
+from dmlbench.utils.text import count_of
 
 AGAIN = "Would training again change the order on this test set?"
 OTHER_CLASSES = "Would other classes change it?"
 UNDECIDED = "What would separate the undecided pairs?"
 SEVERAL = "Over all data sets"
-DEFAULTS = (
-    "Defaults are compared, as no loss was tuned: this is no ranking of what the losses can reach."
-)
+UNTUNED = "No loss was tuned: this is no ranking of what the losses can reach."
 SHARED = f"Losses that share a letter are not separated at {100 * LEVEL:.0f} %"
+LEAST_RUNS = 3
+"""With fewer runs on a data set, a bootstrap over them gives no interval."""
 MOST_PAIRS = 20
-"""Undecided pairs that a page lists: those that need the fewest seeds."""
-NAMES = {"map@r": "MAP@R", "verification_accuracy": "verification accuracy"}
+"""Undecided pairs that a page lists: those that need the fewest more seeds."""
 
 
 def statistics_sections(statistics: Mapping[str, PanelStatistics]) -> Iterator[Section]:
@@ -66,40 +66,39 @@ def statistics_sections(statistics: Mapping[str, PanelStatistics]) -> Iterator[S
 
 
 def _again(statistics: PanelStatistics, tests: PairTests) -> Section:
-    metric = NAMES[statistics.metric]
+    metric = statistics.panel.metrics[statistics.metric]
     seeds = np.count_nonzero(~np.isnan(statistics.scores), axis=1)
     rows = []
     for place, (loss, letters) in enumerate(
         zip(statistics.losses, letters_of_ties(tests), strict=True)
     ):
-        pair, sign = tests.pair(0, place) if place else (-1, 1)
         differences = statistics.scores[0] - statistics.scores[place]
         cells = [
             rank_cell(statistics.ranks[loss]),
             Cell(letters),
             Cell(str(seeds[place]), float(seeds[place])),
             score_cell(float(statistics.means[place]), float("nan")),
-            _behind_cell(sign * tests.difference[pair] if place else float("nan")),
-            _p_cell(tests.adjusted[pair] if place else float("nan")),
+            _behind_cell(_of_first(tests, tests.difference, place)),
+            _p_cell(_of_first(tests, tests.adjusted, place)),
             _p_cell(flip_signs(differences) if place else float("nan")),
         ]
         rows.append(Row(loss, cells))
     pairs = len(tests.seeds)
     facts = [
-        f"{SHARED}, by paired t tests of {_count(pairs, 'pair')} over the seeds that both losses "
-        f"have, corrected for their number. The rank of a loss is an interval: it may be any of "
-        f"these if the same plan is run with other seeds.",
+        f"{SHARED}, by paired t tests of {count_of(pairs, 'pair')} over the seeds that both losses "
+        f"have, corrected for their number. The rank of a loss is an interval, which holds its "
+        f"rank by the means over all seeds that there could be.",
     ]
     return Section(
         title=f"{AGAIN} {statistics.panel.title}",
-        facts=" ".join(facts + _defaults(statistics)),
+        facts=" ".join(facts + _untuned(statistics)),
         columns=["rank", "ties", "seeds", metric, "behind the first", "p", "p of sign flips"],
         rows=rows,
         notes=[
-            f"{_count(int(tests.is_separated.sum()), 'pair')} of {pairs} separated."
+            f"{count_of(int(tests.is_separated.sum()), 'pair')} of {pairs} separated."
             f"{_untested(tests)} p compares a loss with the first one, after the correction. p of "
             f"sign flips is of this pair alone and assumes no normal distribution; with "
-            f"{seeds.max()} seeds it is at least {2 / 2 ** int(seeds.max()):.2g}.",
+            f"{seeds.max()} seeds it is at least {least_p_of_flips(int(seeds.max())):.2g}.",
         ],
         text_columns=("ties",),
     )
@@ -114,16 +113,15 @@ def _other_classes(statistics: PanelStatistics) -> Section:
     for place, (loss, letters) in enumerate(
         zip(statistics.losses, letters_of_ties(tests), strict=True)
     ):
-        pair, sign = tests.pair(0, place) if place else (-1, 1)
-        part = tests.class_part[pair] if place else float("nan")
+        part = _of_first(tests, tests.class_part, place)
         cells = [
             rank_cell(statistics.class_ranks[loss]),
             Cell(letters),
             _behind_cell(
-                sign * tests.difference[pair] if place else float("nan"), tests.half_width[pair]
+                _of_first(tests, tests.difference, place), _of_first(tests, tests.half_width, place)
             ),
             Cell(HOLE) if isnan(part) else Cell(f"{100 * part:.0f} %", float(part)),
-            _p_cell(tests.adjusted[pair] if place else float("nan")),
+            _p_cell(_of_first(tests, tests.adjusted, place)),
         ]
         rows.append(Row(loss, cells))
     return Section(
@@ -133,7 +131,7 @@ def _other_classes(statistics: PanelStatistics) -> Section:
         columns=["rank", "ties", "behind the first", "due to classes", "p"],
         rows=rows,
         notes=[
-            f"{_count(int(tests.is_separated.sum()), 'pair')} of {len(tests.seeds)} separated."
+            f"{count_of(int(tests.is_separated.sum()), 'pair')} of {len(tests.seeds)} separated."
             f'{_untested(tests)} "behind the first" is the difference ± half the width of its 95 % '
             f'interval, of this pair alone. "due to classes" is the part of its variance that '
             f"comes from the choice of the test classes: more seeds do not reduce it."
@@ -143,14 +141,15 @@ def _other_classes(statistics: PanelStatistics) -> Section:
 
 
 def _undecided(statistics: PanelStatistics, tests: PairTests) -> Iterator[Section]:
-    """The pairs that are not separated, those that need the fewest seeds first."""
+    """The pairs that are not separated, those that need the fewest more seeds first."""
     first, second = all_pairs(tests.losses)
     deviations, needed = tests.error * np.sqrt(tests.seeds), _seeds_needed(tests)
+    missing = np.maximum(needed - tests.seeds, 1)
     is_undecided = ~tests.is_separated & ~np.isnan(tests.p_values)
-    pairs = np.flatnonzero(is_undecided)[np.argsort(needed[is_undecided], kind="stable")]
+    pairs = np.flatnonzero(is_undecided)[np.argsort(missing[is_undecided], kind="stable")]
     rows = []
     for pair in pairs[:MOST_PAIRS]:
-        more = max(int(needed[pair] - tests.seeds[pair]), 1)
+        more = int(missing[pair])
         hours = more * float(statistics.cost[first[pair]] + statistics.cost[second[pair]])
         is_known = needed[pair] <= MOST_SEEDS
         cells = [
@@ -172,7 +171,9 @@ def _undecided(statistics: PanelStatistics, tests: PairTests) -> Iterator[Sectio
         f"Both are estimates: with few seeds, the number is a rough one.",
         columns=["difference", "deviation", "seeds", "more seeds", statistics.cost_unit],
         rows=rows,
-        notes=[f"{hidden} more pairs need at least as many."] if hidden else [],
+        notes=[f"Not shown: {count_of(hidden, 'pair')}, which need at least as many."]
+        if hidden
+        else [],
         names="pair",
     )
 
@@ -204,7 +205,8 @@ def _several(comparison: OverDatasets) -> Section:
         rows.append(Row(loss, cells))
     facts = [
         f"{len(comparison.datasets)} data sets: {'; '.join(comparison.datasets)}.",
-        f"Friedman's test of equal mean ranks: statistic {statistic:.2f}, p {_p_text(p_value)}.",
+        f"Friedman's test of equal mean ranks: statistic {statistic:.2f}, p {_p_text(p_value)}, "
+        f"which is good from some ten data sets on.",
         f"{SHARED} by Nemenyi's test: mean ranks that differ by less than "
         f"{ranks.critical_difference:.2f} are tied.",
     ]
@@ -218,9 +220,11 @@ def _several(comparison: OverDatasets) -> Section:
         notes=[
             '"the first is better" is the probability that a run of the first loss has a higher '
             "score than a run of this one, as mean over the data sets, with its 95 % interval over "
-            "seeds. It says nothing about other data sets, and not by how much."
+            f"seeds if each data set has {LEAST_RUNS} runs. The first loss was chosen by the same "
+            "scores, and the intervals are not corrected for the number of losses: one above 50 % "
+            "is no proof. It says nothing about other data sets, and not by how much."
         ],
-        text_columns=("ties",),
+        text_columns=("ties", "ranks"),
     )
 
 
@@ -229,18 +233,29 @@ def _improvement_cell(comparison: OverDatasets, place: int) -> Cell:
         return Cell(HOLE)
     runs = comparison.runs[0], comparison.runs[place]
     probability = probability_of_improvement(*runs)
-    low, high = improvement_interval(*runs)
-    return Cell(f"{100 * probability:.0f} % ({100 * low:.0f} to {100 * high:.0f})", probability)
+    text = f"{100 * probability:.0f} %"
+    if min(len(scores) for of_loss in runs for scores in of_loss) >= LEAST_RUNS:
+        low, high = improvement_interval(*runs)
+        text += f" ({100 * low:.0f} to {100 * high:.0f})"
+    return Cell(text, probability)
+
+
+def _of_first(tests: PairTests, values: NDArray[np.float64], place: int) -> float:
+    """The value of the pair of the first loss and the one at `place`; NaN if there is no such pair
+    or if it was not tested."""
+    pair = place - 1  # the pairs of the first loss come first
+    is_tested = place > 0 and not isnan(tests.p_values[pair])
+    return float(values[pair]) if is_tested else float("nan")
 
 
 def _untested(tests: PairTests) -> str:
     count = int(np.isnan(tests.p_values).sum())
     reason = "not tested, because they have too few seeds in common"
-    return f" {_count(count, 'pair')} {reason}." if count else ""
+    return f" {count_of(count, 'pair')} {reason}." if count else ""
 
 
-def _defaults(statistics: PanelStatistics) -> list[str]:
-    return [] if statistics.is_tuned else [DEFAULTS]
+def _untuned(statistics: PanelStatistics) -> list[str]:
+    return [] if statistics.is_tuned else [UNTUNED]
 
 
 def _hours_cell(hours: float) -> Cell:
@@ -272,7 +287,3 @@ def _p_text(p_value: float) -> str:
     ('0.043', '< 0.001')
     """
     return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

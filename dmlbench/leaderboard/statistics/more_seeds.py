@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import nctdtr, stdtrit
 
+from dmlbench.leaderboard.statistics.paired import LEAST_SEEDS, MOST_EXACT, least_p_of_flips
 from dmlbench.leaderboard.statistics.pairs import Floats
 
 POWER = 0.8
@@ -54,9 +55,11 @@ def seeds_to_separate(effects: Floats, level: float, power: float = POWER) -> In
 
 
 def seeds_of_sign_flips(level: float) -> int:
-    """The least number of seeds with which a sign-flip test can have a p-value of `level`.
+    """The least number of seeds with which `flip_signs` can have a p-value of `level`; MOST_SEEDS +
+    1 if no number is enough.
 
     >>> seeds_of_sign_flips(0.05)
     6
     """
-    return int(np.ceil(1 - np.log2(level)))
+    counts = range(LEAST_SEEDS, MOST_EXACT + 3)  # from there on, nothing changes
+    return next((n for n in counts if least_p_of_flips(n) <= level), MOST_SEEDS + 1)

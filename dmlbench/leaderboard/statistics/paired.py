@@ -79,6 +79,16 @@ def flip_signs(differences: Floats) -> float:
     return float((np.count_nonzero(np.abs(signs @ values) >= observed) + 1) / (DRAWS + 1))
 
 
+def least_p_of_flips(seeds: int) -> float:
+    """The least p-value that `flip_signs` can give with so many seeds.
+
+    >>> least_p_of_flips(5)
+    0.0625
+    """
+    exact = 2 / 2**seeds
+    return exact if seeds <= MOST_EXACT else max(exact, 1 / (DRAWS + 1))
+
+
 @cache
 def _half_of_signs(count: int) -> Floats:
     """The choices of signs (2^(count - 1), count) that begin with +; the others mirror them."""

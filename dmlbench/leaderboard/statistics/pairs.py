@@ -67,12 +67,6 @@ class PairTests:
         better[second, first] = self.is_separated & (self.difference < 0)
         return better
 
-    def pair(self, first: int, second: int) -> tuple[int, int]:
-        """The place of a pair, and 1; or -1 if the pair has its losses in the other order."""
-        low, high = sorted((first, second))
-        place = low * (2 * self.losses - low - 1) // 2 + high - low - 1
-        return place, 1 if first < second else -1
-
 
 def all_pairs(losses: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The first and the second loss of each pair.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,20 @@ from dmlbench.evaluation.query_file import read_class_scores
 from dmlbench.leaderboard.statistics.paired import LEAST_SEEDS, compare_seeds
 from dmlbench.leaderboard.statistics.pairs import Floats, PairTests
 from dmlbench.leaderboard.statistics.ranks import group_letters, rank_intervals, tie_groups
+from dmlbench.leaderboard.statistics.two_way import (
+    LEAST_CLASSES,
+    ClassTests,
+    compare_classes,
+    effective_classes,
+)
 from dmlbench.leaderboard.statistics.two_way import LEAST_SEEDS as LEAST_SEEDS_OF_CLASSES
-from dmlbench.leaderboard.statistics.two_way import ClassTests, compare_classes
-from dmlbench.leaderboard.table import Panel, Result, panels
+from dmlbench.leaderboard.table import VERIFICATION, Panel, Result, panels
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import is_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RETRIEVAL, VERIFICATION = "map@r", "verification_accuracy"
-"""The metrics that rank losses."""
 GPU_HOURS, CORE_HOURS = "GPU-hours", "core-hours"
 NOT_KEPT = "single queries of this protocol were not kept"
 """Why other classes are not asked about in all protocols but the first."""
@@ -100,7 +104,7 @@ def all_statistics(table: pd.DataFrame, results: Sequence[Result]) -> dict[str, 
 def panel_statistics(panel: Panel, results: Sequence[Result]) -> PanelStatistics:
     """The statistics of `panel`, from the results of a study."""
     rows = panel.rows[panel.rows["loss"].map(is_trained)]
-    metric = VERIFICATION if (rows["metric"] == VERIFICATION).any() else RETRIEVAL
+    metric = panel.main_metric
     scores = rows[rows["metric"] == metric].pivot(index="loss", columns="seed", values="value")
     means = scores.mean(axis=1)
     scores = scores.loc[sorted(scores.index, key=lambda loss: (-means[loss], loss))]
@@ -109,7 +113,7 @@ def panel_statistics(panel: Panel, results: Sequence[Result]) -> PanelStatistics
     runs = {
         (result.planned["loss"], result.planned["seed"]): result
         for result in results
-        if _belongs_to(result, panel) and result.metrics["status"] == OK
+        if panel.holds(result) and result.metrics["status"] == OK
     }
     of_classes: ClassTests | None = None
     no_classes = no_ranks
@@ -117,7 +121,7 @@ def panel_statistics(panel: Panel, results: Sequence[Result]) -> PanelStatistics
         chosen = [[runs.get((loss, seed)) for seed in scores.columns] for loss in losses]
         of_classes, no_classes = _test_classes(chosen, panel.protocol, metric, of_seeds)
     trained = [[run for run in runs.values() if run.planned["loss"] == loss] for loss in losses]
-    on_gpu = not any(_is_of_cpu(run) for run in runs.values() if is_trained(run.planned["loss"]))
+    devices = {_is_of_cpu(run) for seeds in trained for run in seeds}
     return PanelStatistics(
         panel=panel,
         metric=metric,
@@ -127,15 +131,11 @@ def panel_statistics(panel: Panel, results: Sequence[Result]) -> PanelStatistics
         of_classes=of_classes,
         no_ranks=no_ranks,
         no_classes=no_classes,
-        cost=np.array([_mean_hours(seeds) for seeds in trained]),
-        cost_unit=GPU_HOURS if on_gpu else CORE_HOURS,
+        # hours of a GPU and of a core have no sum
+        cost=np.array([nan if len(devices) > 1 else _mean_hours(seeds) for seeds in trained]),
+        cost_unit=CORE_HOURS if True in devices else GPU_HOURS,
         is_tuned=all("tuning" in run.run["settings"] for seeds in trained for run in seeds),
     )
-
-
-def _belongs_to(result: Result, panel: Panel) -> bool:
-    names = ("dataset", "tested_on", "backbone")
-    return all(result.planned[name] == getattr(panel, name) for name in names)
 
 
 def _test_seeds(scores: Floats) -> tuple[PairTests | None, str]:
@@ -159,37 +159,43 @@ def _test_classes(
     Args:
         runs: of each loss and seed; None where there is none.
     """
-    if metric == VERIFICATION:
+    if metric in VERIFICATION:
         return None, "pairs of images are verified here, and no image is a query"
     if of_seeds.seeds.max() < LEAST_SEEDS_OF_CLASSES:
         return None, f"it needs {LEAST_SEEDS_OF_CLASSES} seeds that two losses have in common"
-    content = {
-        (loss, seed): read_class_scores(file, str(protocol), metric)
-        for loss, seed, file in _query_files(runs)
-    }
-    known = [scores for scores in content.values() if scores]
-    if len(known) < sum(run is not None for seeds in runs for run in seeds):
-        return None, NOT_KEPT
-    first = known[0]
-    for scores in known:
+    content = {}
+    for loss, seed, file in _query_files(runs):
+        scores = file and read_class_scores(file, str(protocol), metric)
+        if not scores:
+            return None, NOT_KEPT
+        content[loss, seed] = scores
+    first = next(iter(content.values()))
+    effective = effective_classes(first.weights)
+    if effective < LEAST_CLASSES:
+        return None, (
+            f"its queries are of too few classes: {len(first.classes)}, which are worth "
+            f"{effective:.1f} of one size, and it needs {LEAST_CLASSES}"
+        )
+    for scores in content.values():
         is_same_size = np.array_equal(scores.weights, first.weights)
         if not is_same_size or not np.array_equal(scores.classes, first.classes):
             return None, "its runs do not have the same queries"
     totals = np.full((len(runs), len(runs[0]), len(first.classes)), np.nan)
     for place, of_run in content.items():
-        if of_run:
-            totals[place] = of_run.totals
+        totals[place] = of_run.totals
     return compare_classes(totals, first.weights), ""
 
 
 def _query_files(
     runs: Sequence[Sequence[Result | None]],
-) -> Iterator[tuple[int, int, Path]]:
-    """The files of single queries that there are, with the places of their loss and seed."""
+) -> Iterator[tuple[int, int, Path | None]]:
+    """The file of single queries of each run, with the places of its loss and seed; None if the
+    run has no such file."""
     for loss, seeds in enumerate(runs):
         for seed, run in enumerate(seeds):
-            if run and run.files.queries.name in run.metrics.get("files", {}):
-                yield loss, seed, run.files.queries
+            if run:
+                file = run.files.queries
+                yield loss, seed, file if file.name in run.metrics.get("files", {}) else None
 
 
 def _is_of_cpu(run: Result) -> bool:

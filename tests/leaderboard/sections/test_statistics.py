@@ -8,10 +8,10 @@ import pytest
 from dmlbench.leaderboard.markdown import render
 from dmlbench.leaderboard.sections.statistics import (
     AGAIN,
-    DEFAULTS,
     OTHER_CLASSES,
     SEVERAL,
     UNDECIDED,
+    UNTUNED,
 )
 
 LEVELS = {"htl": 0.30, "rll": 0.50, "hpl": 0.301}
@@ -21,12 +21,12 @@ LEVELS = {"htl": 0.30, "rll": 0.50, "hpl": 0.301}
 def fill(results):
     """A function that adds runs with single queries: one loss is far better than two others."""
 
-    def add(levels=None, seeds=5, **where):
+    def add(levels=None, seeds=5, classes=6, **where):
         random = np.random.default_rng(3)
         for loss, level in (levels or LEVELS).items():
-            of_classes = 0.005 * random.normal(size=(6, 1))
+            of_classes = 0.005 * random.normal(size=(classes, 1))
             for seed in range(seeds):
-                of_run = level + of_classes + 0.02 * random.normal(size=(6, 4))
+                of_run = level + of_classes + 0.02 * random.normal(size=(classes, 4))
                 scores = {"map@r": of_run.mean(), "recall@1": 0.5, "queries": 24.0}
                 results.add(loss, seed, scores, queries=of_run, wall_seconds=3600.0, **where)
 
@@ -89,11 +89,11 @@ def test_classes_are_asked_about_in_the_protocol_whose_queries_were_kept(fill, s
 
 
 @pytest.mark.parametrize("is_tuned", [True, False])
-def test_untuned_studies_say_that_defaults_are_compared(fill, results, sections, is_tuned):
+def test_untuned_studies_say_that_they_are_no_ranking(fill, results, sections, is_tuned):
     tuned = results.tune("htl", [0.5], {}, [{}])["settings"]
     fill(settings=tuned if is_tuned else {})
     (again,) = sections(AGAIN)
-    assert (DEFAULTS in again.facts) != is_tuned
+    assert (UNTUNED in again.facts) != is_tuned
 
 
 def test_undecided_pairs_say_how_many_seeds_would_separate_them_and_what_they_cost(fill, sections):
@@ -122,6 +122,7 @@ def test_a_pair_without_common_seeds_is_not_tested_and_said(fill, results, secti
     (again,) = sections(AGAIN)
     assert "2 pairs not tested, because they have too few seeds in common" in again.notes[0]
     assert column(again, "rank") == {"rll": "1-2", "hpl": "1-3", "htl": "2-3"}
+    assert column(again, "p") == {"rll": "–", "hpl": "–", "htl": "< 0.001"}
     assert len(sections(UNDECIDED)) == 0
 
 
@@ -132,7 +133,33 @@ def test_many_undecided_pairs_are_cut(results, sections):
             results.add(f"loss_{number}", seed, {"map@r": 0.5 + 0.01 * random.normal()})
     (undecided,) = sections(UNDECIDED)
     assert len(undecided.rows) == 20
-    assert undecided.notes == ["8 more pairs need at least as many."]
+    assert undecided.notes == ["Not shown: 8 pairs, which need at least as many."]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_runs_have_no_interval_of_the_probability_of_improvement(fill, sections, seeds):
+    for dataset in ("cub", "sop"):
+        fill(dataset=dataset, seeds=seeds)
+    (several,) = sections(SEVERAL)
+    assert column(several, "the first is better")["htl"] == "100 %"
+
+
+@pytest.mark.parametrize(("classes", "worth"), [(1, "1.0"), (2, "2.0")])
+def test_too_few_classes_are_said_and_not_tested(fill, sections, classes, worth):
+    fill(classes=classes)
+    (section,) = sections(OTHER_CLASSES)
+    assert section.rows == []
+    assert section.facts == (
+        f"Not answered: its queries are of too few classes: {classes}, which are worth {worth} of "
+        f"one size, and it needs 3."
+    )
+
+
+def test_hours_of_a_gpu_and_of_a_core_have_no_sum(fill, sections):
+    fill({"htl": 0.30}, device="NVIDIA X")
+    fill({"rll": 0.50, "hpl": 0.301})
+    (undecided,) = sections(UNDECIDED)
+    assert column(undecided, "core-hours")["hpl, htl"] == "–"
 
 
 def test_several_data_sets_have_mean_ranks_and_the_probability_of_improvement(fill, sections):
@@ -143,7 +170,7 @@ def test_several_data_sets_have_mean_ranks_and_the_probability_of_improvement(fi
     assert set(column(several, "ties").values()) == {"a"}
     assert column(several, "the first is better")["htl"] == "100 % (100 to 100)"
     assert "ties" in several.text_columns
-    assert "Friedman's test of equal mean ranks: statistic 4.00, p 0.14." in several.facts
+    assert "Friedman's test of equal mean ranks: statistic 4.00, p 0.14," in several.facts
     assert "by less than 2.34 are tied" in several.facts
 
 

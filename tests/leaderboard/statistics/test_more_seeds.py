@@ -10,6 +10,7 @@ from dmlbench.leaderboard.statistics.more_seeds import (
     seeds_of_sign_flips,
     seeds_to_separate,
 )
+from dmlbench.leaderboard.statistics.paired import MOST_EXACT, flip_signs, least_p_of_flips
 
 LEVELS = (0.05, 0.05 / 28, 0.05 / 435)
 
@@ -49,7 +50,17 @@ def test_the_power_is_that_of_simulated_studies():
     assert power(4, 2.0, 0.05) == pytest.approx(separated, abs=0.025)
 
 
-@pytest.mark.parametrize(("level", "seeds"), [(0.05, 6), (0.5, 2), (0.0625, 5)])
+@pytest.mark.parametrize(
+    ("level", "seeds"),
+    [(0.05, 6), (0.5, 2), (0.0625, 5), (2 / 2**14, 14), (6e-5, 16), (4e-5, MOST_SEEDS + 1)],
+)
 def test_sign_flips_need_enough_choices_of_signs(level, seeds):
     assert seeds_of_sign_flips(level) == seeds
-    assert 2 / 2**seeds <= level < 2 / 2 ** (seeds - 1)
+    if seeds <= MOST_EXACT:  # as the test itself says of differences that all have one sign
+        assert flip_signs(np.ones(seeds)) <= level
+        assert not flip_signs(np.ones(seeds - 1)) <= level
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 14, 40])
+def test_the_least_p_value_of_sign_flips_is_that_of_equal_differences(seeds):
+    assert flip_signs(np.ones(seeds)) == least_p_of_flips(seeds)

@@ -121,6 +121,28 @@ def test_eight_equal_losses_are_hardly_ever_separated(seed_sd, class_sd, rest_sd
     assert np.mean(wrong) < 0.09
 
 
+@pytest.mark.parametrize(
+    ("sizes", "is_tested"),
+    [([20, 20], False), ([20, 20, 20], True), ([700, *[30] * 10], False), ([20] * 4, True)],
+)
+def test_too_few_classes_test_nothing(sizes, is_tested):
+    random = np.random.default_rng(0)
+    tests = compare_classes(*draw(3, 5, np.array(sizes), 1, 1, 1, random))
+    assert np.isnan(tests.p_values).all() != is_tested
+    assert np.isnan(tests.half_width).all() != is_tested
+    assert tests.is_separated.any() <= is_tested
+
+
+@pytest.mark.parametrize("sizes", [[20] * 3, [20] * 5, [300, 300, 300, 20, 20, 20]])
+def test_the_intervals_of_few_classes_cover_the_true_difference(sizes):
+    random = np.random.default_rng(1)
+    covered = []
+    for _ in range(600):
+        tests = compare_classes(*draw(2, 5, np.array(sizes), 0.1, 1, 0.1, random))
+        covered.append(abs(tests.difference[0]) <= tests.half_width[0])
+    assert 0.9 < np.mean(covered) < 0.985
+
+
 def test_classes_that_differ_widen_the_interval_and_seeds_do_not_help():
     random = np.random.default_rng(1)
     sizes = np.full(100, 20)
