@@ -126,7 +126,8 @@ def write_results():
             files.folder.mkdir(parents=True, exist_ok=True)
             result = {"train_key": run.train_key, "status": status, "error": error}
             code = code_digests(*run.modules)
-            trained = {"settings": run.settings, "code": code, "provenance": {"wall_seconds": 60}}
+            trained = {"study": study.name, "settings": run.settings, "code": code}
+            trained["provenance"] = {"wall_seconds": 60}
             scored = {"settings": run.metric_settings, "code": code_digests(*run.metric_modules)}
             files.embeddings.touch()
             files.history.touch()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dmlbench
-from dmlbench.cli import data, jobs, listings, losses, studies
+from dmlbench.cli import data, jobs, listings, losses, results, studies
 from dmlbench.cli.arguments import AddCommand
 from dmlbench.utils.device import DEVICE, use_chosen_device
 from dmlbench.utils.errors import UserError, is_out_of_memory
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_command = _adder(parser)
     studies.add_commands(add_command)
+    results.add_commands(add_command)
     listings.add_commands(add_command)
     losses.add_commands(add_command)
     data.add_commands(_adder(add_command("data", None, "show, fetch, pack and verify data sets")))

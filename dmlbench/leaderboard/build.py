@@ -15,6 +15,7 @@ from dmlbench.study.result_files import StudyFiles
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from dmlbench.leaderboard.content import CellPage
     from dmlbench.leaderboard.table import Result
     from dmlbench.study.study import Study
 
@@ -55,6 +56,8 @@ def build(
     The files are
 
     - leaderboard.{csv,md,html};
+    - cells/<dataset>/<backbone>/<loss>.html of each cell; pages that an earlier study left there
+      are removed;
     - plots/{recall,recall_curves,time,training}.{png,svg}; what does not fit into one picture goes
       on in recall-2.png, ...;
     - plots/{trials,trial_settings}.{png,svg} if losses are tuned;
@@ -75,6 +78,7 @@ def build(
         MissingResult: a result is missing or has another key. Nothing is written then.
     """
     from dmlbench.leaderboard import comparison, html, markdown
+    from dmlbench.leaderboard.cells import compose_cells
     from dmlbench.leaderboard.choices import read_choices
     from dmlbench.leaderboard.page import compose
     from dmlbench.leaderboard.pictures import draw_all
@@ -95,6 +99,7 @@ def build(
     choices = read_choices(results, files)
     statistics = all_statistics(table, results)
     page = compose(study_name, table, results, remarks, comparisons, choices, statistics)
+    cells = compose_cells(files, table, results, comparisons, choices, statistics)
     trees: dict[str, list[Result]] = {}
     for result in results:
         if result.planned["tree"]:
@@ -107,8 +112,8 @@ def build(
         **({"trials": lambda: trials(choices)} if choices else {}),
         **({"trial_settings": lambda: trial_settings(choices)} if choices else {}),
     }
-    cells = ((row["backbone"], (row["dataset"], row["tested_on"]), row["loss"]) for row in runs)
-    if has_mean_ranks(cells):
+    ranked = ((row["backbone"], (row["dataset"], row["tested_on"]), row["loss"]) for row in runs)
+    if has_mean_ranks(ranked):
         plots["critical_difference"] = lambda: critical_difference(statistics)
     plots |= {name: partial(_draw_tree, seeds) for name, seeds in trees.items()}
     pictures, failed = draw_all(plots, out / "plots")
@@ -120,11 +125,27 @@ def build(
             comparison.write_csv(comparisons, path)
     else:  # the study may have been in the paper track before
         (out / COMPARISON).unlink(missing_ok=True)
+    _write_cells(cells, out / "cells")
     with replacing(out / "leaderboard.md") as path:
         path.write_text(markdown.render(page), "utf-8")
     with replacing(out / "leaderboard.html") as path:
         path.write_text(html.render(page, pictures), "utf-8")
     return failed
+
+
+def _write_cells(pages: Iterable[CellPage], folder: Path) -> None:
+    """Write the page of each cell, and remove those of an earlier call that have no successor."""
+    from dmlbench.leaderboard.html import render_cell
+    from dmlbench.utils.files import keep_only, replacing
+
+    written = set()
+    for page in pages:
+        file = folder / f"{page.cell}.html"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as path:
+            path.write_text(render_cell(page), "utf-8")
+        written.add(file)
+    keep_only(written, folder)
 
 
 def _draw_tree(seeds: Sequence[Result]) -> Iterator[Figure]:

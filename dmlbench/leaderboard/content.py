@@ -26,6 +26,8 @@ class Row(NamedTuple):
     name: str
     """What the row is about, such as a loss."""
     cells: list[Cell]
+    link: str | None = None
+    """The page about it, seen from the leaderboard's page."""
 
 
 class Failure(NamedTuple):
@@ -80,6 +82,48 @@ class Page:
     """Title -> key path in the study file -> remark."""
     failed_plots: Mapping[str, str] = field(default_factory=dict)
     """Plots that could not be drawn: name -> reason."""
+    summary: list[str] = field(default_factory=list)
+    """Sentences that say who wins, as far as the statistics say so."""
+
+
+class Curves(NamedTuple):
+    """Lines in a picture of 400 x 120, one for each seed."""
+
+    lines: list[str]
+    """x,y of each epoch."""
+    lowest: str
+    highest: str
+    epochs: str
+
+
+@dataclass(frozen=True)
+class CellPage:
+    """All that is known about a data set, a backbone and a loss: a page of its own."""
+
+    study: str
+    cell: str
+    """dataset/backbone/loss."""
+    title: str
+    head: dict[str, str]
+    sections: list[Section]
+    commands: list[str]
+    """They make the cell again."""
+    curves: Curves | None = None
+    logs: Mapping[str, list[str]] = field(default_factory=dict)
+    """The run -> the last lines of its log."""
+
+    @property
+    def loss(self) -> str:
+        return self.cell.rpartition("/")[2]
+
+
+def cell_file(cell: str) -> str:
+    """The page of a cell, seen from the leaderboard's page.
+
+    >>> cell_file("letters/test_resnet/htl")
+    'cells/letters/test_resnet/htl.html'
+    """
+    return f"cells/{cell}.html"
 
 
 def shared_settings(recipes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from dmlbench.utils.text import literal
 def render(page: Page) -> str:
     """The page as text: its head, the tables of losses and of controls, and how to read it."""
     head = [f"- {_escape(name)}: {_escape(text)}" for name, text in page.head.items()]
-    parts = [f"# {_escape(page.title)}", "\n".join(head)]
+    summary = [f"**{_escape(sentence)}**" for sentence in page.summary]
+    parts = [f"# {_escape(page.title)}", *summary, "\n".join(head)]
     for section in page.sections:
         parts += [
             f"## {_escape(section.title)}",

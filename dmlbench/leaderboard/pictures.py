@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from dmlbench.leaderboard.plots.figure import save, text_figure
-from dmlbench.utils.files import replacing
+from dmlbench.utils.files import keep_only, replacing
 from dmlbench.utils.text import error_reason
 
 FORMATS = ("png", "svg")
@@ -71,12 +71,7 @@ def draw_all(
             drawn = [*draw_pictures(plot, partial(_say, reason), folder)]
         pictures += drawn
     kept = {picture.svg.with_suffix(f".{suffix}") for picture in pictures for suffix in FORMATS}
-    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds, then the folder
-        if path.is_dir():
-            with suppress(OSError):  # it is not empty
-                path.rmdir()
-        elif path not in kept:
-            path.unlink()
+    keep_only(kept, folder)
     return pictures, failed
 
 

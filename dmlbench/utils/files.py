@@ -9,7 +9,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,16 @@ _cleaned: set[Path] = set()
 _TEMPORARY = re.compile(r"\..+\.tmp-(?P<host>.*)-(?P<process>\d{1,9})-[0-9a-f]{8}(\.[^.]*)?")
 MAX_WRITING_SECONDS = 3600.0
 """A temporary file of another machine that did not change for so long is left over."""
+
+
+def keep_only(kept: Collection[Path], folder: Path) -> None:
+    """Remove all files below `folder` but those of `kept`, and the folders that are then empty."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds, then the folder
+        if path.is_dir():
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -85,10 +85,11 @@ def test_names_and_messages_are_escaped_everywhere(plot):
     section = replace(section, text_columns=(HOSTILE,), controls=section.rows)
     published = PublishedTable([HOSTILE], [[HOSTILE]], [HOSTILE])
     remarks = {HOSTILE: {HOSTILE: HOSTILE}}
-    page = html.render(Page(HOSTILE, {HOSTILE: HOSTILE}, [section], published, remarks), plot)
+    page = Page(HOSTILE, {HOSTILE: HOSTILE}, [section], published, remarks, summary=[HOSTILE])
+    page = html.render(page, plot)
     parsed = Parsed(page)
     assert [tag for tag, _ in parsed.tags].count("script") == 1
-    assert "".join(parsed.text).count(HOSTILE) == 21
+    assert "".join(parsed.text).count(HOSTILE) == 22
     assert parsed.rows[1][0][1] == HOSTILE
 
 
@@ -100,7 +101,9 @@ def test_the_page_loads_nothing(study, results, plot):
         value for _, attributes in parsed.tags for key, value in attributes.items()
         if key in ("src", "href", "srcset", "data")
     ]  # fmt: skip
-    (image,) = sources
+    *links, image = sources
+    assert links[0] == "cells/letters/tiny/htl.html"
+    assert all(link.startswith("cells/letters/tiny/") for link in links)
     kind, _, data = image.partition(";base64,")
     assert kind == "data:image/svg+xml"
     assert base64.b64decode(data).decode() == SVG

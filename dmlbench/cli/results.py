@@ -1,0 +1,68 @@
+"""Commands that read results: `show`, `diff`, `reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmlbench.cli.arguments import AddCommand, add_study, read
+
+if TYPE_CHECKING:
+    from dmlbench.study.study import Study
+
+CELL = "dataset/backbone/loss"
+
+
+def add_commands(add_command: AddCommand) -> None:
+    show = add_study(add_command("show", _show, "print the scores of a study, or all about a cell"))
+    show.add_argument("cell", nargs="?", help=CELL)
+    diff = add_command(
+        "diff", _diff, "print what two cells differ in: settings, code, versions and scores"
+    )
+    for name in ("first", "second"):
+        diff.add_argument(name, type=_cell_of_study, help=f"study/{CELL}")
+    reproduce = add_study(
+        add_command("reproduce", _reproduce, "print the commands that make a cell again")
+    )
+    reproduce.add_argument("cell", help=CELL)
+
+
+def _cell_of_study(text: str) -> tuple[str, str]:
+    """A study and a cell of it, from `study/dataset/backbone/loss`."""
+    study, _, cell = text.strip("/").partition("/")
+    if cell.count("/") != 2:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no cell of a study; for example demo/letters/test_resnet/htl"
+        )
+    return study, cell
+
+
+def _show(options: argparse.Namespace) -> int:
+    from dmlbench.leaderboard.terminal import show_cell, show_study
+
+    study = read(options)
+    if options.cell:
+        show_cell(study, options.cell)
+    else:
+        show_study(study)
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from dmlbench.leaderboard.terminal import show_difference
+    from dmlbench.study.study import read_study
+
+    studies: dict[str, Study] = {}
+    for name, _ in (options.first, options.second):
+        studies[name] = studies.get(name) or read_study(Path(name))
+    (first, cell), (second, other) = options.first, options.second
+    show_difference((studies[first], cell), (studies[second], other))
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from dmlbench.leaderboard.terminal import show_commands
+
+    show_commands(read(options), options.cell)
+    return 0
