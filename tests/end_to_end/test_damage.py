@@ -92,9 +92,8 @@ def replace(file):
         shutil.copy(file.parents[2] / "control_random/seed0" / file.name, file)
 
 
-@pytest.mark.parametrize(
-    "damage", [flip, *(pytest.param(d, marks=pytest.mark.slow) for d in (truncate, replace))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip, truncate, replace])
 def test_the_next_call_gives_the_undamaged_table(finished, damage):
     """One scoring finds its embeddings damaged, as it does if they are too large for a plan."""
     before, embeddings = table(finished), finished.folder / CONTROL / "embeddings.npz"

@@ -56,16 +56,14 @@ def finetuned(project, tmp_path, request):
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "finetuned",
     [
         made_files,
         pytest.param(
             real_files,
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data"),
-            ],
+            marks=pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data"),
         ),
     ],
     indirect=True,

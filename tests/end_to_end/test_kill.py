@@ -38,13 +38,8 @@ def uninterrupted(long, whole):
     return whole["embeddings"]
 
 
-@pytest.mark.parametrize(
-    "orphan",
-    [
-        pytest.param(False, id="both killed"),
-        pytest.param(True, id="trainer lives on", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("orphan", [False, True], ids=["both killed", "trainer lives on"])
 def test_a_killed_study_that_is_called_again_gives_the_same_bits(long, whole, orphan):
     expected = uninterrupted(long, whole)
     step = random.randint(40, 150)

@@ -53,6 +53,7 @@ def test_a_failed_import_is_named_until_somebody_repeats_it(finished, tiny):
     finished.diff({"track": 1, "verdict": 1})
 
 
+@pytest.mark.slow
 def test_every_kind_of_row_is_tracked_and_failed_ones_before_their_files_are_removed(
     finished, tiny, glyphs, monkeypatch
 ):
