@@ -55,7 +55,7 @@ def build(
 
     The files are
 
-    - leaderboard.{csv,md,html};
+    - leaderboard.{csv,md,tex,html};
     - cells/<dataset>/<backbone>/<loss>.html of each cell; pages that an earlier study left there
       are removed;
     - plots/{recall,recall_curves,time,training}.{png,svg}; what does not fit into one picture goes
@@ -77,7 +77,7 @@ def build(
     Raises:
         MissingResult: a result is missing or has another key. Nothing is written then.
     """
-    from dmlbench.leaderboard import comparison, html, markdown
+    from dmlbench.leaderboard import comparison, html, latex, markdown
     from dmlbench.leaderboard.cells import compose_cells
     from dmlbench.leaderboard.choices import read_choices
     from dmlbench.leaderboard.page import compose
@@ -126,6 +126,8 @@ def build(
     else:  # the study may have been in the paper track before
         (out / COMPARISON).unlink(missing_ok=True)
     _write_cells(cells, out / "cells")
+    with replacing(out / "leaderboard.tex") as path:
+        path.write_text(latex.render(page), "utf-8")
     with replacing(out / "leaderboard.md") as path:
         path.write_text(markdown.render(page), "utf-8")
     with replacing(out / "leaderboard.html") as path:

@@ -28,6 +28,8 @@ class Row(NamedTuple):
     cells: list[Cell]
     link: str | None = None
     """The page about it, seen from the leaderboard's page."""
+    is_first: bool = False
+    """Whether it may be the best: it has a rank, and no loss is separated from it as better."""
 
 
 class Failure(NamedTuple):
@@ -60,6 +62,8 @@ class Section:
     """What the first column holds. In "loss", each name has the colour that it has in plots."""
     text_columns: tuple[str, ...] = ()
     """Those of `columns` that hold text, and no numbers."""
+    scores: tuple[str, ...] = ()
+    """Those of `columns` that hold scores, the one that ranks the rows first."""
 
 
 @dataclass(frozen=True)

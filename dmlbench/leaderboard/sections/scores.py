@@ -78,14 +78,17 @@ def _score_section(
     control = panel.rows["loss"].map(is_control)
     limits = _limits(summary, sorted_by)
     ranks = statistics.ranks if statistics else {}
+    ranked_by = panel.metrics[sorted_by]
+    scores = sorted(columns, key=lambda name: name != ranked_by)
     columns = [*(["rank"] if ranks else []), *columns, *([WAY] if limits else [])]
     return Section(
         title=panel.title,
-        facts=_facts(panel.rows, panel.metrics[sorted_by], only_here, statistics),
+        facts=_facts(panel.rows, ranked_by, only_here, statistics),
         columns=[*columns, "seeds", "train time", "images/s"],
         rows=_score_rows(panel, ~control, metrics, summary, sorted_by, limits, ranks),
         controls=_score_rows(panel, control, metrics, summary, sorted_by, limits, ranks),
         failures=_failures(panel.rows),
+        scores=tuple(scores),
     )
 
 
@@ -164,7 +167,8 @@ def _score_rows(
             speed_cell(done["images_per_second"].mean()),
         ]
         page = cell_file(f"{panel.dataset}/{panel.backbone}/{loss}")
-        table.append(Row(loss, cells, quote(page)))
+        is_first = loss in ranks and ranks[loss][0] == 1
+        table.append(Row(loss, cells, quote(page), is_first))
     return table
 
 
