@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,11 @@ def compose_cells(
     ranks: dict[str, list[str]] = {cell: [] for cell in cells}
     for panel in panels(table):
         of_panel = statistics.get(panel.title)
-        for loss, rows in panel.rows.groupby("loss"):
+        for loss, scores in _scores(panel, cells):
             cell = f"{panel.dataset}/{panel.backbone}/{loss}"
-            sections[cell].append(_scores(panel, str(loss), rows, cells[cell][0]))
-            if of_panel and str(loss) in of_panel.ranks:
-                ranks[cell].append(_rank(of_panel, str(loss)))
+            sections[cell].append(scores)
+            if of_panel and loss in of_panel.ranks:
+                ranks[cell].append(_rank(of_panel, loss))
     published: dict[str, list[str]] = {}
     for comparison in comparisons:
         cell = f"{comparison.dataset}/{comparison.backbone}/{comparison.loss}"
@@ -127,31 +128,37 @@ def commands_of(study: StudyFiles, paths: Sequence[str], results: Sequence[Resul
     return [*checkout, *(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
-def _scores(panel: Panel, loss: str, rows: pd.DataFrame, run: Result) -> Section:
-    """A row for each seed, and their mean."""
+def _scores(panel: Panel, cells: Mapping[str, Sequence[Result]]) -> Iterator[tuple[str, Section]]:
+    """Each loss of a panel, with a row for each of its seeds and one for their mean."""
+    summary = summarise(panel.rows)
+    means: dict[Any, float] = summary["mean"].to_dict()
+    halves: dict[Any, float] = summary["half_width"].to_dict()
+    scores: dict[str, dict[int, dict[str, float]]] = {}
+    columns = (panel.rows[name] for name in ("loss", "seed", "metric", "value"))
+    for loss, seed, metric, value in zip(*columns, strict=True):
+        scores.setdefault(str(loss), {}).setdefault(seed, {})[metric] = value
+    run = cells[f"{panel.dataset}/{panel.backbone}/{next(iter(scores))}"][0]
     metrics = shown_metrics(panel, run)
-    values = rows.pivot_table(index="seed", columns="metric", values="value")
-    summary = summarise(rows).to_dict("index")
-
-    def mean(metric: str) -> Cell:
-        of_metric = summary.get((loss, metric), {"mean": None, "half_width": None})
-        return score_cell(of_metric["mean"], of_metric["half_width"])
-
-    return Section(
-        title=f"Scores: {panel.title}",
-        facts="In percent. The mean has half the width of its 95 % interval.",
-        columns=[*metrics.values()],
-        rows=[
-            Row(str(seed), [_score(scores.get(metric)) for metric in metrics])
-            for seed, scores in values.iterrows()
-        ],
-        controls=[Row("mean", [mean(metric) for metric in metrics])],
-        names="seed",
-    )
+    for loss, seeds in scores.items():
+        mean = [_score(means.get((loss, m)), halves.get((loss, m), nan)) for m in metrics]
+        yield (
+            loss,
+            Section(
+                title=f"Scores: {panel.title}",
+                facts="In percent. The mean has half the width of its 95 % interval.",
+                columns=[*metrics.values()],
+                rows=[
+                    Row(str(seed), [_score(of_seed.get(metric)) for metric in metrics])
+                    for seed, of_seed in seeds.items()
+                ],
+                controls=[Row("mean", mean)],
+                names="seed",
+            ),
+        )
 
 
-def _score(value: float | None) -> Cell:
-    return score_cell(value, float("nan")) if pd.notna(value) else Cell(HOLE)
+def _score(value: float | None, half_width: float = nan) -> Cell:
+    return Cell(HOLE) if value is None or isnan(value) else score_cell(value, half_width)
 
 
 def _rank(statistics: PanelStatistics, loss: str) -> str:
@@ -198,7 +205,7 @@ def _runs(seeds: Sequence[Result]) -> Section:
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return nan if value is None else value
 
 
 def _findings(seeds: Sequence[Result]) -> Iterator[Section]:
@@ -298,7 +305,7 @@ def _trials(choice: Choice) -> Section:
                 [
                     _score(trial["best_score"]),
                     Cell(str(trial["best_epoch"]), trial["best_epoch"]),
-                    *(number_cell(trial["options"].get(name, float("nan"))) for name in names),
+                    *(number_cell(trial["options"].get(name, nan)) for name in names),
                     Cell("chosen" if trial["trial"] == chosen else ""),
                 ],
             )
