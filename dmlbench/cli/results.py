@@ -1,4 +1,4 @@
-"""Commands that read results: `show`, `diff`, `reproduce`."""
+"""Commands that read results: `show`, `diff`, `compare`, `reproduce`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def add_commands(add_command: AddCommand) -> None:
     )
     for name in ("first", "second"):
         diff.add_argument(name, type=_cell_of_study, help=f"study/{CELL}")
+    compare = add_command("compare", _compare, "print the scores of several studies side by side")
+    compare.add_argument("studies", type=Path, nargs="+", help="study files, or names")
     reproduce = add_study(
         add_command("reproduce", _reproduce, "print the commands that make a cell again")
     )
@@ -58,6 +60,14 @@ def _diff(options: argparse.Namespace) -> int:
         studies[name] = studies.get(name) or read_study(Path(name))
     (first, cell), (second, other) = options.first, options.second
     show_difference((studies[first], cell), (studies[second], other))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from dmlbench.leaderboard.terminal import show_studies
+    from dmlbench.study.study import read_study
+
+    show_studies([read_study(study) for study in options.studies])
     return 0
 
 

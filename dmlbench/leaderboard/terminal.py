@@ -14,7 +14,7 @@ from dmlbench.leaderboard.cells import commands_of, compose_cells
 from dmlbench.leaderboard.choices import read_choices
 from dmlbench.leaderboard.comparison import compare
 from dmlbench.leaderboard.content import Row, Section, shared_settings
-from dmlbench.leaderboard.difference import difference_sections
+from dmlbench.leaderboard.difference import difference_sections, study_sections
 from dmlbench.leaderboard.page import recipes_of
 from dmlbench.leaderboard.sections.scores import score_sections
 from dmlbench.leaderboard.sections.summary import summary_sentences
@@ -86,6 +86,21 @@ def show_difference(first: tuple[Study, str], second: tuple[Study, str]) -> None
     console = make_console()
     for section in difference_sections(results[0], results[1], (names[0], names[1])):
         show_section(console, section)
+
+
+def show_studies(studies: Sequence[Study]) -> None:
+    """Print the scores of the losses of several studies side by side.
+
+    Raises:
+        MissingResult: a study has no result yet.
+    """
+    results = {study.name: _read(study, study.rows) for study in studies}
+    console = make_console()
+    sections = [*study_sections(results)]
+    for section in sections:
+        show_section(console, section)
+    if not sections:
+        console.print("The studies have no data set, backbone and protocol in common.")
 
 
 def show_commands(study: Study, cell: str) -> None:

@@ -74,6 +74,27 @@ def test_equal_cells_differ_in_nothing(show):
     assert lines.count("No difference.") == 3
 
 
+def test_the_losses_of_several_studies_stand_side_by_side(show, study, tiny, write_results):
+    other = check_study(tiny | {"study": "other"}, "other")
+    write_results(other, value=0.75)
+    other.files.snapshot.write_text(other.settings.model_dump_json())
+    lines = show("compare", "tiny", "other")
+    assert lines[0] == "letters · tiny · zero_shot: MAP@R"
+    assert "The difference is other - tiny" in lines[1]
+    (anchor,) = (line.split() for line in lines if "proxy_anchor" in line)
+    assert anchor == [
+        *["●", "proxy_anchor", "50.00", "±", "0.00", "75.00", "±", "0.00", "+25.00", "0.5"]
+    ]
+    tiny["datasets"]["letters"]["class_fraction"] = 0.2
+    larger = check_study(tiny | {"study": "larger"}, "larger")
+    write_results(larger)
+    larger.files.snapshot.write_text(larger.settings.model_dump_json())
+    lines = show("compare", "tiny", "larger")
+    assert "The test images are not the same" in lines[1]
+    assert "difference" not in lines[2]
+    assert "difference" not in " ".join(show("compare", "tiny", "other", "larger"))
+
+
 def test_a_wrong_name_is_one_message(show):
     message = str(show("show", "tiny", "letters/tiny/proxy_anchr"))
     assert "letters/tiny/proxy_anchr: no such cell in the plan." in message
