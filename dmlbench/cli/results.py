@@ -1,4 +1,4 @@
-"""Commands that read results: `show`, `diff`, `compare`, `reproduce`."""
+"""Commands that read results: `show`, `diff`, `compare`, `merge`, `reproduce`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def add_commands(add_command: AddCommand) -> None:
         diff.add_argument(name, type=_cell_of_study, help=f"study/{CELL}")
     compare = add_command("compare", _compare, "print the scores of several studies side by side")
     compare.add_argument("studies", type=Path, nargs="+", help="study files, or names")
+    merge = add_study(
+        add_command("merge", _merge, "take the results that were made in other places")
+    )
+    merge.add_argument(
+        "folders", type=Path, nargs="+", metavar="folder", help="folder of results, results/<study>"
+    )
     reproduce = add_study(
         add_command("reproduce", _reproduce, "print the commands that make a cell again")
     )
@@ -68,6 +74,18 @@ def _compare(options: argparse.Namespace) -> int:
     from dmlbench.study.study import read_study
 
     show_studies([read_study(study) for study in options.studies])
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from dmlbench.workflow.merge import merge
+    from dmlbench.workflow.study_lock import lock_study
+
+    study = read(options)
+    lock_study(study)
+    merged = merge(study, options.folders)
+    print(*merged.lines(), sep="\n")
+    print(f"The leaderboard, and what is missing: dmlbench run {options.study}")
     return 0
 
 
