@@ -1,4 +1,4 @@
-"""Commands that read results: `show`, `diff`, `compare`, `merge`, `reproduce`."""
+"""Commands that read results: `show`, `diff`, `compare`, `merge`, `export`, `reproduce`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmlbench.cli.arguments import AddCommand, add_study, read
+from dmlbench.cli.arguments import AddCommand, add_study, output_file, read
 
 if TYPE_CHECKING:
     from dmlbench.study.study import Study
@@ -30,6 +30,10 @@ def add_commands(add_command: AddCommand) -> None:
     merge.add_argument(
         "folders", type=Path, nargs="+", metavar="folder", help="folder of results, results/<study>"
     )
+    export = add_study(
+        add_command("export", _export, "write the results of a study into one archive, to publish")
+    )
+    export.add_argument("--output", type=output_file, required=True, help=".zip to write")
     reproduce = add_study(
         add_command("reproduce", _reproduce, "print the commands that make a cell again")
     )
@@ -86,6 +90,15 @@ def _merge(options: argparse.Namespace) -> int:
     merged = merge(study, options.folders)
     print(*merged.lines(), sep="\n")
     print(f"The leaderboard, and what is missing: dmlbench run {options.study}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from dmlbench.utils.text import count_of
+    from dmlbench.workflow.export import export
+
+    runs = export(read(options), options.output)
+    print(f"{options.output}: {count_of(runs, 'run')}. Your name belongs into its CITATION.cff.")
     return 0
 
 
