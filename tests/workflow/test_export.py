@@ -1,4 +1,4 @@
-"""The results of a study as one archive. Equal results make equal archives, and merge loads them."""
+"""The results of a study as one archive: equal results, equal bytes; and merge loads it."""
 
 import hashlib
 import zipfile
