@@ -102,8 +102,9 @@ def test_the_page_loads_nothing(study, results, plot):
         if key in ("src", "href", "srcset", "data")
     ]  # fmt: skip
     *links, image = sources
-    assert links[0] == "cells/letters/tiny/htl.html"
-    assert all(link.startswith("cells/letters/tiny/") for link in links)
+    assert links[:4] == [*(f"leaderboard.{kind}" for kind in ("csv", "md", "tex")),
+                         "cells/letters/tiny/htl.html"]  # fmt: skip
+    assert all(link.startswith("cells/letters/tiny/") for link in links[3:])
     kind, _, data = image.partition(";base64,")
     assert kind == "data:image/svg+xml"
     assert base64.b64decode(data).decode() == SVG
@@ -138,4 +139,4 @@ def test_only_a_table_of_many_columns_is_set_narrowly(results, plot):
     results.add("htl", 0, dict.fromkeys(many, 0.5), dataset="other")
     page, _ = pages(results, plot)
     tables = [attributes for tag, attributes in Parsed(page).tags if tag == "table"]
-    assert tables == [{}, {"class": "wide"}]
+    assert tables == [{"class": "losses"}, {"class": "losses wide"}]
