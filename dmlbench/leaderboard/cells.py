@@ -37,6 +37,8 @@ from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import display_name
 from dmlbench.utils.text import count_of
 
+DIRTY = "-dirty"
+"""The end of the name of a commit whose tree had changes."""
 MOST_TRIALS = 10
 LOG_LINES = 15
 LOG_BYTES = 4000
@@ -122,7 +124,10 @@ def commands_of(study: StudyFiles, paths: Sequence[str], results: Sequence[Resul
         results: those of them that have one.
     """
     commits = {str(result.run["provenance"].get("git_commit") or "") for result in results}
-    checkout = [f"git checkout {commit}" for commit in commits if len(commits) == 1 and commit]
+    checkout = []
+    if len(commits) == 1 and (commit := commits.pop()):
+        changes = "   # and the changes that it had then" if commit.endswith(DIRTY) else ""
+        checkout.append(f"git checkout {commit.removesuffix(DIRTY)}{changes}")
     files = [f"  {study.run(path).metrics}" for path in paths]
     lines = [f"dmlbench run {study.snapshot} --", *files]
     return [*checkout, *(f"{line} \\" for line in lines[:-1]), lines[-1]]

@@ -62,6 +62,12 @@ def test_the_commands_that_make_a_cell_again_name_its_commit_and_its_files(study
     ]
 
 
+def test_a_tree_with_changes_is_not_the_commit_alone(results, pages):
+    results.add("htl", 0, {"map@r": 0.5}, git_commit="c0ffee-dirty")
+    command = pages()["letters/tiny/htl"].commands[0]
+    assert command == "git checkout c0ffee   # and the changes that it had then"
+
+
 def test_a_cell_of_two_commits_names_none_to_check_out(results, pages):
     results.add("htl", 0, {"map@r": 0.5})
     results.add("htl", 1, {"map@r": 0.5}, git_commit="decade")
