@@ -78,7 +78,8 @@ class Project:
         output = self.dmlbench("plan", "--diff", "study.yaml")
         counted = output.splitlines()[0].partition("; to do: ")[2]
         jobs = {rule: int(count) for rule, count in re.findall(r"(\w+) (\d+)", counted)}
-        assert jobs == self.planned() == expected, output
+        planned = self.planned()
+        assert (jobs, planned) == (expected, expected), output
         return output
 
     def dmlbench(self, *arguments):

@@ -64,18 +64,23 @@ class Inputs:
         return pending
 
     def _outputs_of(self, pending: Pending) -> Iterator[Path]:
-        """The files that the pending jobs will write, except for those of the stores."""
+        """The files that the pending jobs will write, except for those of the stores.
+
+        For Snakemake, the table of the seconds that a job took is one of them.
+        """
         files = self.study.files
         for path in pending.trials:
-            yield from (files.trial(path).trial, files.trial(path).curve)
+            trial = files.trial(path)
+            yield from (trial.trial, trial.curve, trial.benchmark)
         for cell in pending.choices:
             yield files.chosen(cell)
         for path in pending.train:
-            yield from files.run(path).training_files
+            yield from (*files.run(path).training_files, files.run(path).train_benchmark)
         for path in pending.evaluate:
-            yield files.run(path).metrics
+            yield from (files.run(path).metrics, files.run(path).evaluate_benchmark)
         if pending.last:
             yield from (files.tracked, files.verdict, *files.leaderboard.rglob("*"))
+            yield from files.logs.glob("*.benchmark.tsv")
 
     @cached_property
     def marker(self) -> str:

@@ -51,8 +51,8 @@ def test_the_reality_check_trains_four_models_on_three_quarters_and_validates_ea
 
 def test_the_reality_check_keeps_four_models(cost):
     assert cost(protocol="reality_check", keep_model=True).models == 4 * 4 * 1000
-    # the checkpoint of one, and each at its best epoch
-    assert cost(protocol="reality_check").checkpoint == 4 * 3 * 1000 + 4 * 4 * 1000
+    # two checkpoints of one, and each at its best epoch
+    assert cost(protocol="reality_check").checkpoint == 2 * 4 * 3 * 1000 + 4 * 4 * 1000
 
 
 def test_the_optimism_gap_costs_an_embedding_of_the_test_images_after_each_epoch(cost):

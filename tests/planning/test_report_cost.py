@@ -50,7 +50,7 @@ def test_the_cost_comes_with_the_summary(plan, tiny):
         f"cost: 3 runs, {hours:.1f} CPU-hours on a machine; with 4 cores about 10 h 00 min, once "
         "images and weights are there",
         "disk: 44.32 MB of packed images, 2.53 MB of embeddings, "
-        "48 MB of checkpoints while it runs",  # one per core
+        "96 MB of checkpoints while it runs",  # two per core
     ]
 
 
@@ -72,7 +72,7 @@ def test_runs_that_share_a_gpu_cost_as_if_they_did_not(plan, tiny):
         "cost: this assumes that each run has a GPU of its own. How much time runs_per_gpu: 3 "
         "saves is not known."
     )
-    assert "72 MB of checkpoints while it runs" in lines[3]  # six at once
+    assert "144 MB of checkpoints while it runs" in lines[3]  # six at once
     _, _, err = plan()
     assert "runs_per_gpu" not in err
 
