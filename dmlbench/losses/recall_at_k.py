@@ -36,9 +36,9 @@ class RecallAtK(Loss):
 
     s are cosines. The smooth rank of a positive x of query q is 1 + the sum of
     sigmoid((s_qz - s_qx) / `temperature`) over all images z except q and x. Recall@k is the sum of
-    sigmoid((k - rank) / `list_temperature`) over x, divided by k or by the number of positives,
-    whichever is less. Only the nearest `positives` of a query are ranked: at least that many images
-    are ahead of any other positive.
+    sigmoid((k - rank) / `list_temperature`) over x, at most k, divided by k or by the number of
+    positives, whichever is less. Only the nearest `positives` of a query are ranked: at least that
+    many images are ahead of any other positive.
     """
 
     def __init__(
