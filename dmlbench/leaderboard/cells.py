@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from dmlbench.leaderboard.content import (
     Failure,
     Row,
     Section,
+    distinct,
     duration_cell,
     first_line,
     number_cell,
@@ -35,6 +36,8 @@ from dmlbench.leaderboard.table import Panel, Result, panels
 from dmlbench.study.result_files import StudyFiles
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import display_name
+from dmlbench.utils.nested import flatten
+from dmlbench.utils.reading import read_end
 from dmlbench.utils.text import count_of
 
 DIRTY = "-dirty"
@@ -90,8 +93,8 @@ def compose_cells(
             head={
                 **({"Rank": "; ".join(ranks[cell])} if ranks[cell] else {}),
                 **({"Published": "; ".join(published[cell])} if cell in published else {}),
-                "Code": _distinct(trained, "git_commit"),
-                "Device": _distinct(trained, "device"),
+                "Code": distinct(seed.run["provenance"].get("git_commit") for seed in trained),
+                "Device": distinct(seed.run["provenance"].get("device") for seed in trained),
                 "Versions": _versions(trained),
             },
             sections=[
@@ -145,7 +148,7 @@ def _scores(panel: Panel, cells: Mapping[str, Sequence[Result]]) -> Iterator[tup
     run = cells[f"{panel.dataset}/{panel.backbone}/{next(iter(scores))}"][0]
     metrics = shown_metrics(panel, run)
     for loss, seeds in scores.items():
-        mean = [_score(means.get((loss, m)), halves.get((loss, m), nan)) for m in metrics]
+        mean = [score_cell(means.get((loss, m)), halves.get((loss, m), nan)) for m in metrics]
         yield (
             loss,
             Section(
@@ -153,17 +156,13 @@ def _scores(panel: Panel, cells: Mapping[str, Sequence[Result]]) -> Iterator[tup
                 facts="In percent. The mean has half the width of its 95 % interval.",
                 columns=[*metrics.values()],
                 rows=[
-                    Row(str(seed), [_score(of_seed.get(metric)) for metric in metrics])
+                    Row(str(seed), [score_cell(of_seed.get(metric)) for metric in metrics])
                     for seed, of_seed in seeds.items()
                 ],
                 controls=[Row("mean", mean)],
                 names="seed",
             ),
         )
-
-
-def _score(value: float | None, half_width: float = nan) -> Cell:
-    return Cell(HOLE) if value is None or isnan(value) else score_cell(value, half_width)
 
 
 def _rank(statistics: PanelStatistics, loss: str) -> str:
@@ -277,19 +276,16 @@ def _usual_settings(runs: Sequence[Result]) -> dict[str, str]:
     return {name: count.most_common(1)[0][0] for name, count in counts.items()}
 
 
-def flat_settings(settings: Mapping[str, Any], parents: str = "") -> dict[str, str]:
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings by their key paths, as the study file would say them.
 
     >>> flat_settings({"recipe": {"lr": 0.001, "augmentation": {"flip": True}}})
     {'recipe.lr': '0.001', 'recipe.augmentation.flip': 'true'}
     """
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flat_settings(value, f"{parents}{name}.")
-        else:
-            flat[f"{parents}{name}"] = json.dumps(value, ensure_ascii=False).strip('"')
-    return flat
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in flatten(settings).items()
+    }
 
 
 def _trials(choice: Choice) -> Section:
@@ -308,7 +304,7 @@ def _trials(choice: Choice) -> Section:
             Row(
                 str(trial["trial"]),
                 [
-                    _score(trial["best_score"]),
+                    score_cell(trial["best_score"]),
                     Cell(str(trial["best_epoch"]), trial["best_epoch"]),
                     *(number_cell(trial["options"].get(name, nan)) for name in names),
                     Cell("chosen" if trial["trial"] == chosen else ""),
@@ -350,11 +346,6 @@ def _curves(seeds: Sequence[Result]) -> Curves | None:
     return Curves(lines, f"{low:.4g}", f"{high:.4g}", count_of(most, "epoch"))
 
 
-def _distinct(results: Sequence[Result], name: str) -> str:
-    values = [result.run["provenance"].get(name) for result in results]
-    return " / ".join(dict.fromkeys(str(value) for value in values if value)) or "unknown"
-
-
 def _versions(results: Sequence[Result]) -> str:
     """The versions of libraries, each of those that its runs had."""
     versions: dict[str, dict[str, None]] = {}
@@ -367,9 +358,6 @@ def _versions(results: Sequence[Result]) -> str:
 def _log_end(seed: Result) -> list[str]:
     """The last lines of the log of a training; none if there is no log."""
     try:
-        with seed.files.train_log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - LOG_BYTES))
-            return file.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
+        return read_end(seed.files.train_log, LOG_BYTES).splitlines()[-LOG_LINES:]
     except OSError:
         return []

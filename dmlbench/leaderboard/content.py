@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -141,9 +142,15 @@ def format_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in settings.items())
 
 
-def score_cell(mean: float | None, half_width: float | None) -> Cell:
-    """A fraction in percent, with half the width of its interval if it has one."""
-    if mean is None or half_width is None:
+def distinct(values: Iterable[Any]) -> str:
+    """The texts of all values that are known, each once."""
+    return " / ".join(dict.fromkeys(str(v) for v in values if not pd.isna(v) and v)) or "unknown"
+
+
+def score_cell(mean: float | None, half_width: float = nan) -> Cell:
+    """A fraction in percent, with half the width of its interval if it has one; a hole for None or
+    NaN."""
+    if mean is None or pd.isna(mean):
         return Cell(HOLE)
     interval = "" if pd.isna(half_width) else f" ± {100 * half_width:.2f}"
     return Cell(f"{100 * mean:.2f}{interval}", mean)

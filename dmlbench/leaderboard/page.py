@@ -9,7 +9,7 @@ import pandas as pd
 
 from dmlbench.leaderboard.choices import Choice
 from dmlbench.leaderboard.comparison import Comparison
-from dmlbench.leaderboard.content import Page, format_settings, shared_settings
+from dmlbench.leaderboard.content import Page, distinct, format_settings, shared_settings
 from dmlbench.leaderboard.sections.audit import audit_sections
 from dmlbench.leaderboard.sections.learnt import learnt_sections
 from dmlbench.leaderboard.sections.optimism import optimism_sections
@@ -93,9 +93,9 @@ def compose(
         **({"Protocol": PROTOCOL} if _has_several_models(results) else {}),
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
         "Recipe": format_settings(recipe),
-        "Versions": ", ".join(f"{v.removeprefix(VERSION)} {_distinct(table[v])}" for v in versions),
-        "Code": _distinct(table["git_commit"]),
-        "Device": _distinct(table["device"]),
+        "Versions": ", ".join(f"{v.removeprefix(VERSION)} {distinct(table[v])}" for v in versions),
+        "Code": distinct(table["git_commit"]),
+        "Device": distinct(table["device"]),
     }
     if sharing := _describe_sharing(results):
         head["GPUs shared"] = sharing
@@ -142,7 +142,3 @@ def _describe_sharing(results: Sequence[Result]) -> str:
     }
     texts = [f"up to {runs} runs on a GPU, {word} MPS" for runs, word in sorted(shared)]
     return f"{' / '.join(texts)}; so train times are not those of a whole GPU" if texts else ""
-
-
-def _distinct(values: pd.Series) -> str:
-    return " / ".join(values.dropna().astype(str).unique()) or "unknown"

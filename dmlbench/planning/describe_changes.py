@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dmlbench.utils.modules import display_path
+from dmlbench.utils.nested import flatten
 
 MAX_LENGTH = 40
 """Characters of a setting's value that are shown."""
@@ -65,7 +66,7 @@ def _describe_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
 
     Where a type changed, its options changed too: they are left out.
     """
-    old, new = _flatten(before), _flatten(now)
+    old, new = flatten(before), flatten(now)
     names = [
         name
         for name in {**old, **new}
@@ -75,14 +76,6 @@ def _describe_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
     for name in names:
         if name.endswith(".type") or not name.startswith(types):
             yield f"{name}: {_show(old, name)} -> {_show(new, name)}"
-
-
-def _flatten(value: Any, path: str = "") -> dict[str, Any]:
-    """Dotted path -> value of all leaves of nested mappings."""
-    if not isinstance(value, Mapping) or not value:
-        return {path: value} if path else {}
-    parts = [_flatten(inner, f"{path}.{name}".lstrip(".")) for name, inner in value.items()]
-    return {name: leaf for part in parts for name, leaf in part.items()}
 
 
 def _show(values: Mapping[str, Any], name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dmlbench.datasets.store.duplicates_file import search_target
 from dmlbench.planning.budget import MIN_SEEDS, Proposal, propose
 from dmlbench.planning.cost import Cost, Job, estimate_cost
 from dmlbench.planning.describe_jobs import (
@@ -70,7 +71,7 @@ def show_diff(study: Study, stores: Path) -> None:
     for rule, names, note in (
         ("fetch_archives", pending.archives, " (only archives that are missing)"),
         ("pack_store", pending.stores, ""),
-        ("find_duplicates", [*map(_describe_search, pending.duplicates)], ""),
+        ("find_duplicates", [search_target(*pair) for pair in pending.duplicates], ""),
         ("fetch_weights", pending.weights, ""),
     ):
         if names:
@@ -91,12 +92,6 @@ def show_diff(study: Study, stores: Path) -> None:
             "model.safetensors. To train them again: snakemake ... --forcerun FOLDER/run.json, "
             "with the folder of each run."
         )
-
-
-def _describe_search(pair: tuple[str, str]) -> str:
-    """The stores between which near-duplicates are to be found."""
-    trained, tested = pair
-    return tested if trained == tested else f"{trained} -> {tested}"
 
 
 def _summary(study: Study, pending: Pending) -> str:

@@ -125,21 +125,7 @@ class Study:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Names, path, keys and settings of each run, as the leaderboard reads them."""
-        return [
-            {
-                "dataset": run.dataset,
-                "tested_on": run.tested.dataset,
-                "backbone": run.backbone,
-                "loss": run.loss,
-                "seed": run.seed,
-                "path": path,
-                "tree": run.tree,
-                "train_key": run.train_key,
-                "eval_key": run.eval_key,
-                "settings": run.settings,
-            }
-            for path, run in self.runs.items()
-        ]
+        return [*map(_row, self.runs.values())]
 
     def rows_of(self, cell: str) -> list[dict[str, Any]]:
         """Those of `rows` that belong to `cell`, as `dataset/backbone/loss`.
@@ -147,7 +133,7 @@ class Study:
         Raises:
             StudyError: the plan has no such cell.
         """
-        rows = [row for row in self.rows if self.runs[row["path"]].cell == cell]
+        rows = [_row(run) for run in self.runs.values() if run.cell == cell]
         if not rows:
             cells = dict.fromkeys(run.cell for run in self.runs.values())
             hint = did_you_mean(cell, cells)
@@ -195,6 +181,22 @@ class Study:
         if path not in trials:
             raise StudyError(self.name, [f"{path}: {_no_such('trial', path, self.trials)}"])
         return trials[path]
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """A run as the leaderboard reads it; see `Study.rows`."""
+    return {
+        "dataset": run.dataset,
+        "tested_on": run.tested.dataset,
+        "backbone": run.backbone,
+        "loss": run.loss,
+        "seed": run.seed,
+        "path": run.path,
+        "tree": run.tree,
+        "train_key": run.train_key,
+        "eval_key": run.eval_key,
+        "settings": run.settings,
+    }
 
 
 def _no_such(kind: str, path: str, known: Mapping[str, Any]) -> str:

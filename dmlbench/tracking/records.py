@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.tracking.costs import costs_of_cell, costs_of_run
 from dmlbench.utils.fingerprint import code_digest, module_digest
+from dmlbench.utils.nested import flatten
 
 if TYPE_CHECKING:
     from dmlbench.leaderboard.table import Result
@@ -226,7 +227,7 @@ def _params(run: Run, result: Result) -> dict[str, str]:
     """The names of the run, and all settings that decided its numbers."""
     names = {"dataset": run.dataset, "backbone": run.backbone, "loss": run.loss}
     settings = {**result.run["settings"], "evaluation": run.metric_settings}
-    return {**names, **_flatten(settings)}
+    return {**names, **_setting_texts(settings)}
 
 
 def _start_and_end(provenance: Mapping[str, Any]) -> tuple[int, int]:
@@ -321,15 +322,14 @@ def _commit_tags(described: str | None) -> dict[str, str]:
     return {"mlflow.source.git.commit": commit, "mlflow.source.git.dirty": dirty}
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _setting_texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """{"recipe.augmentation.flip": "false", ...}: values as a study file writes them."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value)
-    return flat
+    flat = flatten(settings)
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in flat.items()
+        if value != {}
+    }
 
 
 def _datasets(run: Run) -> list[dict[str, str]]:

@@ -101,7 +101,12 @@ def code_digests(*modules: str) -> dict[str, str]:
 def _internal_imports(module: str) -> tuple[str, ...]:
     """The modules of the code base of `module` that it imports."""
     names = imported_modules(module)
-    return tuple(name for name in names if is_internal(module, name) and module_exists(name))
+    return tuple(name for name in names if _is_own_module(module, name))
+
+
+def _is_own_module(module: str, name: str) -> bool:
+    """Whether `name` is a module of the code base of `module`."""
+    return is_internal(module, name) and module_exists(name)
 
 
 @cache
@@ -256,7 +261,7 @@ class _Writer:
             yield "import", target, name, bound
 
     def is_module(self, name: str) -> bool:
-        return is_internal(self.module, name) and module_exists(name)
+        return _is_own_module(self.module, name)
 
     def is_descriptive(self, node: ast.stmt) -> bool:
         """Whether `node` assigns literals to constants of `DESCRIPTIVE` that nothing here uses."""

@@ -56,6 +56,18 @@ def read_bytes(path: Path, most: int) -> bytes:
     return content
 
 
+def read_end(path: Path, most: int) -> str:
+    """The last `most` bytes of the file `path` as text, with a mark where they are no text.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        return file.read().decode("utf-8", "replace")
+
+
 def is_system_folder(path: Path) -> bool:
     """Whether `path` is the root of all folders, or one in which the system shows itself."""
     real = path.resolve()

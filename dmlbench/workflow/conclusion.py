@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dmlbench.datasets.store.duplicates_file import search_target
 from dmlbench.leaderboard.build import build_leaderboard
 from dmlbench.leaderboard.made_of import failed_plot_lines
 from dmlbench.leaderboard.table import Hole, read_available_results
@@ -18,7 +19,7 @@ from dmlbench.study.study import Study
 from dmlbench.tracking.sync import track, tracking_uri
 from dmlbench.utils.disk import DISK_FULL
 from dmlbench.utils.errors import UserError
-from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs, search_target
+from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs
 from dmlbench.workflow.status import MAX_REASON, RunStatus, read_statuses
 from dmlbench.workflow.verdict import describe_failures, verdict
 

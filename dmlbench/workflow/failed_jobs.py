@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dmlbench.datasets import load
 from dmlbench.datasets.archives.hub import staged_files
 from dmlbench.datasets.archives.spec import HubFiles, Sources, archive_groups
-from dmlbench.datasets.store.duplicates_file import duplicates_path
+from dmlbench.datasets.store.duplicates_file import duplicates_path, search_target
 from dmlbench.datasets.store.format import MANIFEST_FILE
 from dmlbench.study.study import Study
 from dmlbench.training.run_state import MAX_SILENCE
@@ -106,11 +106,6 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
     yield _Job("build_leaderboard", "", files.leaderboard_log, files.table)
     if study.settings.tracking:
         yield _Job("track", "", files.tracking_log, files.tracked)
-
-
-def search_target(trained: str, tested: str) -> str:
-    """What a search for near-duplicates is about: the stores of training and test images."""
-    return tested if trained == tested else f"{trained} -> {tested}"
 
 
 def _were_put_in_place(sources: Sources, archives: Path, log: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from dmlbench.utils.disk import disk_error
 from dmlbench.utils.errors import UserError
 from dmlbench.utils.log_lines import ATTEMPT, DONE, PREFIX, STOPPED
+from dmlbench.utils.reading import read_end
 
 TAIL_BYTES = 64_000
 """How much of the end of a log is read."""
@@ -89,10 +89,7 @@ def last_lines(log: Path) -> list[str]:
     A training writes all of its attempts into one log: these are lines of the last attempt.
     """
     try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
+        text = read_end(log, TAIL_BYTES)
     except OSError:
         return []
     lines = text.rstrip().splitlines()

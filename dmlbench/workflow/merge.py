@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmlbench.leaderboard.table import read_available_results
 from dmlbench.study.result_files import StudyFiles
-from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.study.tuning import Trial, choice_key
 from dmlbench.utils.errors import StudyError
@@ -99,8 +99,8 @@ def _items(study: Study) -> Iterator[_Item]:
         yield _TrialItem(path, trial)
     for cell, trials in study.tuned_cells.items():
         yield _ChoiceItem(cell, trials)
-    for path, run in study.runs.items():
-        yield _RunItem(path, run)
+    for planned in study.rows:
+        yield _RunItem(planned["path"], planned)
 
 
 @dataclass(frozen=True)
@@ -152,23 +152,15 @@ class _ChoiceItem(_Item):
 
 @dataclass(frozen=True)
 class _RunItem(_Item):
-    run: Run
+    planned: Mapping[str, Any]
+    """The run, as `Study.rows` gives it."""
 
     def source(self, files: StudyFiles) -> Path:
         return files.run(self.name).folder
 
     def read(self, files: StudyFiles) -> Content:
-        of_run = files.run(self.name)
-        trained, scored = of_run.read_run(), of_run.read_metrics()
-        is_planned = (
-            trained
-            and scored
-            and trained["train_key"] == self.run.train_key
-            and scored["eval_key"] == self.run.eval_key
-            and scored["training"] == trained["digest"]
-            and not [*of_run.find_problems(trained), *of_run.find_problems(scored)]
-        )
-        return scored if is_planned else None
+        results = read_available_results([self.planned], files)
+        return dict(results[0].metrics) if results else None
 
     def compare(self, kept: Mapping[str, Any], other: Mapping[str, Any], merged: Merged) -> None:
         ours, theirs = (

@@ -123,3 +123,8 @@ def write_duplicates(stores: Path, trained: str, tested: str) -> str:
 def _columns(duplicates: Duplicates) -> dict[str, list[Any]]:
     columns = {name: values.tolist() for name, values in duplicates._asdict().items()}
     return columns | {"correlation": [round(value, 4) for value in columns["correlation"]]}
+
+
+def search_target(trained: str, tested: str) -> str:
+    """What a search for near-duplicates is about: the stores of training and test images."""
+    return tested if trained == tested else f"{trained} -> {tested}"

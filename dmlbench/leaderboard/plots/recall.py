@@ -22,8 +22,8 @@ from dmlbench.study.row_names import display_name, is_control
 BAR_HEIGHT = 0.23  # inches
 ROOM = 1.15  # length of an axis as a multiple of the largest value that it shows
 SHOWN = {"map@r": "MAP@R", "recall@1": "Recall@1"}
-"""Metrics of retrieval that have a picture."""
-"""Metrics that a row of panels shows, with their names. The first one ranks the losses."""
+"""Metrics of retrieval that a row of panels shows, with their names. The first one ranks the
+losses."""
 
 
 class Bar(NamedTuple):

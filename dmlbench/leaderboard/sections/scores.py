@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import nan
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -160,7 +161,7 @@ def _score_rows(
         seeds = f"{len(done)}" + (f" of {len(runs)}" if len(done) < len(runs) else "")
         cells = [
             *([rank_cell(ranks.get(loss))] if ranks else []),
-            *(score_cell(means.get((loss, m)), halves.get((loss, m))) for m in metrics),
+            *(score_cell(means.get((loss, m)), halves.get((loss, m), nan)) for m in metrics),
             *([_way_cell(means.get((loss, sorted_by)), limits)] if limits else []),
             Cell(seeds, len(done)),
             duration_cell(done["train_seconds"].mean()),

@@ -15,6 +15,7 @@ from dmlbench.leaderboard.content import (
     Section,
     duration_cell,
     first_line,
+    score_cell,
 )
 from dmlbench.leaderboard.sections.scores import metric_name
 from dmlbench.study.result_shape import DIVERGED, OK
@@ -97,8 +98,8 @@ def _row(choice: Choice) -> Row:
     return Row(
         choice.loss,
         [
-            _score_cell(choice.score),
-            _score_cell(first),
+            score_cell(choice.score),
+            score_cell(first),
             Cell(str(chosen["epochs"]), chosen["epochs"]) if chosen else Cell(HOLE),
             Cell(_describe_chosen(choice)),
             Cell(str(chosen["trial"]), chosen["trial"]) if chosen else Cell(HOLE),
@@ -109,10 +110,6 @@ def _row(choice: Choice) -> Row:
             duration_cell(choice.spent.get("seconds", 0.0)),
         ],
     )
-
-
-def _score_cell(score: float | None) -> Cell:
-    return Cell(HOLE) if score is None else Cell(f"{100 * score:.2f}", score)
 
 
 def _describe_chosen(choice: Choice) -> str:
