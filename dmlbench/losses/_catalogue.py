@@ -6,17 +6,22 @@ Another process does: `python -m dmlbench.losses._catalogue pml`, or `own PATH`.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import sysconfig
 from functools import cache
 from typing import Any
 
+from dmlbench.utils.declarations import read_docstring
 from dmlbench.utils.discovery import ask_once, versions
 from dmlbench.utils.errors import BrokenInstallation, UnusableLoss
 from dmlbench.utils.fingerprint import code_digest
 from dmlbench.utils.modules import module_exists, module_file
 
 MAKES_NUMBERS = False
+FAMILY = re.compile(r"^Family: (.+)\.$", re.MULTILINE)
+"""The line of a loss's header that says what the loss compares an embedding with."""
+NO_FAMILY = "other"
 
 
 def loss_module(kind: str) -> str:
@@ -29,6 +34,18 @@ def loss_module(kind: str) -> str:
         return f"dmlbench.losses.{kind}"
     module = kind.rpartition(".")[0]
     return "dmlbench.losses._pml" if module == "pml" else module
+
+
+@cache
+def loss_family(kind: str) -> str:
+    """The family that the header of the loss `kind` names; NO_FAMILY if it names none.
+
+    >>> loss_family("triplet"), loss_family("proxy_anchor"), loss_family("pml.CircleLoss")
+    ('pairs', 'proxies', 'other')
+    """
+    module = loss_module(kind)
+    named = FAMILY.search(read_docstring(module)) if module_exists(module) else None
+    return named[1] if named else NO_FAMILY
 
 
 @cache

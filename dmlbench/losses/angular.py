@@ -5,6 +5,8 @@ triangle that it makes with an anchor and its positive.
 
 Defaults: pytorch-metric-learning's angle of 40 degrees; 45 is as common.
 
+Family: pairs.
+
 Differs: the angular term alone, without the N-pair loss that the paper adds to it; on all positive
 pairs of the batch; negatives have unit length too (the library does not normalise them).
 """

@@ -5,6 +5,8 @@ proxy per class; the angle to the proxy of the true class is widened by a margin
 
 Defaults: the paper's for faces (margin 0.5, scale 64); the proxies learn at the backbone's rate.
 
+Family: classification.
+
 Differs: proxies start as standard normal draws (pytorch-metric-learning's).
 """
 

@@ -5,6 +5,8 @@ how far it is from its optimum, which bends the decision boundary to a circle.
 
 Defaults: the paper's for image retrieval (margin 0.4, gamma 80).
 
+Family: pairs.
+
 Differs: averaged over the anchors that have both positives and negatives.
 """
 

@@ -6,6 +6,8 @@ distance, negatives are pushed beyond another.
 Defaults: pytorch-metric-learning's, for embeddings of unit length. Tuned on CUB, Cars and SOP, a
 `negative_margin` of 0.4 to 0.5 was best (Musgrave, Belongie, Lim; ECCV 2020).
 
+Family: pairs.
+
 Differs: the violations are not squared, and are averaged over the pairs that violate.
 """
 

@@ -5,6 +5,8 @@ cosines to one proxy per class; the cosine of the true class is lowered by a mar
 
 Defaults: the paper's for faces (margin 0.35, scale 64); the proxies learn at the backbone's rate.
 
+Family: classification.
+
 Differs: proxies start as standard normal draws (pytorch-metric-learning's).
 """
 

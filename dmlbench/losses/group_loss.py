@@ -9,6 +9,8 @@ Defaults: the authors' code (dvl-tum/group_loss) for CUB: temperature 24, 2 anch
 step; Cars has 79 and 3, SOP 54 and 2. Batches are 6 classes x 9 images, 5 x 7 and 10 x 6. A class
 teaches nothing through refined beliefs if all its images in the batch are anchors.
 
+Family: classification.
+
 Differs: the authors first fine-tune the network as a classifier of the training classes; the recipe
 has no such stage. So their classifier is trained already. It reads the pooled features, which are
 also the embedding; here it reads the embedding of the backbone's head. As in their code, an image

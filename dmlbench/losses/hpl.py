@@ -6,6 +6,8 @@ more: on one fine proxy per class, on coarse proxies of groups of classes, of gr
 Defaults: our choice: omega 0.1, C/10 groups, k-means over the normalised fine proxies before each
 epoch but the first. The base losses have the defaults of their own files.
 
+Family: tree.
+
 Differs: HPL (our reading): there is no official code, and this was written without the paper's
 method section. The abstract says that a hierarchical structure is put on the proxies, and that it
 works with any proxy-based loss (here: Proxy Anchor, ProxyNCA++, normalised softmax, SoftTriple).

@@ -7,6 +7,8 @@ its two classes, and batches are filled with classes that are near each other.
 Defaults: the paper's levels (16), beta (0.1), margin before the first tree (0.2) and tree update
 (each epoch).
 
+Family: tree.
+
 Differs: the paper leaves these points open, and we chose: single linkage; squared distances in the
 loss; 1/(2 Z) over all triplets of a batch, active or not; one epoch of plain triplet loss before
 the first tree; neighbourhoods of 4 classes x 4 images, which fill the usual batches (32, 80, 112,

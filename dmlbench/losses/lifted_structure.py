@@ -5,6 +5,8 @@ all negatives of its two images.
 
 Defaults: the paper's margin.
 
+Family: pairs.
+
 Differs: embeddings are set to unit length, and all pairs of the batch are used.
 """
 

@@ -7,6 +7,8 @@ Negatives are drawn by the inverse density of their distance, so that all distan
 Defaults: the paper's margin, initial beta, and cutoffs of the sampling (0.5 and 1.4). The learning
 rate of beta is that of Roth et al. (ICML 2020): 5e-4, where the backbone has 1e-5.
 
+Family: pairs.
+
 Differs: beta has a value for each class, and no regulariser (nu is 0).
 """
 

@@ -5,6 +5,8 @@ weighted by their similarity and by that of the anchor's other pairs.
 
 Defaults: the paper's (alpha 2, beta 50, lambda 0.5 as in the authors' code, epsilon 0.1).
 
+Family: pairs.
+
 Differs: the authors' code has beta 40, and leaves out positives with a cosine of 1.
 """
 

@@ -7,6 +7,8 @@ Defaults: the paper's temperature; initial proxies and their learning rate as in
 which trains them at the rate of the backbone (SGD, 0.01). With Adam's small rates a larger
 `proxies_lr_factor` is common, so the search space reaches to 1000.
 
+Family: classification.
+
 Differs: the paper's layer norm and class-balanced batches are settings of the recipe.
 """
 

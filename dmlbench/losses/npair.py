@@ -8,6 +8,8 @@ recipe. A class with one image in the batch is left out.
 
 Defaults: the penalty on squared lengths is that of Roth et al. (ICML 2020), 0.02 x 0.25.
 
+Family: pairs.
+
 Differs: the penalty is on all embeddings of the batch; classes are not mined.
 """
 

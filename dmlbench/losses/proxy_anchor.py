@@ -6,6 +6,8 @@ batch's embeddings of its class and pushes all others, the hardest ones most.
 Defaults: the paper's and the authors' code (alpha, delta, proxies at 100 times the rate of the
 backbone).
 
+Family: proxies.
+
 Differs: the authors' warm-up epoch, and their pooling by sum of average and maximum, are settings
 of the recipe.
 """

@@ -9,6 +9,8 @@ embeddings and proxies; that code's initial proxies. Its proxies learn at 100,00
 the backbone, with Adam's eps at 1.0. With an ordinary eps this rate would tear them apart, so the
 default here is Proxy Anchor's 100.
 
+Family: proxies.
+
 Differs: the paper's global max pooling, layer norm, class-balanced batches, and fast proxies by
 Adam's eps of 1.0, are settings of the recipe.
 """

@@ -7,6 +7,8 @@ Defaults: the authors' code (yash0307/RecallatK_surrogate): temperatures 0.01 of
 lists, k = 1, 2, 4, 8, 16. It is made for large batches (4,000 images, 4 of a class); its memory
 grows with batch size squared x `positives`.
 
+Family: ranking.
+
 Differs: without the paper's similarity mixup (SiMix), and without its two passes that compute a
 batch of 4,000 in parts. A query is not in its own ranking (in the authors' code it is ahead of its
 positives). Recall at k is divided by k if there are more than k positives, as in the authors' code,

@@ -12,6 +12,8 @@ one block.
 Defaults: the paper's SOP setting (m = 0.4, T = 10, lambda = 1), with alpha = 1 + m/2 as in
 RLL-Simpler, which is the CVPR paper's 1.2.
 
+Family: ranking.
+
 Differs: not from the papers. The authors' code departs from them: its arithmetic is form "tpami"
 with `anchor_weighting: official` (the weight of a query is the sum of its pairs' raw weights), and
 in 2019 also with `pair_gradient: distance` (the gradient of a pair is as long as its distance, not

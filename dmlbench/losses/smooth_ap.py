@@ -9,6 +9,8 @@ cube of their size.
 It does not wrap pytorch-metric-learning: version 2.9 ranks positives in wrong groups unless a batch
 holds as many classes as images of each.
 
+Family: ranking.
+
 Differs: the values of the authors' code, but batches need not be sorted by class, nor hold equally
 many images of each. An image without positives has almost no loss.
 """

@@ -7,6 +7,8 @@ dimensions, on embeddings of any length. A regulariser keeps the means of embedd
 Defaults: pytorch-metric-learning's margins; the weight of the regulariser is that of Roth et al.
 (ICML 2020).
 
+Family: pairs.
+
 Differs: averaged over the pairs that violate their margin; an anchor without variance is at
 distance 0 from all, with gradient 0.
 """

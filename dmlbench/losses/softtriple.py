@@ -6,6 +6,8 @@ similarities to several centres per class. A regulariser merges centres that are
 Defaults: the authors' code (idstcv/SoftTriple), which the paper's CUB and Cars runs use. Keep
 `centers_per_class` below the number of images per class (the authors use 2 on SOP).
 
+Family: proxies.
+
 Differs: not in value. Pairs of centres are formed class by class and not among all C x K, which
 takes less time.
 """

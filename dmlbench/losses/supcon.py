@@ -5,6 +5,8 @@ Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan; NeurIPS 20
 
 Defaults: the paper's temperature of 0.1.
 
+Family: pairs.
+
 Differs: one augmented view per image; on the embedding itself, without a projection head that is
 thrown away after training.
 """

@@ -6,6 +6,8 @@ farther from the anchor than the positive, but by less than the margin.
 Defaults: the paper's margin and squared distances. Distance-weighted mining is that of Wu et al.
 (ICCV 2017, arXiv 1706.07567) with its cutoffs (0.5 and 1.4).
 
+Family: pairs.
+
 Differs: the loss is the mean over all semi-hard triplets of the batch.
 """
 
