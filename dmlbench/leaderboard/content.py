@@ -7,13 +7,31 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pandas as pd
 
 from dmlbench.leaderboard.statistics.ranks import rank_text
 
+if TYPE_CHECKING:
+    from dmlbench.leaderboard.table import Panel
+
 HOLE = "–"
+
+
+class Where(NamedTuple):
+    """What a section or a column is about. An empty name: about all of them."""
+
+    dataset: str = ""
+    backbone: str = ""
+    protocol: str = ""
+
+    @classmethod
+    def of(cls, panel: Panel) -> Self:
+        return cls(panel.dataset, panel.backbone, panel.protocol or "")
+
+
+EVERYWHERE = Where()
 
 
 class Cell(NamedTuple):
@@ -21,6 +39,10 @@ class Cell(NamedTuple):
 
     text: str
     value: float | None = None
+    is_first: bool = False
+    """Whether its row may be the best of its column."""
+    link: str | None = None
+    """The page about it, seen from the leaderboard's page."""
 
 
 class Row(NamedTuple):
@@ -65,6 +87,9 @@ class Section:
     """Those of `columns` that hold text, and no numbers."""
     scores: tuple[str, ...] = ()
     """Those of `columns` that hold scores, the one that ranks the rows first."""
+    where: Where = EVERYWHERE
+    column_where: tuple[Where, ...] = ()
+    """The same of each of `columns`, if they differ in it."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,8 @@ class Page:
     """Plots that could not be drawn: name -> reason."""
     summary: list[str] = field(default_factory=list)
     """Sentences that say who wins, as far as the statistics say so."""
+    families: Mapping[str, str] = field(default_factory=dict)
+    """Loss -> the family that its file names."""
 
 
 class Curves(NamedTuple):
@@ -116,6 +143,8 @@ class CellPage:
     curves: Curves | None = None
     logs: Mapping[str, list[str]] = field(default_factory=dict)
     """The run -> the last lines of its log."""
+    pictures: str | None = None
+    """The page that shows what the loss retrieved, seen from this one."""
 
     @property
     def loss(self) -> str:

@@ -57,7 +57,10 @@ def _table(section: Section) -> str:
 
 
 def _row(row: Row, places: Sequence[int], ranked: int) -> str:
-    cells = [_score(row.cells[place].text, row.is_first and place == ranked) for place in places]
+    cells = [
+        _score(cell.text, cell.is_first or (row.is_first and place == ranked))
+        for place, cell in ((place, row.cells[place]) for place in places)
+    ]
     return " & ".join([escape(display_name(row.name)), *cells]) + r" \\"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dmlbench.leaderboard.content import Failure, Page, PublishedTable, Row, Section
+from dmlbench.leaderboard.content import Cell, Failure, Page, PublishedTable, Row, Section
 from dmlbench.leaderboard.made_of import failed_plot_lines
 from dmlbench.leaderboard.page import NOTES
 from dmlbench.leaderboard.sections import published as published_numbers
@@ -37,25 +37,30 @@ def render(page: Page) -> str:
 
 
 def _section_table(section: Section, names: str, rows: Sequence[Row]) -> str:
-    cells = [[display_name(row.name), *(cell.text for cell in row.cells)] for row in rows]
+    cells = [[_escape(display_name(row.name)), *map(_cell, row.cells)] for row in rows]
     text_columns = [names, *section.text_columns]
     return _table([names, *section.columns], cells, text_columns) if rows else ""
+
+
+def _cell(cell: Cell) -> str:
+    return f"**{_escape(cell.text)}**" if cell.is_first else _escape(cell.text)
 
 
 def _table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[str]
 ) -> str:
-    """A table with `text_columns` aligned to the left, and all others to the right."""
+    """A table of escaped `rows`, with `text_columns` to the left, and all others to the right."""
     rule = ["---" if name in text_columns else "---:" for name in columns]
-    lines = [[*map(_escape, line)] for line in (columns, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+    lines = [[*map(_escape, columns)], rule, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _published(published: PublishedTable) -> list[str]:
     reasons = [f"{n}. {_escape(reason)}" for n, reason in enumerate(published.reasons, 1)]
     table = published_numbers.NO_NUMBERS
     if published.rows:
-        table = _table(published.columns, published.rows, published_numbers.TEXT_COLUMNS)
+        rows = [[*map(_escape, row)] for row in published.rows]
+        table = _table(published.columns, rows, published_numbers.TEXT_COLUMNS)
     return [f"## {published_numbers.TITLE}", published_numbers.NOTES, table, "\n".join(reasons)]
 
 

@@ -13,6 +13,7 @@ from dmlbench.leaderboard.content import Page, distinct, format_settings, shared
 from dmlbench.leaderboard.sections.audit import audit_sections
 from dmlbench.leaderboard.sections.learnt import learnt_sections
 from dmlbench.leaderboard.sections.optimism import optimism_sections
+from dmlbench.leaderboard.sections.overview import read_overview
 from dmlbench.leaderboard.sections.published import published_table
 from dmlbench.leaderboard.sections.quality import quality_sections
 from dmlbench.leaderboard.sections.scores import score_sections
@@ -21,6 +22,7 @@ from dmlbench.leaderboard.sections.summary import summary_sentences
 from dmlbench.leaderboard.sections.tuning import describe_tuning, tuning_sections
 from dmlbench.leaderboard.statistics.panel import NO_STATISTICS, PanelStatistics
 from dmlbench.leaderboard.table import VERSION, Result
+from dmlbench.losses._catalogue import loss_family
 from dmlbench.study.reality_check import REALITY_CHECK
 from dmlbench.study.remarks import NO_REMARKS, Remarks
 from dmlbench.study.row_names import is_trained
@@ -72,7 +74,8 @@ def compose(
     choices: Sequence[Choice] = (),
     statistics: Mapping[str, PanelStatistics] = NO_STATISTICS,
 ) -> Page:
-    """The page: a head, a section for each data set, backbone and protocol, and the remarks.
+    """The page: a head, an overview, a section for each data set, backbone and protocol, and the
+    remarks. Without several of these there is no overview.
 
     Equal arguments give equal pages: no date is on it.
 
@@ -100,10 +103,13 @@ def compose(
     if sharing := _describe_sharing(results):
         head["GPUs shared"] = sharing
     titled = {UNCONFIRMED_TITLE: remarks.unconfirmed, DEVIATIONS_TITLE: remarks.deviations}
+    overview = read_overview(table, statistics)
+    sentences = [*summary_sentences(statistics)]
     return Page(
         title=f"{study}: leaderboard",
         head=head,
         sections=[
+            *([overview.section(sentences)] if overview else []),
             *score_sections(table, results, recipes, recipe, statistics),
             *statistics_sections(statistics),
             *tuning_sections(choices),
@@ -112,7 +118,8 @@ def compose(
             *optimism_sections(results),
             *learnt_sections(results),
         ],
-        summary=[*summary_sentences(statistics)],
+        summary=[*filter(None, [overview.sentence()])] if overview else sentences,
+        families=_families(results),
         published=published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},
     )
@@ -125,6 +132,16 @@ def recipes_of(results: Sequence[Result]) -> dict[str, Mapping[str, Any]]:
         for result in results
         if is_trained(result.planned["loss"])
     }
+
+
+def _families(results: Sequence[Result]) -> dict[str, str]:
+    """Loss -> the family that its file names."""
+    kinds = {
+        result.planned["loss"]: result.run["settings"].get("loss", {}).get("type")
+        for result in results
+        if is_trained(result.planned["loss"])
+    }
+    return {loss: loss_family(kind) for loss, kind in kinds.items() if kind}
 
 
 def _has_several_models(results: Sequence[Result]) -> bool:

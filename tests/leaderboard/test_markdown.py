@@ -155,13 +155,16 @@ def test_each_data_set_backbone_and_protocol_has_its_table(results, page):
     results.add("htl", 0, {"map@r": 0.2}, backbone="big")
     results.add("htl", 0, {"map@r": 0.3}, dataset="vehicle_id", protocols=("small", "large"))
     headings = [line[3:] for line in page().splitlines() if line.startswith("## ")]
-    assert headings[:4] == [
+    assert headings[:5] == [
+        "Overview",
         "letters · tiny · zero_shot",
         "letters · big · zero_shot",
         "vehicle_id · tiny · small",
         "vehicle_id · tiny · large",
     ]
-    assert [rows[0]["MAP@R"] for rows in tables(page())] == ["10.00", "20.00", "30.00", "30.00"]
+    overview, *panels = tables(page())
+    assert [rows[0]["MAP@R"] for rows in panels] == ["10.00", "20.00", "30.00", "30.00"]
+    assert [*overview[0].values()] == ["htl", "10.00", "20.00", "30.00", "30.00"]
     assert "5,924 queries" in page()
 
 
@@ -225,7 +228,7 @@ def test_recall_by_level_is_shown_with_the_names_of_the_levels(results, page):
     by_level = {"recall@1 level_1": 0.75, "recall@1 level_2": 0.875}
     results.add("htl", 0, scores | by_level, levels=("genus", "family"))
     results.add("htl", 0, scores, dataset="flat", levels=())
-    deep, flat = tables(page())
+    _, deep, flat = tables(page())
     assert [*deep[0]][:6] == [
         "loss",
         "Recall@1",

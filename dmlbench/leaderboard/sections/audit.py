@@ -10,7 +10,7 @@ from statistics import mean, median_low
 from typing import Any, NamedTuple
 
 from dmlbench.leaderboard.choices import Choice
-from dmlbench.leaderboard.content import HOLE, Cell, Row, Section, duration_cell
+from dmlbench.leaderboard.content import HOLE, Cell, Row, Section, Where, duration_cell
 from dmlbench.leaderboard.table import Result
 from dmlbench.losses._catalogue import loss_module
 from dmlbench.study.result_shape import OK
@@ -97,10 +97,10 @@ def audit_sections(results: Sequence[Result], choices: Sequence[Choice]) -> Iter
         ]
         if rows:
             external = [display_name(loss) for loss in losses if is_external(loss)]
-            yield _section(" · ".join(names), rows, external)
+            yield _section(Where(*names), rows, external)
 
 
-def _section(title: str, audited: Sequence[Audited], external: Sequence[str]) -> Section:
+def _section(where: Where, audited: Sequence[Audited], external: Sequence[str]) -> Section:
     is_tuned = any(loss.choice for loss in audited)
     others = [*_other_settings(audited)]
     shown, equal, unknown, notes = [], [], [], []
@@ -133,7 +133,7 @@ def _section(title: str, audited: Sequence[Audited], external: Sequence[str]) ->
         f"Not recorded: {', '.join(unknown)}." if unknown else "",
     ]
     return Section(
-        title=f"Fairness audit: {title}",
+        title=f"Fairness audit: {where.dataset} · {where.backbone}",
         facts=" ".join(filter(None, facts)),
         columns=[column.name for column, _, _ in shown],
         rows=[
@@ -147,6 +147,7 @@ def _section(title: str, audited: Sequence[Audited], external: Sequence[str]) ->
             for column, values, _ in shown
             if any(isinstance(value, str) for value in values)
         ),
+        where=where,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dmlbench.leaderboard.content import Row, Section, number_cell
+from dmlbench.leaderboard.content import Row, Section, Where, number_cell
 from dmlbench.leaderboard.table import Result
 from dmlbench.study.row_names import is_trained
 
@@ -41,6 +41,7 @@ def learnt_sections(results: Sequence[Result]) -> list[Section]:
                     facts="Measured in training, after the last epoch: mean over the seeds.",
                     columns=[str(column).replace("_", " ") for column in means],
                     rows=rows,
+                    where=Where(*map(str, cell)),
                 )
             )
     return sections

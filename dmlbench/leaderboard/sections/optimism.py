@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dmlbench.leaderboard.content import HOLE, Cell, Row, Section, score_cell
+from dmlbench.leaderboard.content import HOLE, Cell, Row, Section, Where, score_cell
 from dmlbench.leaderboard.sections.scores import metric_name
 from dmlbench.leaderboard.table import RETRIEVAL, VERIFICATION, Panel, Result
 
@@ -49,8 +50,9 @@ def optimism_sections(results: Sequence[Result]) -> list[Section]:
         ]
         losses.sort(key=lambda row: (-(row.cells[0].value or 0.0), row.name))
         dataset, tested_on, backbone, protocol = map(str, names)
-        title = f"{TITLE}: {Panel(dataset, tested_on, backbone, protocol, runs).title}"
-        sections.append(Section(title, FACTS, columns, losses, notes=NOTES))
+        panel = Panel(dataset, tested_on, backbone, protocol, runs)
+        section = Section(f"{TITLE}: {panel.title}", FACTS, columns, losses, notes=NOTES)
+        sections.append(replace(section, where=Where.of(panel)))
     return sections
 
 

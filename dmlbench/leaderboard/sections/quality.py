@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dmlbench.evaluation.leaks import WITHOUT_LEAKS
-from dmlbench.leaderboard.content import Cell, Row, Section, first_line
+from dmlbench.leaderboard.content import Cell, Row, Section, Where, first_line
 from dmlbench.leaderboard.table import Panel, Result, panels
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import CONTROL, display_name, is_control, is_trained
@@ -236,6 +236,7 @@ def _shapes(results: Sequence[Result]) -> Iterator[Section]:
     rows = [
         {
             "place": _place(result, with_loss=False),
+            "where": Where(result.planned["dataset"], result.planned["backbone"]),
             "loss": str(result.planned["loss"]),
             **shape,
         }
@@ -243,7 +244,7 @@ def _shapes(results: Sequence[Result]) -> Iterator[Section]:
         if (shape := result.metrics.get("embedding_shape"))
     ]
     for place, runs in pd.DataFrame(rows).groupby("place", sort=False) if rows else ():
-        means = runs.drop(columns="place").groupby("loss", sort=False).mean()
+        means = runs.drop(columns=["place", "where"]).groupby("loss", sort=False).mean()
         of_losses = {str(loss): _shape_row(str(loss), row) for loss, row in means.iterrows()}
         yield Section(
             title=f"Shape of the embeddings: {place}",
@@ -252,6 +253,7 @@ def _shapes(results: Sequence[Result]) -> Iterator[Section]:
             columns=["dimension", "effective rank", "spread"],
             rows=[row for loss, row in of_losses.items() if not is_control(loss)],
             controls=[row for loss, row in of_losses.items() if is_control(loss)],
+            where=runs["where"].iloc[0],
         )
 
 

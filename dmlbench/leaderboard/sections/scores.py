@@ -15,6 +15,7 @@ from dmlbench.leaderboard.content import (
     Failure,
     Row,
     Section,
+    Where,
     cell_file,
     duration_cell,
     first_line,
@@ -90,6 +91,7 @@ def _score_section(
         controls=_score_rows(panel, control, metrics, summary, sorted_by, limits, ranks),
         failures=_failures(panel.rows),
         scores=tuple(scores),
+        where=Where.of(panel),
     )
 
 

@@ -13,6 +13,7 @@ from dmlbench.leaderboard.content import (
     Cell,
     Row,
     Section,
+    Where,
     rank_cell,
     score_cell,
 )
@@ -101,6 +102,7 @@ def _again(statistics: PanelStatistics, tests: PairTests) -> Section:
             f"{seeds.max()} seeds it is at least {least_p_of_flips(int(seeds.max())):.2g}.",
         ],
         text_columns=("ties",),
+        where=Where.of(statistics.panel),
     )
 
 
@@ -108,7 +110,8 @@ def _other_classes(statistics: PanelStatistics) -> Section:
     title = f"{OTHER_CLASSES} {statistics.panel.title}"
     tests = statistics.of_classes
     if not tests:
-        return Section(title, f"Not answered: {statistics.no_classes}.", [], [])
+        facts = f"Not answered: {statistics.no_classes}."
+        return Section(title, facts, [], [], where=Where.of(statistics.panel))
     rows = []
     for place, (loss, letters) in enumerate(
         zip(statistics.losses, letters_of_ties(tests), strict=True)
@@ -137,6 +140,7 @@ def _other_classes(statistics: PanelStatistics) -> Section:
             f"comes from the choice of the test classes: more seeds do not reduce it."
         ],
         text_columns=("ties",),
+        where=Where.of(statistics.panel),
     )
 
 
@@ -175,6 +179,7 @@ def _undecided(statistics: PanelStatistics, tests: PairTests) -> Iterator[Sectio
         if hidden
         else [],
         names="pair",
+        where=Where.of(statistics.panel),
     )
 
 
@@ -225,6 +230,7 @@ def _several(comparison: OverDatasets) -> Section:
             "is no proof. It says nothing about other data sets, and not by how much."
         ],
         text_columns=("ties", "ranks"),
+        where=Where(backbone=comparison.backbone),
     )
 
 

@@ -32,8 +32,8 @@ def _order(statistics: PanelStatistics, tests: PairTests) -> str:
     losses, is_better = statistics.losses, tests.is_better
     first = [place for place in range(len(losses)) if not is_better[:, place].any()]
     behind = [place for place in range(len(losses)) if is_better[first, place].all()]
-    leaders = _listed([losses[place] for place in first])
-    beaten = _listed([losses[place] for place in behind])
+    leaders = listed([losses[place] for place in first])
+    beaten = listed([losses[place] for place in behind])
     if len(first) == len(losses):
         return f"no two of the {len(losses)} losses can be told apart"
     if len(first) == 1:
@@ -44,9 +44,9 @@ def _order(statistics: PanelStatistics, tests: PairTests) -> str:
     return f"{order}; each of them is better than {beaten}" if behind else order
 
 
-def _listed(losses: Sequence[str]) -> str:
+def listed(losses: Sequence[str]) -> str:
     """
-    >>> _listed(["htl", "rll", "hpl"])
+    >>> listed(["htl", "rll", "hpl"])
     'htl, rll and hpl'
     """
     names = [*map(display_name, losses)]

@@ -13,6 +13,7 @@ from dmlbench.leaderboard.content import (
     Failure,
     Row,
     Section,
+    Where,
     duration_cell,
     first_line,
     score_cell,
@@ -89,6 +90,7 @@ def tuning_sections(choices: Sequence[Choice]) -> Iterator[Section]:
                 if choice.error
             ],
             text_columns=("chosen", "trials"),
+            where=Where(*names),
         )
 
 
