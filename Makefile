@@ -8,6 +8,7 @@ LOCK := envs/requirements.lock
 CPU_LOCK := envs/requirements-cpu.lock
 SLURM_LOCK := envs/requirements-slurm.lock
 SLURM := $(VENV)/slurm
+AXE := axe-core@4.14.1
 
 # On Linux, PyPI's torch and faiss-gpu bring 6 GB of CUDA libraries along. A machine without an
 # NVIDIA GPU gets builds for CPUs; `make CPU=0 ...` and `make CPU=1 ...` decide it by hand.
@@ -24,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The workflow finds its Python on PATH, as in an activated environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: demo test test-slow test-cluster chaos coverage docs lint format lock clean
+.PHONY: demo test test-slow test-cluster axe chaos coverage docs lint format lock clean
 
 demo: $(INSTALLED)
 	snakemake
@@ -43,6 +44,14 @@ test-cluster: $(SLURM)/installed
 $(SLURM)/installed: $(SLURM_LOCK) $(INSTALLED)
 	rm -rf $(SLURM)
 	$(UV_INSTALL) --no-deps --require-hashes --target $(SLURM) --requirements $(SLURM_LOCK)
+	touch $@
+
+# The rules of accessibility that tests/leaderboard/test_accessible.py tries on the pages; needs npm.
+axe: $(VENV)/axe/installed-$(AXE)
+
+$(VENV)/axe/installed-$(AXE): $(INSTALLED)
+	rm -rf $(VENV)/axe
+	npm install --prefix $(VENV)/axe --no-save --ignore-scripts --no-audit --no-fund --silent $(AXE)
 	touch $@
 
 # Sixty kills at random moments take an hour on two cores; DMLBENCH_CHAOS_SEED repeats those of a seed.

@@ -8,36 +8,57 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import quote
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from dmlbench.leaderboard.content import CellPage, Page
 from dmlbench.leaderboard.made_of import failed_plot_lines
 from dmlbench.leaderboard.page import NOTES
 from dmlbench.leaderboard.pictures import Picture
 from dmlbench.leaderboard.sections import published
-from dmlbench.leaderboard.style import colour
+from dmlbench.leaderboard.templating import templates
 from dmlbench.study.published import UNCONFIRMED
-from dmlbench.study.row_names import display_name
-from dmlbench.utils.text import literal
 
 CAPTIONS = {
-    "recall": "MAP@R and Recall@1: mean over seeds with its 95 % interval, and single seeds",
-    "recall_curves": "Recall@K against K: mean over seeds, and single seeds; axes: log K, log odds",
-    "time": "Recall against training time: mean over seeds, with the 95 % interval of the score",
-    "training": "Loss against epoch: one line for each seed; the scales differ",
-    "trials": "Tuning: the best validation score so far against the trials spent",
-    "trial_settings": "Tuning: the settings of the best trials of each loss; thick: the chosen one",
-    "critical_difference": "Mean ranks over data sets; a thick line joins what is not separated",
-    "trees": "The tree of the training classes that a loss has learnt: where classes were merged",
+    "recall": (
+        "MAP@R and Recall@1: mean over the n seeds that succeeded, the 95 % interval of the mean "
+        "(Student's t over seeds), and single seeds"
+    ),
+    "recall_curves": (
+        "Recall@K against K: mean over the n seeds that succeeded, and single seeds, without an "
+        "interval; axes: log K, log odds"
+    ),
+    "time": (
+        "Recall against training time, and against images seen if these differ: mean over the n "
+        "seeds that succeeded, with the 95 % interval of the mean score (Student's t over seeds)"
+    ),
+    "training": "Loss against epoch: one line for each of n seeds, without a mean; the scales differ",
+    "trials": (
+        "Tuning: the best validation score so far against the n trials of each loss; a score is a "
+        "mean over folds, without an interval"
+    ),
+    "trial_settings": (
+        "Tuning: the settings of the best of the n trials of each loss; thick: the chosen one; "
+        "scores without an interval"
+    ),
+    "critical_difference": (
+        "Mean ranks over n data sets; a thick line joins what Nemenyi's test does not separate at 5 %"
+    ),
+    "published": (
+        "Published numbers against the means here: mean over the n seeds that succeeded, with the "
+        "95 % interval of the mean (Student's t over seeds); on the diagonal both are equal"
+    ),
+    "trees": (
+        "The tree of the training classes that a loss has learnt (n = 1 seed): where classes were "
+        "merged, and how well it agrees with the true super-classes"
+    ),
+    "groups": (
+        "The groups of the training classes that a loss has learnt (n = 1 seed) against the true "
+        "super-classes"
+    ),
 }
 MAX_EMBEDDED = 4_000_000
 """Bytes of plots that a page holds."""
-MAX_NARROW = 11  # columns; a wider table puts intervals below their means, to fit 1400 pixels
 
 
 def render(page: Page, pictures: Sequence[Picture]) -> str:
@@ -54,12 +75,14 @@ def render(page: Page, pictures: Sequence[Picture]) -> str:
         )
         for picture in pictures
     )
-    return _templates().get_template("leaderboard.html").render(
+    return templates().get_template("leaderboard.html").render(
         page=page,
         published=published,
         unconfirmed=UNCONFIRMED,
         notes=NOTES,
         plots=plots,
+        filters=_filters(page),
+        columns=_score_columns(page),
         is_large=is_large,
         failed_plots=failed_plot_lines(page.failed_plots),
     )  # fmt: skip
@@ -67,29 +90,34 @@ def render(page: Page, pictures: Sequence[Picture]) -> str:
 
 def render_cell(page: CellPage) -> str:
     """The page of a cell, which loads nothing."""
-    return _templates().get_template("cell.html").render(page=page)
+    return templates().get_template("cell.html").render(page=page)
 
 
-@cache
-def _templates() -> Environment:
-    """The templates. All that they show is text, letter by letter: no name is taken for HTML."""
-    environment = Environment(
-        loader=PackageLoader("dmlbench.leaderboard"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        finalize=_text,
-    )
-    environment.filters |= {"colour": colour, "display_name": display_name}
-    environment.globals |= {"max_narrow": MAX_NARROW}
-    return environment
+class Filter(NamedTuple):
+    """A control of the page that shows what is about one of its values, or all."""
+
+    name: str
+    """Of the attribute data-<name> that a section, a column or a row has."""
+    label: str
+    values: list[str]
 
 
-def _text(value: Any) -> Any:
-    """What a template shows in the place of `value`, before it is escaped."""
-    return value if isinstance(value, Markup) else literal(str(value))
+def _filters(page: Page) -> list[Filter]:
+    """The filters that have a choice."""
+    shown = [place for part in page.sections for place in (part.where, *part.column_where)]
+    labels = {"dataset": "data set", "backbone": "backbone", "protocol": "protocol"}
+    filters = [
+        Filter(name, label, [*dict.fromkeys(filter(None, (getattr(of, name) for of in shown)))])
+        for name, label in labels.items()
+    ]
+    filters.append(Filter("family", "family", sorted(set(page.families.values()))))
+    return [of for of in filters if len(of.values) > 1]
+
+
+def _score_columns(page: Page) -> list[str]:
+    """The names of the columns that the tables of scores have, each once."""
+    tables = [part for part in page.sections if part.scores and not part.column_where]
+    return [*dict.fromkeys(name for part in tables for name in part.columns)]
 
 
 def _data_url(picture: Picture) -> str:
