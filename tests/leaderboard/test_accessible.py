@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: make axe"),
 ]
 RULES = """
+document.querySelectorAll("section").forEach((of) => { of.style.contentVisibility = "visible"; });
 for (const details of document.querySelectorAll("details")) details.open = true;
 const found = await axe.run(document, { resultTypes: ["violations"] });
 return found.violations.map((of) => [of.impact, of.id, of.nodes[0].html.slice(0, 200),

@@ -17,7 +17,8 @@ from .browser import Browser, needs_browser
 
 FAMILIES = {"htl": "tree", "rll": "ranking", "triplet": "pairs"}
 STATE = """
-const texts = (all) => [...all].filter((of) => of.checkVisibility()).map((of) => of.textContent.trim());
+const isShown = (of) => of.checkVisibility();
+const texts = (all) => [...all].filter(isShown).map((of) => of.textContent.trim());
 const first = document.querySelector("table");
 return {
   address: location.hash,
