@@ -25,6 +25,7 @@ include: "workflow/rules/tuning.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/leaderboard.smk"
+include: "workflow/rules/gallery.smk"
 include: "workflow/rules/tracking.smk"
 
 

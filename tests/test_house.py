@@ -16,6 +16,7 @@ ORDER = (
     {"planning"},
     {"workflow"},
     {"tracking"},
+    {"gallery"},
     {"leaderboard"},
     {"tuning"},
     {"training", "evaluation", "conformance"},

@@ -39,6 +39,11 @@ def add_commands(add_command: AddCommand) -> None:
     evaluate.add_argument("run", help="dataset/backbone/loss/seed<k>")
     evaluate.add_argument("--key", help="refuse to score under another key")
     add_study(add_command("leaderboard", _leaderboard, "write the table and the plots of a study"))
+    pictures = add_study(
+        add_command("pictures", _pictures, "draw the pictures of a data set and a backbone")
+    )
+    pictures.add_argument("group", help="dataset/backbone")
+    pictures.add_argument("--key", help="refuse to draw under another key")
     track = add_study(add_command("track", _track, "write the results of a study to MLflow"))
     track.add_argument("--key", help="refuse to write under another key")
     add_study(add_command("verdict", _verdict, "exit with 1 if a run failed, and let it run again"))
@@ -112,6 +117,19 @@ def _leaderboard(options: argparse.Namespace) -> int:
     print(*failed_plot_lines(failed), sep="\n", end="\n" if failed else "")
     # a job that failed would hold up the verdict, which names the plots
     return 1 if failed and not options.job else 0
+
+
+def _pictures(options: argparse.Namespace) -> int:
+    study = read(options)
+    _check_key(options.key, study.gallery_key(options.group))
+    from dmlbench.utils.cores import usable_cores
+
+    cores = usable_cores()
+    use_threads(cores)
+    from dmlbench.gallery.job import gallery_job
+
+    gallery_job(study, options.group, data_folder() / "stores", cores)
+    return 0
 
 
 def _track(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from dmlbench.leaderboard.statistics.means import summarise
 from dmlbench.leaderboard.statistics.panel import PanelStatistics
 from dmlbench.leaderboard.statistics.ranks import rank_text
 from dmlbench.leaderboard.table import Panel, Result, panels
+from dmlbench.study.gallery_files import gallery_page
 from dmlbench.study.result_files import StudyFiles
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import display_name
@@ -104,6 +106,9 @@ def compose_cells(
                 _settings(seeds[0], usual),
                 *([_trials(chosen[cell])] if cell in chosen else []),
             ],
+            pictures=f"../../../{quote(gallery_page(cell))}"
+            if seeds[0].planned["has_pictures"]
+            else None,
             commands=commands_of(study, [seed.planned["path"] for seed in seeds], trained),
             curves=_curves(seeds),
             logs={

@@ -112,6 +112,8 @@ class Page:
     """Title -> key path in the study file -> remark."""
     failed_plots: Mapping[str, str] = field(default_factory=dict)
     """Plots that could not be drawn: name -> reason."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Data set and backbone -> the page of what its losses retrieved, seen from this one."""
     summary: list[str] = field(default_factory=list)
     """Sentences that say who wins, as far as the statistics say so."""
     families: Mapping[str, str] = field(default_factory=dict)

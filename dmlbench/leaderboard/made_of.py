@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dmlbench.study.gallery_files import GALLERIES
 from dmlbench.study.result_files import StudyFiles
 from dmlbench.study.run import json_key
 from dmlbench.study.study import TABLES, Study
@@ -57,10 +58,11 @@ def write_made_of(
         failed_plots: the plots that could not be drawn: name -> reason.
     """
     folder = study.files.leaderboard
+    galleries = folder / GALLERIES  # they have jobs of their own
     files = {
         file.relative_to(folder).as_posix(): describe_file(file)
         for file in sorted(folder.rglob("[!.]*"))
-        if file.is_file() and file != study.files.made_of
+        if file.is_file() and file != study.files.made_of and galleries not in file.parents
     }
     content = {
         "key": HAS_HOLES if has_holes else study.leaderboard_key,
@@ -96,11 +98,15 @@ def leaderboard_digest(files: StudyFiles) -> str:
     return str(made_of["digest"])[:16] if made_of else UNKNOWN
 
 
-def find_changed_files(files: StudyFiles, made_of: Mapping[str, Any]) -> list[Path]:
-    """The files of the leaderboard that are missing, or are not those that were written."""
+def find_changed_files(folder: Path, made_of: Mapping[str, Any]) -> list[Path]:
+    """The files below `folder` that are missing, or are not those that were written.
+
+    Args:
+        made_of: what was written, from its made.json.
+    """
     changed = []
     for name, record in made_of["files"].items():
-        file = files.leaderboard / name
+        file = folder / name
         try:
             is_whole = is_unchanged(file, record)
         except OSError:

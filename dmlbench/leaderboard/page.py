@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from dmlbench.leaderboard.sections.tuning import describe_tuning, tuning_section
 from dmlbench.leaderboard.statistics.panel import NO_STATISTICS, PanelStatistics
 from dmlbench.leaderboard.table import VERSION, Result
 from dmlbench.losses._catalogue import loss_family
+from dmlbench.study.gallery_files import gallery_page
 from dmlbench.study.reality_check import REALITY_CHECK
 from dmlbench.study.remarks import NO_REMARKS, Remarks
 from dmlbench.study.row_names import is_trained
@@ -108,6 +110,7 @@ def compose(
     return Page(
         title=f"{study}: leaderboard",
         head=head,
+        pictures=_pictures(results),
         sections=[
             *([overview.section(sentences)] if overview else []),
             *score_sections(table, results, recipes, recipe, statistics),
@@ -123,6 +126,17 @@ def compose(
         published=published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},
     )
+
+
+def _pictures(results: Sequence[Result]) -> dict[str, str]:
+    """The pages of pictures of each data set and backbone that has some."""
+    shown = [result.planned for result in results if result.planned["has_pictures"]]
+    return {
+        f"{run['dataset']} · {run['backbone']}": quote(
+            gallery_page(f"{run['dataset']}/{run['backbone']}")
+        )
+        for run in shown
+    }
 
 
 def recipes_of(results: Sequence[Result]) -> dict[str, Mapping[str, Any]]:

@@ -78,6 +78,8 @@ class Inputs:
             yield from (*files.run(path).training_files, files.run(path).train_benchmark)
         for path in pending.evaluate:
             yield from (files.run(path).metrics, files.run(path).evaluate_benchmark)
+        for group in pending.galleries:
+            yield files.gallery(group).made_of
         if pending.last:
             yield from (files.tracked, files.verdict, *files.leaderboard.rglob("*"))
             yield from files.logs.glob("*.benchmark.tsv")
@@ -122,17 +124,29 @@ class Inputs:
     def of_leaderboard(self) -> list[Any]:
         return self._inputs(self._results(), bool(self.pending.leaderboard))
 
+    def of_pictures(self, group: str) -> list[Any]:
+        """Beside the images. Embeddings that are missing are no reason to train: a page says so."""
+        runs = [self.study.files.run(run.path) for run in self.study.galleries[group]]
+        files = [file for run in runs for file in (run.run, run.metrics)]
+        return self._inputs(files, group in self.pending.galleries)
+
     def of_tracking(self, leaderboard: Iterable[object]) -> list[Any]:
         """`leaderboard`: its files."""
-        is_pending = self.pending.leaderboard or (self.is_asked and why_track(self.study))
-        return self._inputs([*self._results(), *leaderboard], bool(is_pending))
+        pending = self.pending
+        is_written_again = bool(pending.leaderboard or pending.galleries)
+        is_pending = is_written_again or (self.is_asked and bool(why_track(self.study)))
+        return self._inputs([*self._results(), *leaderboard, *self._galleries()], is_pending)
 
     def of_verdict(self) -> list[Any]:
         files = self.study.files
         runs = [files.run(path).metrics for path in self.study.runs]
         # before failed runs lose their files
         tracked = [files.tracked] if self.study.settings.tracking else []
-        return self._inputs([*runs, files.table, *tracked], bool(self.pending.verdict))
+        made = [*runs, files.table, *self._galleries(), *tracked]
+        return self._inputs(made, bool(self.pending.verdict))
+
+    def _galleries(self) -> list[Path]:
+        return [self.study.files.gallery(group).made_of for group in self.study.galleries]
 
     def _results(self) -> list[Path]:
         files = self.study.files

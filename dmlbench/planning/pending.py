@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from dmlbench.datasets.store.duplicates_file import can_be_written, read_duplicates
@@ -31,6 +32,7 @@ from dmlbench.planning.reasons import (
     SEARCHED_SINCE,
     Reason,
     RunResults,
+    why_gallery,
     why_leaderboard,
     why_track,
     why_verdict,
@@ -66,6 +68,8 @@ class Pending:
     """Path of a run -> why it is to be trained."""
     evaluate: dict[str, Reason] = field(default_factory=dict)
     """Path of a run -> why it is to be scored."""
+    galleries: dict[str, Reason] = field(default_factory=dict)
+    """dataset/backbone -> why its pictures are to be drawn."""
     leaderboard: Reason | None = None
     track: Reason | None = None
     verdict: Reason | None = None
@@ -92,6 +96,7 @@ class Pending:
             "choose": len(self.choices),
             "train": len(self.train),
             "evaluate": len(self.evaluate),
+            "draw_pictures": len(self.galleries),
             **dict.fromkeys(self.last, 1),
         }
         return {rule: count for rule, count in counts.items() if count}
@@ -114,6 +119,15 @@ class Results:
                 *((choice.cell, choice.chosen) for choice in self.choices),
             ]
         )
+
+    @cached_property
+    def _by_path(self) -> dict[str, RunResults]:
+        return {run.path: run for run in self.runs}
+
+    def digest_of(self, runs: Sequence[Run]) -> str:
+        """The digest by which the pictures of `runs` know what they were made from."""
+        results = [self._by_path[run.path] for run in runs]
+        return results_digest((run.path, run.trained, run.scored) for run in results)
 
 
 def find_pending(study: Study, stores: Path) -> Pending:
@@ -159,6 +173,9 @@ def find_changed(study: Study, results: Results) -> Pending:
         elif reason := result.why_rescore():
             pending.evaluate[result.path] = reason
     pending.leaderboard = why_leaderboard(study, results.digest)
+    for group, runs in study.galleries.items():
+        if reason := why_gallery(study, group, results.digest_of(runs)):
+            pending.galleries[group] = reason
     if study.settings.tracking:
         pending.track = why_track(study)
     pending.verdict = why_verdict(study)
@@ -211,9 +228,13 @@ def add_downstream(study: Study, results: Results, pending: Pending) -> None:
     pending.evaluate |= dict.fromkeys(pending.train, AFTER_TRAINING)
     if pending.evaluate:
         pending.leaderboard = pending.leaderboard or AFTER_OTHERS
-    if pending.leaderboard and study.settings.tracking:
+    scored_groups = {path.rpartition("/")[0].rpartition("/")[0] for path in pending.evaluate}
+    for group in study.galleries:
+        if group in scored_groups:
+            pending.galleries.setdefault(group, AFTER_OTHERS)
+    if (pending.leaderboard or pending.galleries) and study.settings.tracking:
         pending.track = pending.track or AFTER_OTHERS
-    if pending.leaderboard or pending.track:
+    if pending.leaderboard or pending.galleries or pending.track:
         pending.verdict = pending.verdict or AFTER_OTHERS
 
 
@@ -236,6 +257,7 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
     tried = [study.trials[path].run for path in pending.trials]
     needed = {name for run in trained for name in run.stores} | {run.store for run in tried}
     needed |= {study.runs[path].tested.store for path in pending.evaluate}
+    needed |= {study.galleries[group][0].tested.store for group in pending.galleries}
     pending.stores = [
         name
         for name in study.stores

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dmlbench.gallery.made_of import read_made_of as read_gallery_made_of
 from dmlbench.leaderboard.made_of import (
     HAS_HOLES,
     find_changed_files,
@@ -16,7 +17,7 @@ from dmlbench.planning.describe_changes import describe_changes, describe_code
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.result_shape import DAMAGED, OK
 from dmlbench.study.run import Run
-from dmlbench.study.study import TABLES, Study
+from dmlbench.study.study import PICTURES, TABLES, Study
 from dmlbench.tracking.sync import tracking_uri
 from dmlbench.training.run_state import inspect_training
 from dmlbench.utils.digests import read_text_with_digest
@@ -162,7 +163,27 @@ def why_leaderboard(study: Study, results: str) -> Reason | None:
         return Reason(changed or "its runs or their results changed")
     if made_of["results"] != results:
         return Reason("results changed")
-    changed_files = find_changed_files(study.files, made_of)
+    changed_files = find_changed_files(study.files.leaderboard, made_of)
+    return damage_reason(changed_files, "missing or damaged") if changed_files else None
+
+
+def why_gallery(study: Study, group: str, results: str) -> Reason | None:
+    """Why the pictures of `group`, as dataset/backbone, are not the planned ones; None if they are.
+
+    Args:
+        results: the `results_digest` of its results that are there.
+    """
+    files = study.files.gallery(group)
+    made_of = read_gallery_made_of(files)
+    if not made_of:
+        is_there = files.differences.is_file()
+        return Reason("it does not say what it was made from") if is_there else NOT_WRITTEN
+    if made_of["key"] != study.gallery_key(group):
+        changed = describe_code(made_of["code"], code_digests(PICTURES))
+        return Reason(changed or "its runs, their results or `report` changed")
+    if made_of["results"] != results:
+        return Reason("results changed")
+    changed_files = find_changed_files(files.folder.parent, made_of)
     return damage_reason(changed_files, "missing or damaged") if changed_files else None
 
 

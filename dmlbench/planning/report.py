@@ -84,6 +84,9 @@ def show_diff(study: Study, stores: Path) -> None:
     ):
         if jobs:
             print(f"\n{rule}: {len(jobs)}", *reason_lines(study, jobs, describe), sep="\n  ")
+    if pending.galleries:
+        groups = [f"{group}: {why.text}" for group, why in pending.galleries.items()]
+        print(f"\ndraw_pictures: {len(groups)}", *groups, sep="\n  ")
     if pending.last:
         print("", *(f"{rule}: {why.text}" for rule, why in pending.last.items()), sep="\n")
     if without_model := _runs_without_model(study, pending):

@@ -91,6 +91,8 @@ def _requests(study: Study, stores: Path) -> Iterator[Resources]:
     jobs = ClusterJobs(study, stores, estimate_jobs(study, stores))
     for _ in pending.stores:
         yield jobs.packing()
+    for _ in pending.galleries:
+        yield jobs.packing()
     for path in pending.trials:
         yield jobs.trial(study.trials[path], 1)
     together = study.settings.cluster.score_with_training

@@ -9,7 +9,7 @@ results/<study>/
   driver.json                held by the process of `dmlbench submit`
   verdict.txt                whether every run has a result
   tracked.txt                what was written to MLflow
-  leaderboard/               tables, page, plots
+  leaderboard/               tables, pages, plots; pictures: see gallery_files.py
   logs/                      logs of all other jobs than those of runs
   runs/<dataset>/<backbone>/<loss>/seed<k>/
   tuning/<dataset>/<backbone>/<loss>/          trials and their choice: see tuning_files.py
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmlbench.study.gallery_files import GALLERIES, GalleryFiles
 from dmlbench.study.result_shape import check_metrics, check_run, load_result
 from dmlbench.study.tuning_files import ChoiceFiles, TrialFiles
 from dmlbench.utils.digests import describe_file, is_unchanged, write_with_digest
@@ -114,6 +115,11 @@ class StudyFiles:
     def made_of(self) -> Path:
         """The key and the code that the leaderboard was made from."""
         return self.leaderboard / "made.json"
+
+    def gallery(self, group: str) -> GalleryFiles:
+        """The files of the pictures of a group, as dataset/backbone."""
+        folder = self.leaderboard / GALLERIES / group
+        return GalleryFiles(folder, self.logs / GALLERIES / f"{group}.log")
 
     def run(self, path: str) -> RunFiles:
         """The files of the run at `path`, as dataset/backbone/loss/seed0."""

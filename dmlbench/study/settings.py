@@ -282,6 +282,21 @@ class Evaluation(Model):
     """Score with this many threads on a CPU. No score depends on the number."""
 
 
+class Report(Model):
+    """Pages of pictures beside the leaderboard, from the test embeddings of the first seed."""
+
+    galleries: bool = False
+    """For each loss, show which images it retrieved and which classes it confused; and for each
+    data set and backbone, what two losses disagree on. Controls have no pictures."""
+    maps: Literal["none", "pca", "tsne"] = "none"
+    """Draw a map of the test images by their embeddings. tsne takes about a minute for each loss
+    and 10,000 images; pca takes a second."""
+
+    @property
+    def has_pictures(self) -> bool:
+        return self.galleries or self.maps != "none"
+
+
 class Settings(Model):
     """The keys at the top of a study file."""
 
@@ -316,6 +331,8 @@ class Settings(Model):
     report_optimism: bool = False
     """Report also how much better a run would look if its epoch were chosen by its test score. No
     result is chosen by it. It costs an embedding of the test images after each epoch."""
+    report: Report = Report()
+    """Which pictures are made from the results."""
     published: Annotated[dict[Name, Name], Field(max_length=MAX_NAMES)] = {}
     """In the paper track, the published system of each loss whose name is not that of its system:
     `{loss: system}`, with a system of dmlbench/study/published.csv."""

@@ -19,6 +19,7 @@ from dmlbench.study.grid import grid
 from dmlbench.study.mean_ranks import has_mean_ranks
 from dmlbench.study.remarks import Remarks, find_wrong_remarks, read_remarks
 from dmlbench.study.result_files import RESULTS, SNAPSHOT, StudyFiles
+from dmlbench.study.row_names import is_control
 from dmlbench.study.run import Run, json_key
 from dmlbench.study.settings import Settings
 from dmlbench.study.tuning import Trial, make_trials
@@ -33,6 +34,8 @@ MAX_SNAPSHOT_BYTES = 10 * MAX_BYTES
 """Of the settings as JSON, which repeat what aliases stand for."""
 TABLES = "dmlbench.leaderboard.build"
 """The module that makes the leaderboard."""
+PICTURES = "dmlbench.gallery.job"
+"""The module that makes the pages of pictures."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,33 @@ class Study:
         return [*dict.fromkeys(run.tree for run in self.runs.values() if run.tree)]
 
     @cached_property
+    def galleries(self) -> dict[str, list[Run]]:
+        """`dataset/backbone` -> its runs that are shown in pictures, if the study asks for some."""
+        groups: dict[str, list[Run]] = {}
+        if self.settings.report.has_pictures:
+            for run in self.runs.values():
+                if not is_control(run.loss):
+                    groups.setdefault(f"{run.dataset}/{run.backbone}", []).append(run)
+        return groups
+
+    def gallery(self, group: str) -> list[Run]:
+        """The runs of `group`, as `dataset/backbone`, that are shown in pictures.
+
+        Raises:
+            StudyError: the study has no such pictures.
+        """
+        if group not in self.galleries:
+            problem = f"{group}: no pictures of it are asked for. "
+            hint = did_you_mean(group, self.galleries) if self.galleries else "See `report`."
+            raise StudyError(self.name, [problem + hint])
+        return self.galleries[group]
+
+    def gallery_key(self, group: str) -> str:
+        """Digest of the results that the pictures of `group` show, and of the code that does."""
+        runs = {run.path: (run.eval_key, run.tested.dataset) for run in self.gallery(group)}
+        return json_key(runs, self.settings.report.model_dump(), code_digest(PICTURES))
+
+    @cached_property
     def has_mean_ranks(self) -> bool:
         """Whether losses are ranked over several data sets, which is a plot of its own."""
         runs = self.runs.values()
@@ -103,6 +133,7 @@ class Study:
         """Digest of all results and remarks on the leaderboard, and of the code that writes it."""
         return json_key(
             {path: (run.eval_key, run.tested.dataset) for path, run in self.runs.items()},
+            self.settings.report.has_pictures,
             self.remarks,
             self.remarks.published,
             code_digest(TABLES),
@@ -125,7 +156,7 @@ class Study:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Names, path, keys and settings of each run, as the leaderboard reads them."""
-        return [*map(_row, self.runs.values())]
+        return [self._row(run) for run in self.runs.values()]
 
     def rows_of(self, cell: str) -> list[dict[str, Any]]:
         """Those of `rows` that belong to `cell`, as `dataset/backbone/loss`.
@@ -133,12 +164,28 @@ class Study:
         Raises:
             StudyError: the plan has no such cell.
         """
-        rows = [_row(run) for run in self.runs.values() if run.cell == cell]
+        rows = [self._row(run) for run in self.runs.values() if run.cell == cell]
         if not rows:
             cells = dict.fromkeys(run.cell for run in self.runs.values())
             hint = did_you_mean(cell, cells)
             raise StudyError(self.name, [f"{cell}: no such cell in the plan. {hint}"])
         return rows
+
+    def _row(self, run: Run) -> dict[str, Any]:
+        """A run as the leaderboard reads it; see `rows`."""
+        return {
+            "dataset": run.dataset,
+            "tested_on": run.tested.dataset,
+            "backbone": run.backbone,
+            "loss": run.loss,
+            "seed": run.seed,
+            "path": run.path,
+            "tree": run.tree,
+            "has_pictures": self.settings.report.has_pictures and not is_control(run.loss),
+            "train_key": run.train_key,
+            "eval_key": run.eval_key,
+            "settings": run.settings,
+        }
 
     def run(self, path: str) -> Run:
         """The run at `path`.
@@ -181,22 +228,6 @@ class Study:
         if path not in trials:
             raise StudyError(self.name, [f"{path}: {_no_such('trial', path, self.trials)}"])
         return trials[path]
-
-
-def _row(run: Run) -> dict[str, Any]:
-    """A run as the leaderboard reads it; see `Study.rows`."""
-    return {
-        "dataset": run.dataset,
-        "tested_on": run.tested.dataset,
-        "backbone": run.backbone,
-        "loss": run.loss,
-        "seed": run.seed,
-        "path": run.path,
-        "tree": run.tree,
-        "train_key": run.train_key,
-        "eval_key": run.eval_key,
-        "settings": run.settings,
-    }
 
 
 def _no_such(kind: str, path: str, known: Mapping[str, Any]) -> str:

@@ -107,9 +107,20 @@ def _cell_entries(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
     for path, group in by_cell:
         seeds = list(group)
         seed_entries = [_seed_entry(study, path, result) for result in seeds]
-        digest = _digest(statistics_code, *(entry.digest for entry in seed_entries))
-        yield Entry(path, None, digest, partial(_cell_record, study, seeds))
+        pictures = _pictures(study, seeds[0])
+        digest = _digest(statistics_code, *(entry.digest for entry in seed_entries), *pictures)
+        yield Entry(path, None, digest, partial(_cell_record, study, seeds, pictures))
         yield from seed_entries
+
+
+def _pictures(study: Study, result: Result) -> list[Path]:
+    """The page of pictures of the cell of `result`, and the thumbnails of its map, if it has them."""
+    names = result.planned
+    files = study.files.gallery(f"{names['dataset']}/{names['backbone']}")
+    page = files.page(names["loss"])
+    if not (names["has_pictures"] and page.is_file()):
+        return []
+    return [file for file in (page, files.thumbnails) if file.is_file()]
 
 
 def _seed_entry(study: Study, cell: str, result: Result) -> Entry:
@@ -159,8 +170,9 @@ def _seed_record(run: Run, result: Result, files: Sequence[Path]) -> Record:
     )
 
 
-def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
-    """Mean and interval over the seeds, under the same metric names as those of a seed."""
+def _cell_record(study: Study, seeds: Sequence[Result], pictures: Sequence[Path]) -> Record:
+    """Mean and interval over the seeds, under the same metric names as those of a seed; and the
+    files `pictures`."""
     run = study.runs[seeds[0].planned["path"]]
     times = [_start_and_end(result.run["provenance"]) for result in seeds]
     end = max(end for _, end in times)
@@ -185,6 +197,7 @@ def _cell_record(study: Study, seeds: Sequence[Result]) -> Record:
         params=params,
         points=[Point(name, value, end, 0) for name, value in values.items()],
         datasets=_datasets(run),
+        artefacts=[(file, "") for file in pictures],
     )
 
 

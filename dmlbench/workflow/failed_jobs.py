@@ -103,6 +103,9 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
         yield _Job("fetch_weights", weights, files.weights_log(weights), file)
     for cell in study.tuned_cells:
         yield _Job("choose", cell, files.choice(cell).log, files.chosen(cell))
+    for group in study.galleries:
+        pictures = files.gallery(group)
+        yield _Job("draw_pictures", group, pictures.log, pictures.made_of)
     yield _Job("build_leaderboard", "", files.leaderboard_log, files.table)
     if study.settings.tracking:
         yield _Job("track", "", files.tracking_log, files.tracked)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dmlbench.leaderboard.made_of import failed_plot_lines, leaderboard_digest, read_made_of
+from dmlbench.gallery.made_of import read_made_of as read_gallery_made_of
+from dmlbench.leaderboard.made_of import (
+    UNKNOWN,
+    failed_plot_lines,
+    leaderboard_digest,
+    read_made_of,
+)
 from dmlbench.leaderboard.table import NO_HOLES, Hole
 from dmlbench.study.result_files import RunFiles
 from dmlbench.study.result_shape import DAMAGED, SETTLED
@@ -139,5 +145,8 @@ def success_message(study: Study) -> str:
 
 
 def leaderboard_line(study: Study) -> str:
-    """The line of verdict.txt and tracked.txt that names the leaderboard to which they belong."""
-    return f"leaderboard {leaderboard_digest(study.files)}"
+    """The line of verdict.txt and tracked.txt that names the leaderboard to which they belong, and
+    its pictures."""
+    made = [read_gallery_made_of(study.files.gallery(group)) for group in study.galleries]
+    pictures = [str(made_of["digest"])[:16] if made_of else UNKNOWN for made_of in made]
+    return " ".join(["leaderboard", leaderboard_digest(study.files), *pictures])

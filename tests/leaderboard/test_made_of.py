@@ -36,7 +36,7 @@ def test_it_names_the_plan_the_results_and_all_files(study):
     assert made_of["key"] == study.leaderboard_key
     assert made_of["results"] == read_results_digest(study)
     assert [*made_of["files"]] == ["leaderboard.md", "plots/recall.png"]
-    assert find_changed_files(study.files, made_of) == []
+    assert find_changed_files(study.files.leaderboard, made_of) == []
 
 
 def test_any_change_of_a_file_is_found(study):
@@ -44,7 +44,7 @@ def test_any_change_of_a_file_is_found(study):
     made_of, picture = read_made_of(study.files), study.files.leaderboard / "plots/recall.png"
     study.files.table.unlink()
     picture.write_bytes(b"pnG")
-    assert find_changed_files(study.files, made_of) == [study.files.table, picture]
+    assert find_changed_files(study.files.leaderboard, made_of) == [study.files.table, picture]
 
 
 def test_the_digest_of_results_depends_on_each_of_them_and_on_what_is_missing(study):

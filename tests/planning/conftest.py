@@ -1,5 +1,7 @@
 import pytest
 
+from dmlbench.gallery.made_of import read_gallery_digest
+from dmlbench.gallery.made_of import write_made_of as write_gallery_made_of
 from dmlbench.leaderboard.made_of import read_results_digest, write_made_of
 from dmlbench.study.study import check_study
 from dmlbench.tracking.sync import tracking_uri
@@ -35,6 +37,11 @@ def finish(stores, write_results, write_store, note_duplicates):
         files.leaderboard.mkdir(exist_ok=True)
         files.table.touch()
         write_made_of(study, read_results_digest(study))
+        for group in study.galleries:
+            pictures = files.gallery(group)
+            pictures.folder.mkdir(parents=True, exist_ok=True)
+            pictures.differences.touch()
+            write_gallery_made_of(study, group, read_gallery_digest(study, group), {})
         if study.settings.tracking:
             lines = [f"key {study.tracking_key(tracking_uri())}", leaderboard_line(study)]
             files.tracked.write_text(add_digest("\n".join([*lines, ""])))

@@ -75,6 +75,7 @@ CELL = "{dataset}/{backbone}/{loss}"
 RUN_PATH, TRIAL_PATH = f"{CELL}/seed{{seed}}", f"{CELL}/trial{{trial}}"
 RUN, TRIAL = STUDY.files.run(RUN_PATH), STUDY.files.trial(TRIAL_PATH)
 CHOICE = STUDY.files.choice(CELL)
+PICTURES = STUDY.files.gallery("{dataset}/{backbone}")
 
 
 wildcard_constraints:
@@ -305,6 +306,26 @@ def choice_of(wildcards):
 @called_for_each_job
 def training_of(wildcards):
     return inputs().of_scoring(run_of(wildcards).path)
+
+
+def results_of_group(wildcards):
+    group = f"{wildcards.dataset}/{wildcards.backbone}"
+    try:
+        STUDY.gallery(group)
+    except UserError as error:
+        raise WorkflowError(str(error))
+    return inputs().of_pictures(group)
+
+
+def store_of_group(wildcards):
+    """The packed images that pictures show."""
+    group = f"{wildcards.dataset}/{wildcards.backbone}"
+    files = [f"{STORES}/{STUDY.gallery(group)[0].tested.store}/manifest.json"]
+    return made_if_missing(files, group in inputs().pending.galleries)
+
+
+def key_of_group(wildcards):
+    return STUDY.gallery_key(f"{wildcards.dataset}/{wildcards.backbone}")
 
 
 def results_of_runs(_):

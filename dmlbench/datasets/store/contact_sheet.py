@@ -41,7 +41,7 @@ def contact_sheet(store: Store) -> Image.Image:
         for number, line in enumerate(text.split("\n")):
             draw.text((GAP, top + 20 * number), _shorten(line, font), "black", font)
         for column, image in enumerate(images):
-            sheet.paste(_thumbnail(store, image), (LABEL + column * step, top))
+            sheet.paste(square(store, image, SIDE), (LABEL + column * step, top))
     return sheet
 
 
@@ -58,13 +58,14 @@ def _spread(values: np.ndarray, most: int) -> np.ndarray:
     return values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
 
 
-def _thumbnail(store: Store, image: int) -> Image.Image:
+def square(store: Store, image: int, side: int) -> Image.Image:
+    """The central square of an image, as a test sees it, with `side` pixels."""
     height, width = store.sizes[image]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = store[image][:, top : top + side, left : left + side].transpose(1, 2, 0)
-    rgb = Image.fromarray(np.ascontiguousarray(np.broadcast_to(square, (side, side, 3))))
-    return rgb.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    pixels = store[image][:, top : top + short, left : left + short].transpose(1, 2, 0)
+    rgb = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (short, short, 3))))
+    return rgb.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _load_font() -> ImageFont.FreeTypeFont:
