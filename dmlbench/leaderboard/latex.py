@@ -20,6 +20,7 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",  # at the beginning of a row it would be an option of the \\ before it
     "–": "--",
     "·": r"$\cdot$",
     "→": r"$\rightarrow$",
@@ -67,7 +68,7 @@ def _row(row: Row, places: Sequence[int], ranked: int) -> str:
 def _score(text: str, is_first: bool) -> str:
     if text == HOLE:
         return "--"
-    number = text.replace("±", r"\pm")
+    number = escape(text).replace("±", r"\pm")
     return rf"\underline{{${number}$}}" if is_first else f"${number}$"
 
 

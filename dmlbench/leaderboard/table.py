@@ -257,5 +257,18 @@ def recalls(rows: pd.DataFrame) -> list[str]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write the long `table`; pandas' `float_precision="round_trip"` reads every float exactly."""
-    table.to_csv(path, index=False, lineterminator="\n")
+    """Write the long `table`; pandas' `float_precision="round_trip"` reads every float exactly.
+
+    The message of an error is the one text that a study does not check. If it begins as a formula
+    does, a ' is before it: a spreadsheet would run it.
+    """
+    errors = table["error"].map(_not_a_formula, na_action="ignore")
+    table.assign(error=errors).to_csv(path, index=False, lineterminator="\n")
+
+
+def _not_a_formula(text: str) -> str:
+    """
+    >>> _not_a_formula("=1+1"), _not_a_formula("no = sign")
+    ("'=1+1", 'no = sign')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -3,7 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -11,19 +11,24 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dmlbench.leaderboard import html, markdown, templating
+from dmlbench.leaderboard import comparison, html, latex, markdown, templating
 from dmlbench.leaderboard.build import build
-from dmlbench.leaderboard.content import Cell, Page, Row, Section
+from dmlbench.leaderboard.comparison import Comparison
+from dmlbench.leaderboard.content import Cell, CellPage, Failure, Page, Row, Section, Where
 from dmlbench.leaderboard.plots.figure import save
 from dmlbench.leaderboard.plots.tree import tree
 from dmlbench.leaderboard.table import read_results
+from dmlbench.study.published import read_published
 from dmlbench.utils.text import OBEYED, literal
+
+from .browser import Browser, needs_browser
 
 HOSTILE = [
     "$x$", r"$\frac{1}{0}", "a$b", r"\alpha", "100 %", "a|b", "`code`", "<b>bold</b>", "a\nb",
     "a\tb", "\x00", "\x1b[2J", "a\ud800b", "\u202ecba", "\ufffe", "[x](javascript:x)", "&amp;",
     "]]>", "_a_", "*a*", "# a", "日本", "",
 ]  # fmt: skip
+IMAGE, FORMULA = "<img src=x onerror=alert(1)>", "=cmd|' /C calc'!A0"
 NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=12))
 QUICK = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -100,3 +105,80 @@ def test_a_whole_leaderboard_is_made_of_hostile_texts(results, tmp_path):
         text = (tmp_path / name).read_text("utf-8")
         assert not OBEYED.search(text.replace("\n", ""))
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == len(results.runs)
+
+
+def hostile_page(name):
+    """A page on which every text is `name`."""
+    rows = [Row(name, [Cell(name, 1.0, is_first=True)])]
+    failures, where = [Failure(name, name, name)], Where(name, name, name)
+    section = Section(name, name, [name], rows, rows, failures, [name], scores=(name,), where=where)
+    other = Section("other", "", [name, "b"], [], scores=("b",), where=Where("b", "b", "b"))
+    return Page(name, {name: name}, [section, other], summary=[name], families={name: name})
+
+
+@pytest.mark.parametrize("name", [IMAGE, FORMULA])
+def test_markdown_and_latex_show_a_hostile_name_letter_by_letter(name):
+    page = hostile_page(name)
+    text = re.sub(r"`[^`]*`", "", markdown.render(page))
+    assert name in re.sub(r"\\(.)", r"\1", text)
+    assert not re.search(r"(?<!\\)[<|]", re.sub(r"(?m)^\| | \| | \|$", "", text))
+    tex = latex.render(page)
+    shown = tex.replace(r"\textless{}", "<").replace(r"\textgreater{}", ">")
+    assert rf"\caption{{{name}}}" in shown.replace(r"\textbar{}", "|")
+    assert not re.search(r"[<>|]", tex)
+
+
+def test_a_name_of_latex_is_no_option_of_the_row_before_it():
+    page = hostile_page("[x]")
+    assert not re.search(r"\\\\\s*[\[*]", latex.render(page))
+
+
+@needs_browser
+@pytest.mark.parametrize("name", [IMAGE, FORMULA])
+def test_pages_show_a_hostile_name_as_text_and_so_do_their_controls(name, tmp_path):
+    page, cell = hostile_page(name), tmp_path / "cell.html"
+    (tmp_path / "page.html").write_text(html.render(page, []), "utf-8")
+    logs = {name: [name]}
+    cell.write_text(
+        html.render_cell(CellPage(name, f"a/b/{name}", name, page.head, page.sections, [name],
+                                  logs=logs)), "utf-8",
+    )  # fmt: skip
+    script = """
+    window.alert = () => { throw new Error("an alert"); };
+    const box = document.querySelector("#filter");
+    if (box) { box.value = "="; box.dispatchEvent(new Event("input")); }
+    document.querySelector(".of-table button:last-child").click();
+    await new Promise((done) => setTimeout(done, 50));
+    return [document.images.length, document.querySelector("h1").textContent,
+      document.querySelector("tbody th").textContent.trim(),
+      document.querySelector(".of-table button").getAttribute("aria-label"),
+      [...document.querySelectorAll("option")].map((of) => of.value)];
+    """
+    for file in (tmp_path / "page.html", cell):
+        images, title, row, label, options = Browser(tmp_path).ask(file, script)
+        assert (images, title, row, label) == (0, name, name, f"copy {name}")
+        assert options.count(name) == (0 if file == cell else 3)
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_ordinary_errors_are_as_they_were(results, tmp_path):
+    errors = {FORMULA: f"'{FORMULA}", "@SUM(A1)": "'@SUM(A1)", "-1+2": "'-1+2", "+1": "'+1",
+              "\t =1": "'=1", IMAGE: IMAGE, "the loss is nan = not finite": None}  # fmt: skip
+    for seed, error in enumerate(errors):
+        results.add("rll", seed, status="error", error=error)
+    build("made", results.runs, results.files, tmp_path)
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert [*table["error"]] == [written or error for error, written in errors.items()]
+    assert FORMULA in re.sub(r"\s+", " ", unescape((tmp_path / "leaderboard.html").read_text()))
+
+
+def test_no_text_of_the_comparison_begins_as_a_formula(tmp_path):
+    """They are the project's own texts, and names that a study checks."""
+    comparisons = [
+        Comparison("cub200", "big", "htl", published, None, float("nan"), 0, ["dim: 64 here"])
+        for published in read_published()
+    ]
+    comparison.write_csv(comparisons, tmp_path / "comparison.csv")
+    table = pd.read_csv(tmp_path / "comparison.csv", dtype=str, keep_default_na=False)
+    assert len(table) == len(comparisons)
+    texts = table.drop(columns=["paper_says", "we_got", "half_width", "difference"])
+    assert not texts.map(lambda text: text.startswith(("=", "+", "-", "@"))).to_numpy().any()
