@@ -151,7 +151,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from dmlbench.workflow.status import show_status
+    from dmlbench.workflow.status_display import show_status
 
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends --watch
         show_status(read(options), options.watch)

@@ -6,8 +6,6 @@ machine and on a cluster.
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 import time
 from collections import Counter
@@ -23,10 +21,8 @@ from dmlbench.study.study import Study
 from dmlbench.study.tuning import Trial
 from dmlbench.study.tuning_files import TrialFiles
 from dmlbench.training.run_state import UnfinishedTraining, inspect_training
-from dmlbench.utils.files import data_folder
 from dmlbench.utils.text import count_of, format_duration
-from dmlbench.workflow.driver import find_driver
-from dmlbench.workflow.failed_jobs import FailedJob, find_failed_jobs, why_failed
+from dmlbench.workflow.failed_jobs import FailedJob, why_failed
 from dmlbench.workflow.job_log import read_failure
 from dmlbench.workflow.study_lock import Worker, find_worker
 from dmlbench.workflow.submitted_jobs import SubmittedJobs
@@ -53,8 +49,6 @@ MAX_REASON_LINES = 8
 """Lines of the reason of a failed job; the rest is in its log."""
 SAMPLE = 500
 """About this many finished trainings say how long the others will take."""
-PAUSE_FACTOR = 10
-"""A watcher waits at least this many times as long as reading the status took."""
 
 
 class RunStatus(NamedTuple):
@@ -103,36 +97,6 @@ class RunStatus(NamedTuple):
         else:
             result = self.trained.read_run() if self.trained else None
         return result["provenance"] if result else {}
-
-
-def show_status(study: Study, interval: float | None) -> None:
-    """Print how far `study` is.
-
-    Args:
-        interval: print again every this many seconds, until all runs have finished; None: print
-            once. On a terminal, the new text replaces the last one.
-    """
-    redraw = interval is not None and sys.stdout.isatty()
-    while True:
-        start = time.monotonic()
-        statuses = read_statuses(study)
-        seconds = time.monotonic() - start
-        driver = find_driver(study)
-        notes = [f"`dmlbench submit` works on it: {driver.describe()}"] if driver else []
-        failed_jobs = find_failed_jobs(study, data_folder())
-        lines = format_statuses(study, statuses, failed_jobs, notes)
-        if redraw:
-            # cursor home; clear each line to its end, then all lines below: nothing flickers
-            size = shutil.get_terminal_size()
-            body = "".join(f"{line[: size.columns]}\033[K\n" for line in lines[: size.lines - 1])
-            print(f"\033[H{body}\033[J", end="", flush=True)
-        else:
-            print(*lines, sep="\n", flush=True)
-        if interval is None or all(status.state in FINISHED for status in statuses):
-            return
-        time.sleep(max(interval, PAUSE_FACTOR * seconds))
-        if not redraw:
-            print()
 
 
 def read_statuses(study: Study, is_over: bool = False) -> list[RunStatus]:

@@ -15,7 +15,8 @@ import pytest
 
 from dmlbench.study.study import check_study, read_study
 from dmlbench.utils.errors import StudyError
-from dmlbench.workflow.status import format_statuses, read_statuses, show_status
+from dmlbench.workflow.status import format_statuses, read_statuses
+from dmlbench.workflow.status_display import show_status
 
 ONE, TWO = "letters/tiny/proxy_anchor/seed0", "letters/tiny/normalized_softmax/seed0"
 CONTROL = "letters/tiny/control_random/seed0"
@@ -156,6 +157,9 @@ def test_watching_ends_when_all_runs_have_finished(study, write_results, capsys)
     assert outputs[-1].startswith("2 done, 1 failed")
 
 
+ERASED_LINE = b"\033[2K"
+
+
 def test_on_a_terminal_it_is_redrawn_in_place_and_ctrl_c_ends_it_quietly(study, tiny):
     study.folder.mkdir(parents=True)
     (study.folder / "study.json").write_text(json.dumps(tiny))
@@ -163,11 +167,11 @@ def test_on_a_terminal_it_is_redrawn_in_place_and_ctrl_c_ends_it_quietly(study, 
     command = [sys.executable, "-m", "dmlbench", "status", "tiny", "--watch", "0.1"]
     process = subprocess.Popen(command, stdout=terminal, stderr=subprocess.PIPE)
     drawn = b""
-    while drawn.count(b"\033[H") < 3:
+    while drawn.count(ERASED_LINE) < 3:
         drawn += os.read(master, 1000)
     process.send_signal(signal.SIGINT)
     assert (process.wait(30), process.stderr.read()) == (0, b"")
-    assert b"tiny: 3 runs: 3 waiting\033[K\r\n\033[J" in drawn
+    assert drawn.count(b"tiny: 3 runs: 3 waiting") >= 3
 
 
 def test_a_study_is_found_by_its_file_its_name_or_its_results(study, tiny):
