@@ -19,6 +19,17 @@ needs_browser = pytest.mark.skipif(not COMMAND, reason="needs Chromium")
 TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 
 
+AXE = Path(__file__).parents[2] / ".venv/axe/node_modules/axe-core/axe.min.js"
+needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: make axe")
+RULES = """
+document.querySelectorAll("section").forEach((of) => { of.style.contentVisibility = "visible"; });
+for (const details of document.querySelectorAll("details")) details.open = true;
+const found = await axe.run(document, { resultTypes: ["violations"] });
+return found.violations.map((of) => [of.impact, of.id, of.nodes[0].html.slice(0, 200),
+  of.nodes[0].failureSummary]);
+"""
+
+
 class Browser:
     def __init__(self, folder: Path) -> None:
         self.profile = folder / "profile"
@@ -26,7 +37,7 @@ class Browser:
     def open(self, file: Path, fragment: str = "", *options: str) -> str:
         """The document of `file` once its scripts have run. No script may print or fail."""
         profile = f"--user-data-dir={self.profile}"
-        address = f"{file.as_uri()}{fragment}"
+        address = f"{file.resolve().as_uri()}{fragment}"
         command = [COMMAND, *OPTIONS, "--dump-dom", profile, *options, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert "CONSOLE" not in done.stderr, done.stderr
@@ -53,3 +64,10 @@ class Browser:
         answer = json.loads(html.unescape(TITLE.search(document)[1]))
         assert "error" not in answer, answer
         return answer.get("found")
+
+    def find_problems(self, file: Path, *options: str) -> list[list[str]]:
+        """What axe-core finds: impact, rule, an element, what to do."""
+        before = f'<script src="{AXE.as_uri()}"></script>'
+        found = self.ask(file, RULES, "", *options, before=before)
+        assert isinstance(found, list)
+        return found

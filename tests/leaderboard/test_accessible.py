@@ -1,26 +1,14 @@
 """axe-core finds nothing serious on the pages, light or dark: `make axe` installs it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from dmlbench.leaderboard.build import build
 
-from .browser import DARK, Browser, needs_browser
+from .browser import DARK, Browser, needs_axe, needs_browser
 
-AXE = Path(__file__).parents[2] / ".venv/axe/node_modules/axe-core/axe.min.js"
-pytestmark = [
-    needs_browser,
-    pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: make axe"),
-]
-RULES = """
-document.querySelectorAll("section").forEach((of) => { of.style.contentVisibility = "visible"; });
-for (const details of document.querySelectorAll("details")) details.open = true;
-const found = await axe.run(document, { resultTypes: ["violations"] });
-return found.violations.map((of) => [of.impact, of.id, of.nodes[0].html.slice(0, 200),
-  of.nodes[0].failureSummary]);
-"""
+pytestmark = [needs_browser, needs_axe]
 
 
 @pytest.fixture
@@ -35,8 +23,7 @@ def site(study, results, tmp_path):
 
 
 def problems(site, tmp_path, page, *options):
-    before = f'<script src="{AXE.as_uri()}"></script>'
-    return Browser(tmp_path).ask(site / page, RULES, "", *options, before=before)
+    return Browser(tmp_path).find_problems(site / page, *options)
 
 
 def test_no_page_has_a_problem_of_accessibility_light_or_dark(site, tmp_path):

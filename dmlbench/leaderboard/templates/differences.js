@@ -50,13 +50,13 @@ function classes(a, b) {
   const ends = differences.length > 2 * MOST_CLASSES
     ? [...differences.slice(0, MOST_CLASSES), ...differences.slice(-MOST_CLASSES)] : differences;
   const most = Math.max(...ends.map(({ by }) => Math.abs(by)), 1e-9);
-  document.querySelector("#bars").replaceChildren(...ends.flatMap(({ name, size, by }) => {
+  document.querySelector("#bars").replaceChildren(...ends.map(({ name, size, by }) => {
     const width = (50 * Math.abs(by)) / most;
     const colour = data.losses[by >= 0 ? a : b].colour;
-    const bar = element("span", {
-      style: `background: ${colour}; width: ${width}%; ${by >= 0 ? "left" : "right"}: 50%` });
-    return [element("div", {}, name), element("div", { class: "bar" }, bar),
-      element("div", {}, `${by > 0 ? "+" : ""}${by.toFixed(1)} (${size} queries)`)];
+    const bar = element("div", { class: "bar" }, element("span", {
+      style: `background: ${colour}; width: ${width}%; ${by >= 0 ? "left" : "right"}: 50%` }));
+    return element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, bar),
+      element("td", {}, `${by > 0 ? "+" : ""}${by.toFixed(1)}`), element("td", {}, size));
   }));
 }
 
