@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -106,14 +107,17 @@ def compose(
         head["GPUs shared"] = sharing
     titled = {UNCONFIRMED_TITLE: remarks.unconfirmed, DEVIATIONS_TITLE: remarks.deviations}
     overview = read_overview(table, statistics)
-    sentences = [*summary_sentences(statistics)]
+    sentences = summary_sentences(statistics)
+    scores = score_sections(table, results, recipes, recipe, statistics)
+    if overview:  # then who wins in a single panel is said at its table
+        scores = (replace(part, notes=_named(sentences, part.title)) for part in scores)
     return Page(
         title=f"{study}: leaderboard",
         head=head,
         pictures=_pictures(results),
         sections=[
-            *([overview.section(sentences)] if overview else []),
-            *score_sections(table, results, recipes, recipe, statistics),
+            *([overview.section()] if overview else []),
+            *scores,
             *statistics_sections(statistics),
             *tuning_sections(choices),
             *audit_sections(results, choices),
@@ -121,7 +125,7 @@ def compose(
             *optimism_sections(results),
             *learnt_sections(results),
         ],
-        summary=[*filter(None, [overview.sentence()])] if overview else sentences,
+        summary=[*filter(None, [overview.sentence()])] if overview else [*sentences.values()],
         families=_families(results),
         published=published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},
@@ -146,6 +150,10 @@ def recipes_of(results: Sequence[Result]) -> dict[str, Mapping[str, Any]]:
         for result in results
         if is_trained(result.planned["loss"])
     }
+
+
+def _named(sentences: Mapping[str, str], name: str) -> list[str]:
+    return [sentences[name]] if name in sentences else []
 
 
 def _families(results: Sequence[Result]) -> dict[str, str]:

@@ -44,7 +44,7 @@ def show_study(study: Study) -> None:
     recipes = recipes_of(results)
     recipe = shared_settings(recipes.values())
     console = make_console()
-    _show_head(console, study.name, {}, [*summary_sentences(statistics)])
+    _show_head(console, study.name, {}, [*summary_sentences(statistics).values()])
     for section in score_sections(table, results, recipes, recipe, statistics):
         show_section(console, section)
 

@@ -115,12 +115,8 @@ class Overview:
         places = f"all {first}" if first == len(tested) else f"{first} of {len(tested)}"
         return f"{text}; in {places} columns no loss is significantly better."
 
-    def section(self, notes: Iterable[str]) -> Section:
-        """The table, sorted by mean rank; losses that have none are below.
-
-        Args:
-            notes: sentences below the table.
-        """
+    def section(self) -> Section:
+        """The table, sorted by mean rank; losses that have none are below."""
         names, ranks = self._names(), self.mean_ranks
         metrics = dict.fromkeys(column.metric for column in self.columns)
         losses = {loss for column in self.columns for loss in column.losses}
@@ -140,7 +136,6 @@ class Overview:
             columns=[*rank_columns, *names],
             rows=self._rows(loss for loss in losses if not is_control(loss)),
             controls=self._rows(filter(is_control, losses)),
-            notes=[*notes],
             scores=(*rank_columns, *names),
             column_where=(
                 *(EVERYWHERE for _ in rank_columns),

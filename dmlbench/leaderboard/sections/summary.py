@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dmlbench.evaluation.leaks import WITHOUT_LEAKS
 from dmlbench.leaderboard.statistics.pairs import PairTests
@@ -14,18 +14,22 @@ MOST_NAMES = 6
 """Losses that a list names; of more, it says how many they are."""
 
 
-def summary_sentences(statistics: Mapping[str, PanelStatistics]) -> Iterator[str]:
+def summary_sentences(statistics: Mapping[str, PanelStatistics]) -> dict[str, str]:
     """What the paired tests over seeds say about the order of the losses, and no more.
 
     The scores without leaked images have no sentence: they repeat those of their protocol.
 
     Args:
         statistics: title of a panel -> its statistics.
+
+    Returns:
+        Title of a panel -> its sentence.
     """
-    for of_panel in statistics.values():
-        is_repeated = str(of_panel.panel.protocol).endswith(WITHOUT_LEAKS)
-        if of_panel.of_seeds and not is_repeated:
-            yield f"{of_panel.panel.title}: {_order(of_panel, of_panel.of_seeds)}."
+    return {
+        title: f"{title}: {_order(of_panel, of_panel.of_seeds)}."
+        for title, of_panel in statistics.items()
+        if of_panel.of_seeds and not str(of_panel.panel.protocol).endswith(WITHOUT_LEAKS)
+    }
 
 
 def _order(statistics: PanelStatistics, tests: PairTests) -> str:

@@ -180,7 +180,7 @@ if ([...state.keys()].some((name) => name !== "sort")) {
 }
 const [place, column, direction] = (state.get("sort") ?? "").split(".");
 if (tables[place]?.tHead?.rows[0].cells[column]) sort(tables[place], column, direction !== "up");
-addEventListener("hashchange", () => location.reload());
+if (search) addEventListener("hashchange", () => location.reload());
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("main > details")) details.open = true;
 });
