@@ -17,6 +17,7 @@ from dmlbench.study.settings import (
     Evaluation,
     Jitter,
     Recipe,
+    Report,
     Settings,
 )
 from dmlbench.study.tuning_settings import SearchRange, Tuning
@@ -33,6 +34,7 @@ SECTIONS: dict[str, tuple[str, type[Model]]] = {
     "datasets": ("datasets.<name>", Dataset),
     "embeddings": ("embeddings.<name>", Embeddings),
     "evaluation": ("evaluation", Evaluation),
+    "report": ("report", Report),
     "tuning": ("tuning", Tuning),
     "tuning.spaces": ("tuning.spaces.<name>.<option>", SearchRange),
     "cluster": ("cluster", Cluster),
