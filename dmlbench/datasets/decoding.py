@@ -11,9 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import multiprocessing
-import os
-import signal
-import threading
 import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,6 +30,7 @@ from dmlbench.utils.cores import usable_cores
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.reading import read_bytes
 from dmlbench.utils.text import error_reason, listed
+from dmlbench.utils.workers import exit_with_parent
 
 Source = bytes | Callable[[int], Image.Image]
 """An encoded image file, or a picklable function from the side in pixels to an image."""
@@ -164,7 +162,7 @@ def _decode_chunks(
 ) -> Generator[DecodedChunk]:
     # spawn: the caller may have threads (torch, pyarrow), and a fork with threads may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=exit_with_parent) as pool:
         pending: deque[Future[DecodedChunk]] = deque()
         chunk_images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // (channels * side * side)))
         for chunk in _into_chunks(images, chunk_images):
@@ -188,23 +186,6 @@ def _into_chunks(
             chunk, file_bytes = [], 0
     if chunk:
         yield chunk
-
-
-def _exit_with_parent() -> None:
-    """End this worker when its parent ends.
-
-    A killed parent cannot stop its workers, and they would wait for work for ever. Ctrl-C reaches
-    all processes, and the parent handles it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _decode_chunk(

@@ -1,0 +1,42 @@
+"""A worker ends with the process that started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+PARENT = """
+import multiprocessing, os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from dmlbench.utils.workers import exit_with_parent
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=exit_with_parent) as pool:
+        worker, handler = pool.submit(os.getpid), pool.submit(signal.getsignal, 2)
+        print(worker.result(), int(handler.result()), flush=True)
+        time.sleep(600)
+"""
+
+
+def is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_worker_ignores_ctrl_c_and_ends_after_its_parent_was_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        worker, handler = parent.stdout.readline().split()
+        assert int(handler) == signal.SIG_IGN
+        assert is_alive(int(worker))
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while is_alive(int(worker)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(int(worker))
