@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,21 @@ from dmlbench.study.remarks import NO_REMARKS, Remarks
 from dmlbench.study.result_files import StudyFiles
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
+    from dmlbench.leaderboard.choices import Choice
+    from dmlbench.leaderboard.comparison import Comparison
     from dmlbench.leaderboard.content import CellPage
+    from dmlbench.leaderboard.pictures import Figures
+    from dmlbench.leaderboard.statistics.panel import PanelStatistics
     from dmlbench.leaderboard.table import Result
     from dmlbench.study.study import Study
 
 COMPARISON = "published_comparison.csv"
+WORKERS, MANY_RUNS = 2, 200
+"""Processes that draw the plots of a study with many runs. A smaller one is drawn before they have
+started."""
 
 
 def build_leaderboard(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> dict[str, str]:
@@ -58,12 +66,14 @@ def build(
     - leaderboard.{csv,md,tex,html};
     - cells/<dataset>/<backbone>/<loss>.html of each cell; pages that an earlier study left there
       are removed;
-    - plots/{recall,recall_curves,time,training}.{png,svg}; what does not fit into one picture goes
-      on in recall-2.png, ...;
-    - plots/{trials,trial_settings}.{png,svg} if losses are tuned;
-    - plots/critical_difference.{png,svg} if losses are ranked over several data sets;
-    - plots/trees/<dataset>/<backbone>/<loss>.{png,svg} of each loss that learns a tree; pictures
-      that an earlier study left there are removed;
+    - plots/{recall,recall_curves,time,training}.{png,svg,pdf}; what does not fit into one picture
+      goes on in recall-2.png, ...;
+    - plots/{trials,trial_settings}.{png,svg,pdf} if losses are tuned;
+    - plots/critical_difference.{png,svg,pdf} if losses are ranked over several data sets;
+    - plots/published.{png,svg,pdf} in the paper track;
+    - plots/trees/<dataset>/<backbone>/<loss>.{png,svg,pdf} of each loss that learns a tree, and
+      plots/groups/... of each that has learnt groups of classes; pictures that an earlier study
+      left there are removed;
     - published_comparison.csv in the paper track.
 
     Args:
@@ -81,16 +91,10 @@ def build(
     from dmlbench.leaderboard.cells import compose_cells
     from dmlbench.leaderboard.choices import read_choices
     from dmlbench.leaderboard.page import compose
-    from dmlbench.leaderboard.pictures import draw_all
-    from dmlbench.leaderboard.plots.critical_difference import critical_difference
-    from dmlbench.leaderboard.plots.recall import recall
-    from dmlbench.leaderboard.plots.recall_curves import recall_curves
-    from dmlbench.leaderboard.plots.time import time
-    from dmlbench.leaderboard.plots.training import training
-    from dmlbench.leaderboard.plots.trials import trial_settings, trials
+    from dmlbench.leaderboard.pictures import drawing
     from dmlbench.leaderboard.statistics.panel import all_statistics
     from dmlbench.leaderboard.table import read_results, tabulate, write_csv
-    from dmlbench.study.mean_ranks import has_mean_ranks
+    from dmlbench.utils.cores import usable_cores
     from dmlbench.utils.files import replacing
 
     results = read_results(runs, files, holes)
@@ -98,34 +102,21 @@ def build(
     comparisons = [*comparison.compare(table, results, remarks)]
     choices = read_choices(results, files)
     statistics = all_statistics(table, results)
-    page = compose(study_name, table, results, remarks, comparisons, choices, statistics)
-    cells = compose_cells(files, table, results, comparisons, choices, statistics)
-    trees: dict[str, list[Result]] = {}
-    for result in results:
-        if result.planned["tree"]:
-            trees.setdefault(result.planned["tree"], []).append(result)
-    plots: dict[str, Callable[[], Iterable[Figure]]] = {
-        "recall": lambda: recall(table),
-        "recall_curves": lambda: recall_curves(table),
-        "time": lambda: time(table),
-        "training": lambda: training(results),
-        **({"trials": lambda: trials(choices)} if choices else {}),
-        **({"trial_settings": lambda: trial_settings(choices)} if choices else {}),
-    }
-    ranked = ((row["backbone"], (row["dataset"], row["tested_on"]), row["loss"]) for row in runs)
-    if has_mean_ranks(ranked):
-        plots["critical_difference"] = lambda: critical_difference(statistics)
-    plots |= {name: partial(_draw_tree, seeds) for name, seeds in trees.items()}
-    pictures, failed = draw_all(plots, out / "plots")
+    plots = _list_plots(table, results, remarks, comparisons, choices, statistics)
+    workers = min(WORKERS, usable_cores()) if len(runs) >= MANY_RUNS else 1
+    with drawing(plots, out / "plots", workers) as finish:
+        page = compose(study_name, table, results, remarks, comparisons, choices, statistics)
+        with replacing(out / "leaderboard.csv") as path:
+            write_csv(table, path)
+        if remarks.track == "paper":
+            with replacing(out / COMPARISON) as path:
+                comparison.write_csv(comparisons, path)
+        else:  # the study may have been in the paper track before
+            (out / COMPARISON).unlink(missing_ok=True)
+        cells = compose_cells(files, table, results, comparisons, choices, statistics)
+        _write_cells(cells, out / "cells")
+        pictures, failed = finish()
     page = replace(page, failed_plots=failed)
-    with replacing(out / "leaderboard.csv") as path:
-        write_csv(table, path)
-    if remarks.track == "paper":
-        with replacing(out / COMPARISON) as path:
-            comparison.write_csv(comparisons, path)
-    else:  # the study may have been in the paper track before
-        (out / COMPARISON).unlink(missing_ok=True)
-    _write_cells(cells, out / "cells")
     with replacing(out / "leaderboard.tex") as path:
         path.write_text(latex.render(page), "utf-8")
     with replacing(out / "leaderboard.md") as path:
@@ -150,7 +141,51 @@ def _write_cells(pages: Iterable[CellPage], folder: Path) -> None:
     keep_only(written, folder)
 
 
-def _draw_tree(seeds: Sequence[Result]) -> Iterator[Figure]:
+def _list_plots(
+    table: pd.DataFrame,
+    results: Sequence[Result],
+    remarks: Remarks,
+    comparisons: Sequence[Comparison],
+    choices: Sequence[Choice],
+    statistics: Mapping[str, PanelStatistics],
+) -> dict[str, Figures]:
+    """The plots of a study: the name of each, and what makes its figures."""
+    from dmlbench.leaderboard.plots.critical_difference import critical_difference
+    from dmlbench.leaderboard.plots.groups import groups, has_groups
+    from dmlbench.leaderboard.plots.published import published
+    from dmlbench.leaderboard.plots.recall import recall
+    from dmlbench.leaderboard.plots.recall_curves import recall_curves
+    from dmlbench.leaderboard.plots.time import time
+    from dmlbench.leaderboard.plots.training import training
     from dmlbench.leaderboard.plots.tree import tree
+    from dmlbench.leaderboard.plots.trials import trial_settings, trials
+    from dmlbench.study.mean_ranks import has_mean_ranks
 
-    yield tree(seeds)
+    planned = [result.planned for result in results]
+    cells: dict[str, list[Result]] = {}
+    for run, result in zip(planned, results, strict=True):
+        cell = f"{run['dataset']}/{run['backbone']}/{run['loss']}"
+        cells.setdefault(run["tree"] or f"groups/{cell}", []).append(result)
+    plots: dict[str, Figures] = {
+        "recall": partial(recall, table),
+        "recall_curves": partial(recall_curves, table),
+        "time": partial(time, table, results),
+        "training": partial(training, results),
+    }
+    if choices:
+        plots["trials"] = partial(trials, choices)
+        plots["trial_settings"] = partial(trial_settings, choices)
+    if has_mean_ranks((r["backbone"], (r["dataset"], r["tested_on"]), r["loss"]) for r in planned):
+        plots["critical_difference"] = partial(critical_difference, statistics)
+    if remarks.track == "paper":
+        plots["published"] = partial(published, comparisons)
+    for name, seeds in cells.items():
+        if seeds[0].planned["tree"]:
+            plots[name] = partial(_draw_one, tree, seeds)
+        elif has_groups(seeds):
+            plots[name] = partial(_draw_one, groups, seeds)
+    return plots
+
+
+def _draw_one(draw: Callable[[Sequence[Result]], Figure], seeds: Sequence[Result]) -> list[Figure]:
+    return [draw(seeds)]

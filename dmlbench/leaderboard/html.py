@@ -32,7 +32,7 @@ CAPTIONS = {
         "Recall against training time, and against images seen if these differ: mean over the n "
         "seeds that succeeded, with the 95 % interval of the mean score (Student's t over seeds)"
     ),
-    "training": "Loss against epoch: one line for each of n seeds, without a mean; the scales differ",
+    "training": "Loss against epoch: a line for each of n seeds, without a mean; the scales differ",
     "trials": (
         "Tuning: the best validation score so far against the n trials of each loss; a score is a "
         "mean over folds, without an interval"
@@ -42,7 +42,7 @@ CAPTIONS = {
         "scores without an interval"
     ),
     "critical_difference": (
-        "Mean ranks over n data sets; a thick line joins what Nemenyi's test does not separate at 5 %"
+        "Mean ranks over n data sets; a thick line joins what Nemenyi's test does not separate"
     ),
     "published": (
         "Published numbers against the means here: mean over the n seeds that succeeded, with the "

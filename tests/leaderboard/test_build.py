@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -5,7 +6,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from PIL import Image
 
+from dmlbench.leaderboard import pictures
 from dmlbench.leaderboard.build import build
+from dmlbench.study.remarks import Remarks
 from dmlbench.utils.errors import MissingResult
 
 PLOTS = ("recall", "recall_curves", "time", "training")
@@ -14,7 +17,7 @@ FILES = [
     "leaderboard.html",
     "leaderboard.md",
     "leaderboard.tex",
-    *(f"plots/{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")),
+    *(f"plots/{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg", "pdf")),
 ]
 THIRTY = (*(f"loss_{i:02}" for i in range(29)), "pml.SignalToNoiseRatioContrastiveLoss")
 
@@ -35,7 +38,7 @@ def test_all_files_are_written_and_each_names_every_loss(study, tmp_path, losses
     assert without_cells(written) == {*FILES}
     cells = {run["path"].rpartition("/")[0] for run in results.runs}
     assert {*written} - without_cells(written) == {f"cells/{cell}.html" for cell in cells}
-    for name in [file for file in FILES if not file.endswith(("png", "tex"))]:
+    for name in [file for file in FILES if not file.endswith(("png", "pdf", "tex"))]:
         text = written[name].decode()
         if name.endswith("svg"):
             text = " ".join(ElementTree.fromstring(text).itertext())
@@ -52,7 +55,9 @@ def test_the_trials_are_drawn_as_long_as_losses_are_tuned(results, tmp_path):
     results.add("htl", 0, {"map@r": 0.5}, history=[1.0], **tuned)
     build("made", results.runs, results.files, tmp_path / "out")
     drawn = {
-        f"plots/{plot}.{kind}" for plot in ("trials", "trial_settings") for kind in ("png", "svg")
+        f"plots/{plot}.{kind}"
+        for plot in ("trials", "trial_settings")
+        for kind in ("png", "svg", "pdf")
     }
     assert without_cells(files(tmp_path / "out")) == {*FILES, *drawn}
     page = (tmp_path / "out/leaderboard.html").read_text()
@@ -117,6 +122,52 @@ def test_trees_of_losses_that_left_the_plan_are_removed(results, tmp_path):
     stale.parent.mkdir(parents=True)
     stale.touch()
     build("made", results.runs, results.files, tmp_path / "out")
-    trees = [f"plots/trees/letters/tiny/htl.{suffix}" for suffix in ("png", "svg")]
+    trees = [f"plots/trees/letters/tiny/htl.{suffix}" for suffix in ("png", "svg", "pdf")]
     assert without_cells(files(tmp_path / "out")) == {*FILES, *trees}
     assert "that a loss has learnt" in (tmp_path / "out/leaderboard.html").read_text()
+
+
+def test_the_paper_track_has_a_plot_of_the_published_numbers_and_other_studies_have_none(
+    results, tmp_path
+):
+    results.add("htl", 0, {"recall@1": 0.5}, history=[1.0])
+    build("made", results.runs, results.files, tmp_path / "out", Remarks(track="paper"))
+    plots = [f"plots/published.{suffix}" for suffix in ("png", "svg", "pdf")]
+    assert {*plots} <= files(tmp_path / "out").keys()
+    assert "on the diagonal both are equal" in (tmp_path / "out/leaderboard.html").read_text()
+    build("made", results.runs, results.files, tmp_path / "out")
+    assert not {*plots} & files(tmp_path / "out").keys()
+
+
+def test_a_loss_that_has_learnt_groups_has_a_picture_of_them(results, tmp_path):
+    planned = results.add("hpl", 0, {"recall@1": 0.5}, history=[1.0], levels=("script",))
+    results.add("rll", 0, {"recall@1": 0.5}, history=[1.0])
+    learnt = {
+        "train_key": planned["train_key"],
+        "classes": ["a", "b", "c"],
+        "super_classes": {"level_1": ["Greek", "Greek", "Latin"]},
+        "learnt": {"parents": [[0, 0, 1]]},
+    }
+    file = results.files.run(planned["path"]).loss_artefact
+    file.parent.mkdir()
+    file.write_text(json.dumps(learnt))
+    build("made", results.runs, results.files, tmp_path / "out")
+    groups = [f"plots/groups/letters/tiny/hpl.{suffix}" for suffix in ("png", "svg", "pdf")]
+    assert without_cells(files(tmp_path / "out")) == {*FILES, *groups}
+
+
+def test_a_study_of_many_runs_is_drawn_by_several_processes_with_the_same_files(
+    study, tmp_path, monkeypatch
+):
+    used = []
+    results = study(("htl", "rll"))
+    build("made", results.runs, results.files, tmp_path / "one")
+    monkeypatch.setattr("dmlbench.leaderboard.build.MANY_RUNS", 2)
+    monkeypatch.setattr("dmlbench.utils.cores.usable_cores", lambda: 8)
+    pool = pictures.ProcessPoolExecutor
+    monkeypatch.setattr(
+        pictures, "ProcessPoolExecutor", lambda *a, **b: used.append(a[0]) or pool(*a, **b)
+    )
+    build("made", results.runs, results.files, tmp_path / "two")
+    assert used == [2]
+    assert files(tmp_path / "one") == files(tmp_path / "two")

@@ -1,10 +1,12 @@
+import time
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 
 import pytest
 from matplotlib.figure import Figure
 
 from dmlbench.leaderboard.build import build
-from dmlbench.leaderboard.pictures import draw_all
+from dmlbench.leaderboard.pictures import draw_all, drawing
 from dmlbench.leaderboard.plots.figure import new_figure, text_figure
 
 
@@ -21,9 +23,43 @@ def test_a_plot_of_several_figures_is_several_pictures(tmp_path):
     assert [picture.name for picture in pictures] == ["time", "time-2"]
     assert [words(picture.svg).split()[-1] for picture in pictures] == ["first", "second"]
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "time-2.png", "time-2.svg", "time.png", "time.svg",
+        "time-2.pdf", "time-2.png", "time-2.svg", "time.pdf", "time.png", "time.svg",
     ]  # fmt: skip
     assert not failed
+
+
+def fail(error):
+    raise error
+
+
+def test_several_processes_write_the_same_files_in_the_same_order(tmp_path, capfd):
+    plots = {name: partial(map, text_figure, [name, "more"]) for name in "dcba"}
+    plots["b"] = partial(fail, ValueError("no such font"))
+    one, two = (draw_all(plots, tmp_path / str(workers), workers) for workers in (1, 2))
+    assert [picture.name for picture in two[0]] == ["d", "d-2", "c", "c-2", "b", "a", "a-2"]
+    assert one[1] == two[1] == {"b": "ValueError: no such font"}
+    contents = [
+        {file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()} for folder in "12"
+    ]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 21
+    assert capfd.readouterr().err.count("in fail\n") == 2  # the trace is printed here, too
+
+
+def test_a_full_disk_is_noticed_in_another_process(tmp_path):
+    plots = {"time": partial(fail, OSError(28, "No space left on device"))}
+    with pytest.raises(OSError, match="No space left"):
+        draw_all(plots, tmp_path, workers=2)
+
+
+def test_others_draw_while_the_caller_works(tmp_path):
+    with drawing({"time": partial(map, text_figure, ["now"])}, tmp_path, workers=2) as finish:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "time.pdf").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (tmp_path / "time.pdf").exists()
+        pictures, _ = finish()
+    assert [picture.name for picture in pictures] == ["time"]
 
 
 def test_figures_are_made_one_at_a_time(tmp_path):
@@ -61,7 +97,7 @@ def test_a_figure_that_cannot_be_saved_leaves_no_half_picture(tmp_path, monkeypa
     with pytest.raises(RuntimeError, match="no renderer"):  # the picture that says so fails, too
         draw_all({"time": figures_of("new")}, tmp_path)
     assert (tmp_path / "time.png").read_bytes() == before
-    assert len([*tmp_path.iterdir()]) == 2
+    assert len([*tmp_path.iterdir()]) == 3
 
 
 def test_a_full_disk_is_no_failure_of_a_plot(tmp_path):
@@ -76,11 +112,11 @@ def test_pictures_without_a_successor_are_removed_and_so_are_empty_folders(tmp_p
     draw_all({"recall": figures_of("1", "2"), "trees/a/b/htl": figures_of("tree")}, tmp_path)
     draw_all({"recall": figures_of("1")}, tmp_path)
     left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
-    assert left == ["recall.png", "recall.svg"]
+    assert left == ["recall.pdf", "recall.png", "recall.svg"]
 
 
 def test_a_leaderboard_without_one_plot_is_whole_and_says_which(study, tmp_path, monkeypatch):
-    def fail(table):
+    def fail(*_):
         raise ZeroDivisionError("by <zero>")
 
     monkeypatch.setattr("dmlbench.leaderboard.plots.time.time", fail)

@@ -5,7 +5,7 @@ LEADERBOARD = STUDY.files.leaderboard
 PLOTS = {
     "recall": "MAP@R and Recall@1",
     "recall_curves": "Recall@K against K",
-    "time": "Recall@1 against training time",
+    "time": "Recall@1 against training time and images seen",
     "training": "loss against epoch",
 }
 if STUDY.settings.tuning:
@@ -15,6 +15,8 @@ if STUDY.settings.tuning:
     }
 if STUDY.has_mean_ranks:
     PLOTS |= {"critical_difference": "mean ranks over data sets"}
+if STUDY.settings.track == "paper":
+    PLOTS |= {"published": "published numbers against those here"}
 
 
 rule build_leaderboard:
@@ -52,7 +54,11 @@ rule build_leaderboard:
             )
             for tree in STUDY.trees
         ],
-        expand(f"{LEADERBOARD}/plots/{{plot}}.svg", plot=[*PLOTS, *STUDY.trees]),
+        expand(
+            f"{LEADERBOARD}/plots/{{plot}}.{{kind}}",
+            plot=[*PLOTS, *STUDY.trees],
+            kind=["svg", "pdf"],
+        ),
     log:
         STUDY.files.leaderboard_log,
     benchmark:
@@ -60,12 +66,14 @@ rule build_leaderboard:
     retries: 0
     conda:
         ENVIRONMENT
+    threads: 2
     params:
         study=str(STUDY.files.snapshot),
     message:
         "Write the table and the plots"
     shell:
-        "exec python -m dmlbench --job leaderboard {params.study:q} > {log:q} 2>&1"
+        "DMLBENCH_CORES={threads} exec python -m dmlbench --job leaderboard {params.study:q} "
+        "> {log:q} 2>&1"
 
 
 # This comes last. If runs failed, it removes their results and fails: the leaderboard keeps its

@@ -10,18 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from dmlbench.leaderboard.plots.figure import NAME_SIZE, add_caption, new_figure, text_figure
+from dmlbench.leaderboard.plots.figure import (
+    add_caption,
+    add_panel,
+    caption_height,
+    new_figure,
+    text_figure,
+)
+from dmlbench.leaderboard.plots.names import NAME_SIZE, text_width
 from dmlbench.leaderboard.statistics.over_datasets import OverDatasets, over_datasets
 from dmlbench.leaderboard.statistics.panel import PanelStatistics
-from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
+from dmlbench.leaderboard.style import FADED, INK, STYLE, WIDTH, colour
 from dmlbench.study.row_names import display_name
 
 # Lengths in inches
-TOP, ROW, BAR, MARGIN, GAP = 0.75, 0.15, 0.09, 0.1, 0.08
+TITLE, TOP, ROW, BAR, MARGIN, GAP = 0.25, 0.75, 0.15, 0.09, 0.1, 0.08
 LONGEST_NAME = 34  # letters
 CAPTION = (
-    "mean rank over the data sets, 1 is the best   |   thick line: losses that Nemenyi's test does "
-    "not separate at 5 %"
+    "mean rank over n = {} data sets, 1 is the best; a score is the mean over seeds   |   thick "
+    "line: losses that Nemenyi's test does not separate at 5 %"
 )
 
 
@@ -47,15 +54,15 @@ def _draw(comparison: OverDatasets) -> Figure:
     half = -(-len(losses) // 2)
     band = BAR * (max(levels, default=-1) + 1.5)
     height = TOP + band + ROW * (half + 0.5)
-    figure = new_figure(height + 0.45)
-    ax = figure.subplots()
-    figure.draw_without_rendering()  # gives the panel its size
-    width = ax.get_window_extent().width / figure.dpi
+    caption = CAPTION.format(len(comparison.datasets))
+    figure = new_figure(TITLE + height + caption_height(caption))
+    width = WIDTH - 2 * MARGIN
+    ax = add_panel(figure, MARGIN, MARGIN + width, TITLE, height)
     ax.set(xlim=(0, width), ylim=(-height, 0))
     ax.axis("off")
     names = [_short_name(loss) for loss in losses]
-    left = _longest(ax, names[:half]) + MARGIN + GAP
-    right = width - _longest(ax, names[half:]) - MARGIN - GAP
+    left = _longest(names[:half]) + GAP
+    right = width - _longest(names[half:]) - GAP
 
     def position(rank: float) -> float:
         return left + GAP + (right - left - 2 * GAP) * (rank - 1) / (len(losses) - 1)
@@ -82,7 +89,7 @@ def _draw(comparison: OverDatasets) -> Figure:
         y = -TOP - BAR * (level + 1)
         ax.plot(ends, [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", zorder=3)
     ax.set_title(f"{comparison.backbone}: {len(comparison.datasets)} data sets", pad=2)
-    add_caption(figure, CAPTION)
+    add_caption(figure, caption)
     return figure
 
 
@@ -126,13 +133,6 @@ def _short_name(loss: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def _longest(ax: Axes, names: Sequence[str]) -> float:
+def _longest(names: Sequence[str]) -> float:
     """The width of the longest name in inches."""
-    widths = []
-    for name in names:
-        probe = ax.text(0, 0, name, fontsize=NAME_SIZE)
-        widths.append(probe.get_window_extent().width)
-        probe.remove()
-    figure = ax.get_figure(root=True)
-    assert figure
-    return float(max(widths)) / figure.dpi
+    return max(text_width(name, NAME_SIZE) for name in names)

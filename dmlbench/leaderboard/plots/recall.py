@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from typing import Any, NamedTuple
 
@@ -13,13 +13,25 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from dmlbench.leaderboard.plots.figure import add_caption, new_figure, split_by_height
+from dmlbench.leaderboard.plots.figure import (
+    add_caption,
+    add_panel,
+    caption_height,
+    describe_seeds,
+    new_figure,
+    split_by_height,
+)
+from dmlbench.leaderboard.plots.names import text_width
 from dmlbench.leaderboard.statistics.means import summarise
-from dmlbench.leaderboard.style import FADED, INK, STYLE, colour
+from dmlbench.leaderboard.style import FADED, INK, STYLE, WIDTH, colour
 from dmlbench.leaderboard.table import VERIFICATION, Panel, panels
 from dmlbench.study.row_names import display_name, is_control
 
-BAR_HEIGHT = 0.23  # inches
+# Inches: a bar; the title above the panels of a row, the numbers and names of the axes below; the
+# space between the names of the losses and the edge and the panels, and between the panels
+BAR_HEIGHT, TOP, BOTTOM, EDGE, GAP, BETWEEN = 0.23, 0.3, 0.5, 0.08, 0.04, 0.2
+MAX_LEFT = 4.0  # inches that the names of the losses take at most
+NAME_SIZE = 8  # points
 ROOM = 1.15  # length of an axis as a multiple of the largest value that it shows
 SHOWN = {"map@r": "MAP@R", "recall@1": "Recall@1"}
 """Metrics of retrieval that a row of panels shows, with their names. The first one ranks the
@@ -52,40 +64,72 @@ def recall(table: pd.DataFrame) -> Iterator[Figure]:
     """
     shown = list(panels(table))
     bars = [panel.rows["loss"].nunique() + 0.5 for panel in shown]
-    for part in split_by_height([count * BAR_HEIGHT + 0.8 for count in bars]):
+    for part in split_by_height([_height(count) for count in bars]):
         yield _draw(shown[part], bars[part])
+
+
+def _height(bars: float) -> float:
+    """The height in inches of a row of panels with this many bars."""
+    return TOP + bars * BAR_HEIGHT + BOTTOM
 
 
 @mpl.rc_context(STYLE)
 def _draw(shown: Sequence[Panel], bars: Sequence[float]) -> Figure:
     """A row of panels for each of `shown`; `bars` are their heights in bars."""
-    figure = new_figure(sum(bars) * BAR_HEIGHT + 0.8 * len(shown) + 0.2)
-    grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=bars)
-    for row, panel in zip(grid, shown, strict=True):
-        _bars(row, panel)
-        row[0].set_title(panel.title)
-    add_caption(
-        figure, "bar: mean over seeds   |   line: its 95 % interval   |   dots: single seeds"
+    n = describe_seeds(pd.concat([panel.rows for panel in shown]))
+    caption = (
+        f"bar: mean over seeds, {n}   |   line: 95 % interval of the mean, Student's t over seeds"
+        "   |   dots: single seeds"
     )
+    figure = new_figure(sum(map(_height, bars)) + caption_height(caption))
+    add_caption(figure, caption)
+    labels = [_row_labels(panel) for panel in shown]
+    longest = max(text_width(text, NAME_SIZE) for texts in labels for text in texts.values())
+    left = min(EDGE + longest + GAP, MAX_LEFT)
+    width = (WIDTH - left - BETWEEN - EDGE) / 2
+    below = 0.0
+    for panel, count, texts in zip(shown, bars, labels, strict=True):
+        row = [
+            add_panel(figure, edge, edge + width, below + TOP, count * BAR_HEIGHT)
+            for edge in (left, left + width + BETWEEN)
+        ]
+        _bars(row, panel, texts)
+        row[0].set_title(panel.title)
+        below += _height(count)
     return figure
 
 
-def _bars(axes: Sequence[Axes], panel: Panel) -> None:
-    """Fill the two pictures of one data set, backbone and protocol."""
+def _row_labels(panel: Panel) -> dict[str, str]:
+    """Loss -> what is written beside its bar; the best loss first, controls last."""
+    rows = panel.rows
+    ranked_by = next(iter(_shown(panel)))
+    means = rows[rows["metric"] == ranked_by].groupby("loss")["value"].mean()
+    runs = rows.drop_duplicates(["loss", "seed"])
+    done = (runs["status"] == "ok").groupby(runs["loss"]).agg(["sum", "count"])
+    losses = sorted(
+        map(str, done.index), key=lambda loss: (is_control(loss), -means.get(loss, -1), loss)
+    )
+    return {loss: _row_label(loss, *done.loc[loss]) for loss in losses}
+
+
+def _shown(panel: Panel) -> dict[str, str]:
+    return VERIFICATION if panel.metrics is VERIFICATION else SHOWN
+
+
+def _bars(axes: Sequence[Axes], panel: Panel, labels: Mapping[str, str]) -> None:
+    """Fill the two pictures of one data set, backbone and protocol.
+
+    Args:
+        labels: loss -> what is written beside its bar, from top to bottom.
+    """
     rows = panel.rows
     summary = 100 * summarise(rows)
     means: dict[Any, float] = summary["mean"].to_dict()
     halves: dict[Any, float] = summary["half_width"].to_dict()
-    is_verified = panel.metrics is VERIFICATION
-    shown = VERIFICATION if is_verified else SHOWN
-    ranked_by = next(iter(shown))
-    losses = sorted(
-        rows["loss"].unique(),
-        key=lambda loss: (is_control(loss), -means.get((loss, ranked_by), -1), loss),
-    )
+    shown = _shown(panel)
     # half a bar of space above the controls
-    positions = {loss: -row - 0.5 * is_control(loss) for row, loss in enumerate(losses)}
-    axes[1].set_visible(not is_verified)
+    positions = {loss: -row - 0.5 * is_control(loss) for row, loss in enumerate(labels)}
+    axes[1].set_visible(len(shown) > 1)
     for ax, (metric, name) in zip(axes, shown.items(), strict=False):
         values = 100 * rows[rows["metric"] == metric].set_index("loss")["value"]
         seeds = {str(loss): cell.to_numpy() for loss, cell in values.groupby(level=0)}
@@ -106,13 +150,10 @@ def _bars(axes: Sequence[Axes], panel: Panel) -> None:
             _label(ax, 0, positions[loss], text, style="italic", color=FADED)
         ax.set(xlim=(0, limit), ylim=(min(positions.values()) - 0.6, 0.6), xlabel=f"{name} (%)")
         ax.grid(axis="x")
-        ax.set_yticks(list(positions.values()), [])
-        ax.tick_params(axis="y", length=0)
-    runs = rows.drop_duplicates(["loss", "seed"])
-    done = (runs["status"] == "ok").groupby(runs["loss"]).agg(["sum", "count"])
-    names = [_row_label(loss, *done.loc[loss]) for loss in losses]
-    labels = axes[0].set_yticks(list(positions.values()), names)
-    for tick, loss in zip(labels, losses, strict=True):
+        ax.set_yticks([])
+    ticks = axes[0].set_yticks([*positions.values()], [*labels.values()], fontsize=NAME_SIZE)
+    axes[0].tick_params(axis="y", length=0, pad=GAP * 72)
+    for tick, loss in zip(ticks, labels, strict=True):
         tick.label1.set_color(FADED if is_control(loss) else INK)
 
 

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy.special import expit, logit
 
-from dmlbench.leaderboard.plots.figure import Points, label_at_right, stack_panels
+from dmlbench.leaderboard.plots.figure import describe_seeds
+from dmlbench.leaderboard.plots.names import Points, label_at_right
+from dmlbench.leaderboard.plots.stack import stack_panels
 from dmlbench.leaderboard.style import colour, marker
 from dmlbench.leaderboard.table import recalls
 from dmlbench.study.row_names import is_control
@@ -30,9 +32,15 @@ def recall_curves(table: pd.DataFrame) -> Iterator[Figure]:
     Args:
         table: the long table.
     """
-    caption = "thick: mean over seeds   |   thin: single seeds   |   names: as the curves end"
     rows = table[~table["loss"].map(is_control)]  # controls would press the curves together
-    return stack_panels(rows, _curves, label_at_right, caption)
+    return stack_panels(rows, _curves, label_at_right, _caption)
+
+
+def _caption(rows: pd.DataFrame) -> str:
+    return (
+        f"thick: mean over seeds, {describe_seeds(rows)}, without an interval   |   thin: single "
+        "seeds   |   names: as the curves end"
+    )
 
 
 def _curves(ax: Axes, rows: pd.DataFrame) -> Points:

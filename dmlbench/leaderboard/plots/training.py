@@ -14,7 +14,14 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from matplotlib.transforms import nonsingular
 from numpy.typing import NDArray
 
-from dmlbench.leaderboard.plots.figure import new_figure, split_by_height
+from dmlbench.leaderboard.plots.figure import (
+    add_caption,
+    add_panel,
+    caption_height,
+    describe_count,
+    new_figure,
+    split_by_height,
+)
 from dmlbench.leaderboard.style import INK, STYLE, WIDTH, colour
 from dmlbench.leaderboard.table import Result
 from dmlbench.study.row_names import is_trained
@@ -55,12 +62,18 @@ def training(results: Sequence[Result]) -> Iterator[Figure]:
 def _draw(blocks: Sequence[tuple[str, Runs]], heights: Sequence[float], columns: int) -> Figure:
     """Blocks one below the other. All panels of a block are drawn on one pair of axes in inches:
     matplotlib's own axes take ten times as long, and a study may have thousands of panels."""
-    figure = new_figure(sum(heights))
-    figure.set_layout_engine(None)
-    below = sum(heights)
+    counts = [len(runs) for _, losses in blocks for runs in losses.values()]
+    n = describe_count(counts, "seed")
+    caption = (
+        f"a line for each seed, {n}: no mean, no interval   |   mean loss of an epoch; every loss "
+        "has its own scale   |   × a run that failed"
+    )
+    figure = new_figure(sum(heights) + caption_height(caption))
+    add_caption(figure, caption)
+    below = 0.0
     for (title, losses), height in zip(blocks, heights, strict=True):
-        below -= height
-        ax = figure.add_axes((0, below / sum(heights), 1, height / sum(heights)))
+        ax = add_panel(figure, 0, WIDTH, below, height)
+        below += height
         ax.set(xlim=(0, WIDTH), ylim=(height, 0))
         ax.set_axis_off()
         ax.text(0.07, 0.04, title, va="top", fontsize=9, fontweight="bold")
@@ -93,7 +106,8 @@ def _fill_block(ax: Axes, losses: Runs, columns: int) -> None:
         ax.text(left, top - 0.06, loss, fontsize=size, fontweight="bold", color=colour(loss))
         failed = {run.metrics["status"] for run in runs} - {"ok"}
         note = ", ".join(sorted(failed)).replace("_", " ")
-        ax.text(right - 0.04, top + 0.04, note, ha="right", va="top", fontsize=6.5)
+        if note:
+            ax.text(right - 0.04, top + 0.04, note, ha="right", va="top", fontsize=6.5)
         _draw_curves(ax, loss, runs, (left, right, top, bottom), end, frames)
     ax.add_collection(LineCollection(frames, colors=INK, linewidths=0.6))
 

@@ -13,10 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from dmlbench.leaderboard.plots.figure import new_figure, text_figure
+from dmlbench.evaluation.clustering import ami
+from dmlbench.leaderboard.plots.figure import (
+    add_caption,
+    add_panel,
+    caption_height,
+    new_figure,
+    text_figure,
+)
+from dmlbench.leaderboard.plots.learnt import cell_title, named_levels, read_artefact
+from dmlbench.leaderboard.plots.names import text_width
 from dmlbench.leaderboard.style import COLOURS, FADED, GRID, INK, STYLE, WIDTH, colour
 from dmlbench.leaderboard.table import Result
-from dmlbench.utils.files import read_json_if_whole
 from dmlbench.utils.text import literal
 
 MAX_LEAVES = 1000
@@ -27,6 +35,9 @@ MAX_SUPER_CLASSES = 32
 """More super-classes cannot be told apart by colour."""
 LONGEST_CLASS, LONGEST_SUPER_CLASS = 36, 26  # letters of a name
 LINE_HEIGHT = 0.085  # inches from one class name to the next
+NAME_SIZE = 5  # points
+# Inches: the edge of the page; the band of super-classes beside the tree; above and below the tree
+EDGE, BAND, TOP, BOTTOM = 0.1, 0.12, 0.45, 0.42
 
 
 class Layout(NamedTuple):
@@ -54,11 +65,11 @@ def tree(results: Sequence[Result]) -> Figure:
         results: the seeds of one data set, backbone and loss.
     """
     for result in results:
-        if artefact := _read_artefact(result):
+        if artefact := read_artefact(result, "merges"):
             return _draw(result, artefact)
     failed = {result.run["status"] for result in results} - {"ok"}
     reason = ", ".join(sorted(failed)).replace("_", " ") or "none was kept"
-    return text_figure(f"{_title(results[0])}: no tree: {reason}")
+    return text_figure(f"{cell_title(results[0])}: no tree: {reason}")
 
 
 def compute_layout(
@@ -101,18 +112,6 @@ def compute_layout(
     )
 
 
-def _read_artefact(result: Result) -> Mapping[str, Any] | None:
-    """What the loss has learnt; None unless it is a tree of this training."""
-    artefact = read_json_if_whole(result.files.loss_artefact)
-    if not artefact or artefact["train_key"] != result.planned["train_key"]:
-        return None
-    return artefact if artefact["learnt"].get("merges") else None
-
-
-def _title(result: Result) -> str:
-    return " · ".join(result.planned[name] for name in ("dataset", "backbone", "loss"))
-
-
 @mpl.rc_context(STYLE)
 def _draw(result: Result, artefact: Mapping[str, Any]) -> Figure:
     classes, learnt = [*map(literal, artefact["classes"])], artefact["learnt"]
@@ -126,10 +125,15 @@ def _draw(result: Result, artefact: Mapping[str, Any]) -> Figure:
     named = len(layout.leaves) == len(classes) <= MAX_NAMED
     labels = [str(name)[:LONGEST_SUPER_CLASS] for name in names]
     columns = min(5, int(WIDTH / (0.4 + 0.055 * max(map(len, labels)))))
-    rows = -(-len(names) // columns) if level else 0
+    legend_height = 0.3 + 0.15 * -(-len(names) // columns) if level else 0.0
     height = LINE_HEIGHT * len(classes) if named else 7.0
-    figure = new_figure(height + 0.9 + 0.15 * rows)
-    ax = figure.subplots()
+    leaves = [classes[leaf][:LONGEST_CLASS] for leaf in layout.leaves] if named else [""]
+    right = WIDTH - EDGE - BAND - max(text_width(name, NAME_SIZE) for name in leaves)
+    caption = _caption(result, artefact)
+    bottom = legend_height + caption_height(caption)
+    figure = new_figure(TOP + height + BOTTOM + bottom)
+    add_caption(figure, caption)
+    ax = add_panel(figure, EDGE, right, TOP, height)
     top = layout.distance[-1]
     least = min(layout.distance[node] for *_, node in layout.merges)
     low = max(0.0, least - 0.06 * (top - least))  # where the lines of the leaves start
@@ -139,25 +143,64 @@ def _draw(result: Result, artefact: Mapping[str, Any]) -> Figure:
     ax.set_xlabel("distance at which classes were merged; numbered lines: thresholds of the levels")
     part = "" if len(layout.leaves) == len(classes) else f", the last {len(layout.leaves)} groups"
     seed = result.planned["seed"]
-    ax.set_title(f"{_title(result)}, seed {seed}: {len(classes):,} classes{part}", pad=14)
+    ax.set_title(f"{cell_title(result)}, seed {seed}: {len(classes):,} classes{part}", pad=14)
     _draw_leaves(ax, [node_colours[leaf] for leaf in layout.leaves])
     ax.set_yticks([])
-    if named:
-        ax.yaxis.tick_right()
-        leaf_names = [classes[leaf][:LONGEST_CLASS] for leaf in layout.leaves]
-        ax.set_yticks(range(len(classes)), leaf_names)
-        ax.tick_params(axis="y", length=0, labelsize=5, pad=7)
-        for leaf, text in zip(layout.leaves, ax.get_yticklabels(), strict=True):
-            text.set_color(node_colours[leaf])
+    # texts, for the ticks of an axis take three times as long
+    for y, (leaf, name) in enumerate(zip(layout.leaves, leaves, strict=False)):
+        ax.annotate(
+            name, (1, y), (BAND * 72, 0), ax.get_yaxis_transform(), "offset points", va="center",
+            fontsize=NAME_SIZE, color=node_colours[leaf], annotation_clip=False,
+        )  # fmt: skip
     ax.spines[["left", "right"]].set_visible(False)
     if level:
         # `tints` has one colour more, of nodes of several super-classes
         patches = [Patch(color=tint, label=name) for tint, name in zip(tints, labels, strict=False)]
         legend = figure.legend(
-            handles=patches, title=level, loc="outside lower center", ncols=columns, fontsize=6.5
+            handles=patches,
+            title=level,
+            loc="lower center",
+            bbox_to_anchor=(0.5, caption_height(caption) / figure.get_figheight()),
+            ncols=columns,
+            fontsize=6.5,
         )
         legend.set_frame_on(False)
     return figure
+
+
+def _caption(result: Result, artefact: Mapping[str, Any]) -> str:
+    """What the colours mean, and how well the tree agrees with the super-classes."""
+    merges, count = np.array(artefact["learnt"]["merges"]), len(artefact["classes"])
+    agreements = []
+    for name, super_classes in named_levels(result, artefact).items():
+        groups = len({*super_classes})
+        if 1 < groups < count:
+            agreement = ami(super_classes, cut(merges, groups))
+            agreements.append(f"{agreement:.2f} with the {groups} super-classes of {name}")
+    text = "n = 1 seed, the first that has a tree: no mean, no interval"
+    if agreements:
+        text += (
+            "   |   colours: super-classes   |   adjusted mutual information of the tree, cut into "
+            f"as many groups: {'; '.join(agreements)} (1: the same groups, 0: chance)"
+        )
+    return text
+
+
+def cut(linkage: NDArray[np.float64], groups: int) -> NDArray[np.int64]:
+    """The group of each class, if all merges but the last `groups` - 1 are made.
+
+    Args:
+        linkage: merges (C - 1, 4), as of `compute_layout`.
+
+    >>> cut(np.array([[0, 1, 0.1, 2], [2, 3, 0.2, 2], [4, 5, 0.9, 4]]), 2).tolist()
+    [4, 4, 5, 5]
+    """
+    count = len(linkage) + 1
+    root = np.arange(count + len(linkage))
+    made = linkage[: count - groups, :2].astype(int)
+    for node, pair in reversed([*enumerate(made, count)]):
+        root[pair] = root[node]  # from the top, so that the roots are known
+    return root[:count]
 
 
 def _super_classes(result: Result, artefact: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -166,10 +209,9 @@ def _super_classes(result: Result, artefact: Mapping[str, Any]) -> tuple[str, li
     It is the nearest level that has few enough super-classes to be told apart. If there is none,
     all names are empty.
     """
-    levels = result.run["settings"]["dataset"]["facts"]["levels"]
-    for level, super_classes in zip(levels, artefact["super_classes"].values(), strict=True):
+    for level, super_classes in named_levels(result, artefact).items():
         if 1 < len(set(super_classes)) <= MAX_SUPER_CLASSES:
-            return literal(level), [*map(literal, super_classes)]
+            return level, super_classes
     return "", [""] * len(artefact["classes"])
 
 

@@ -16,15 +16,16 @@ from matplotlib.ticker import MaxNLocator
 
 from dmlbench.leaderboard.choices import Choice, by_panel, short_name
 from dmlbench.leaderboard.plots.figure import (
-    LINE_HEIGHT,
-    PANEL_HEIGHT,
-    Points,
-    draw_stack,
-    label_at_right,
+    add_caption,
+    add_panel,
+    caption_height,
+    describe_count,
     new_figure,
     split_by_height,
     text_figure,
 )
+from dmlbench.leaderboard.plots.names import Points, label_at_right
+from dmlbench.leaderboard.plots.stack import draw_panels
 from dmlbench.leaderboard.style import FADED, GRID, INK, STYLE, WIDTH, colour
 from dmlbench.leaderboard.table import Panel
 from dmlbench.study.result_shape import OK
@@ -38,7 +39,6 @@ COLUMNS = 2
 TITLE, TOP, BOTTOM = 0.3, 0.34, 0.36  # of a block; above and below a frame
 FRAME_HEIGHT = 0.95
 LEFT, RIGHT = 0.42, 0.3  # beside a frame
-CAPTION_HEIGHT = 0.3
 
 
 def trials(choices: Sequence[Choice]) -> Iterator[Figure]:
@@ -51,13 +51,17 @@ def trials(choices: Sequence[Choice]) -> Iterator[Figure]:
             shown.append(Panel(dataset, dataset, backbone, None, rows))
     if not shown:
         yield text_figure(NO_TRIALS)
-    heights = [max(PANEL_HEIGHT, 1 + panel.rows["loss"].nunique() * LINE_HEIGHT) for panel in shown]
     caption = (
-        "● a better trial than all before   |   × a trial that failed or diverged   |   validation "
-        "on training classes, no test score"
+        f"{_describe_trials(choices)}   |   ● a better trial than all before   |   × a trial that "
+        "failed or diverged   |   a score is the mean over the folds of the training classes, "
+        "without an interval; no test score is in it"
     )
-    for part in split_by_height(heights):
-        yield draw_stack(shown[part], heights[part], _draw_curves, label_at_right, caption)
+    yield from draw_panels(shown, _draw_curves, label_at_right, lambda rows: caption)
+
+
+def _describe_trials(choices: Sequence[Choice]) -> str:
+    counts = [len(choice.trials) for choice in choices if choice.trials]
+    return f"{describe_count(counts, 'trial')} of each loss"
 
 
 def _curve(choice: Choice) -> Iterator[dict[str, Any]]:
@@ -150,13 +154,18 @@ def _draw_blocks(
 ) -> Figure:
     """Blocks one below the other, each on one pair of axes in inches: matplotlib's own axes take
     ten times as long."""
-    total = sum(heights) + CAPTION_HEIGHT
-    figure = new_figure(total)
-    figure.set_layout_engine(None)
-    below = total
+    shown = [choice for _, choices in panels for choice in choices]
+    caption = (
+        f"{_describe_trials(shown)}: the best {BEST} are shown   |   thick: the chosen one   |   "
+        "right: validation score (%), the mean over the folds of the training classes, without an "
+        "interval"
+    )
+    figure = new_figure(sum(heights) + caption_height(caption))
+    add_caption(figure, caption)
+    below = 0.0
     for (title, choices), height in zip(panels, heights, strict=True):
-        below -= height
-        ax = figure.add_axes((0, below / total, 1, height / total))
+        ax = add_panel(figure, 0, WIDTH, below, height)
+        below += height
         ax.set(xlim=(0, WIDTH), ylim=(height, 0))
         ax.set_axis_off()
         ax.text(0.07, 0.06, title, va="top", fontsize=9, fontweight="bold")
@@ -166,11 +175,6 @@ def _draw_blocks(
             right = (column + 1) * WIDTH / COLUMNS - RIGHT
             top = TITLE + row * _row_height() + TOP
             _draw_loss(ax, choice, (left, right, top, top + FRAME_HEIGHT))
-    caption = (
-        f"the best {BEST} trials of each loss   |   thick: the chosen one   |   right: validation "
-        f"score (%)"
-    )
-    figure.text(0.5, 0.08 / total, caption, ha="center", fontsize=7, color=FADED)
     return figure
 
 

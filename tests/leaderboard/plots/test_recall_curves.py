@@ -8,7 +8,8 @@ def curves(axes, loss):
     """The thick lines of a loss (one, with markers), and the points of its thin ones."""
     thick = [line for line in axes.lines if line.get_marker() == marker(loss)]
     tint = to_rgba(colour(loss))[:3]
-    thin = [lines for lines in axes.collections if tuple(lines.get_color()[0][:3]) == tint]
+    *seeds, _to_names = axes.collections
+    thin = [lines for lines in seeds if tuple(lines.get_color()[0][:3]) == tint]
     return thick, [segment for lines in thin for segment in lines.get_segments()]
 
 

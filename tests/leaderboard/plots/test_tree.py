@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
-from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.cluster.hierarchy import cut_tree, leaves_list, linkage
 from scipy.spatial.distance import pdist
+from sklearn.metrics import adjusted_mutual_info_score
 
 from dmlbench.leaderboard.plots.figure import save
-from dmlbench.leaderboard.plots.tree import MAX_LEAVES, compute_layout, tree
+from dmlbench.leaderboard.plots.tree import MAX_LEAVES, compute_layout, cut, tree
 from dmlbench.leaderboard.style import COLOURS
 from dmlbench.leaderboard.table import read_results
 
@@ -96,10 +97,36 @@ def test_super_classes_that_are_far_apart_have_a_branch_of_their_colour(learnt):
     colours = [to_hex(colour) for colour in figure.axes[0].collections[0].get_colors()]
     # 11 merges of three lines each; of the last one, only the two branches have a colour
     assert (colours.count(FIRST), colours.count(SECOND), len(colours)) == (16, 16, 33)
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    *thresholds, labels = np.split([t.get_text() for t in figure.axes[0].texts], [2])
     even = [int(label[-5:]) % 2 for label in labels]
     assert even in ([0] * 6 + [1] * 6, [1] * 6 + [0] * 6)
-    assert [t.get_text() for t in figure.axes[0].texts] == ["0", "1"]  # thresholds within the axis
+    assert np.concatenate(thresholds).tolist() == ["0", "1"]  # those within the axis
+    assert "with the 2 super-classes of script" in text
+    assert "tree, cut into as many groups: 1.00" in text
+    assert "n = 1 seed" in text
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 40), st.sampled_from(["single", "average"]), st.data())
+def test_a_tree_is_cut_as_scipy_does(count, groups, method, data):
+    groups = min(groups, count)
+    random = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    merges = linkage(pdist(random.normal(size=(count, 2))), method)
+    ours, reference = cut(merges, groups), cut_tree(merges, groups)[:, 0]
+    assert len(np.unique(ours)) == groups
+    assert len(np.unique(np.column_stack([ours, reference]), axis=0)) == groups
+
+
+def test_the_caption_says_how_well_the_tree_agrees_with_each_level(learnt):
+    near = [str(number % 3) for number in range(12)]
+    far = ["even" if number % 2 else "odd" for number in range(12)]
+    merges = clustered_linkage(12, 2)
+    _, text = learnt(
+        ("ok", {"super_classes": {"level_1": near, "level_2": far}}), levels=("script", "family")
+    )
+    agreement = adjusted_mutual_info_score(near, cut_tree(merges, 3)[:, 0])
+    assert f"{agreement:.2f} with the 3 super-classes of script; 1.00 with the 2" in text
+    assert agreement < 0.5
 
 
 def test_many_long_names_of_super_classes_stay_within_the_figure(learnt):
@@ -114,12 +141,19 @@ def test_many_long_names_of_super_classes_stay_within_the_figure(learnt):
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width
     assert len(legend.get_texts()) == 30
+    caption = figure.texts[0].get_window_extent()
+    assert box.y0 >= caption.y1 - 1
+    below_tree = figure.axes[0].xaxis.label.get_window_extent().y0
+    assert box.y1 <= below_tree + 1
+    names = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert max(name.x1 for name in names) <= figure.bbox.width
 
 
 def test_a_tree_without_super_classes_has_one_colour(learnt):
     figure, text = learnt(("ok", {}), levels=())
     assert len({to_hex(colour) for colour in figure.axes[0].collections[0].get_colors()}) == 1
     assert "Greek" not in text
+    assert "super-class" not in text
 
 
 @pytest.mark.parametrize("kept", [None, {"train_key": "old"}, {"learnt": {"spread": []}}])
