@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmlbench.leaderboard.table import NO_HOLES, Hole
+from dmlbench.study.gallery_files import remove_other_galleries
 from dmlbench.study.remarks import NO_REMARKS, Remarks
 from dmlbench.study.result_files import StudyFiles
 
@@ -47,6 +48,7 @@ def build_leaderboard(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> dic
     files = study.files
     results = read_results_digest(study)
     failed = build(study.name, study.rows, files, files.leaderboard, study.remarks, holes)
+    remove_other_galleries(files.leaderboard, study.galleries)
     write_made_of(study, results, bool(holes), failed)
     return failed
 

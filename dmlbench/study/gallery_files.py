@@ -10,7 +10,8 @@ results/<study>/leaderboard/galleries/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,19 @@ class GalleryFiles:
         """All files but `made_of`, those of an earlier call among them."""
         yield from sorted(self.folder.glob("*.html"))
         yield from (file for file in (self.thumbnails, self.differences) if file.is_file())
+
+
+def remove_other_galleries(leaderboard: Path, groups: Container[str]) -> None:
+    """Remove the pictures that an earlier study left in the folder `leaderboard`.
+
+    Args:
+        groups: dataset/backbone of the pictures that stay, which a job may be drawing now.
+    """
+    folder = leaderboard / GALLERIES
+    for page in folder.glob("*/*.html"):
+        if page.relative_to(folder).with_suffix("").as_posix() not in groups:
+            shutil.rmtree(page.with_suffix(""), ignore_errors=True)
+            page.unlink()
 
 
 def gallery_page(path: str) -> str:
