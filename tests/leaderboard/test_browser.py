@@ -84,10 +84,13 @@ def test_a_dark_screen_has_a_dark_page_and_paper_a_white_one(site, browser):
 def test_on_a_phone_tables_scroll_and_the_page_does_not(site, browser, tmp_path):
     """A window of Chromium is at least 500 pixels wide, so the page is in a frame."""
     for page in (site / "leaderboard.html", site / "cells/letters/tiny/rll.html"):
-        tell = """<script>addEventListener("load", () => parent.postMessage([innerWidth,
-          document.documentElement.scrollWidth,
-          Math.max(...[...document.querySelectorAll(".scroll")].map((of) => of.scrollWidth))],
-          "*"));</script></html>"""
+        tell = """<script>addEventListener("load", () => {
+          const tables = [...document.querySelectorAll(".scroll")];
+          for (const table of tables) table.scrollLeft = 9999;
+          const hidden = tables.map((of) => of.scrollWidth - of.clientWidth - of.scrollLeft);
+          parent.postMessage([innerWidth, document.documentElement.scrollWidth,
+            Math.max(...tables.map((of) => of.scrollWidth)), Math.max(...hidden)], "*");
+        });</script></html>"""
         copy = page.with_name("narrow.html")
         copy.write_text(page.read_text("utf-8").replace("</html>", tell), "utf-8")
         phone = tmp_path / "phone.html"
@@ -96,6 +99,7 @@ def test_on_a_phone_tables_scroll_and_the_page_does_not(site, browser, tmp_path)
           <iframe style="width: 390px; height: 844px; border: 0" src="{copy.as_uri()}"></iframe>""")
         document = browser.open(phone, "", "--virtual-time-budget=5000", "--hide-scrollbars")
         (title,) = re.findall("<title>([^<]+)", document)
-        width, page_width, table_width = map(int, title.split(","))
+        width, page_width, table_width, hidden = map(float, title.split(","))
         assert (width, page_width) == (390, 390)
         assert table_width > width
+        assert hidden < 2, "the ends of the tables can be reached"

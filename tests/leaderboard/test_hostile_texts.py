@@ -109,7 +109,7 @@ def test_a_whole_leaderboard_is_made_of_hostile_texts(results, tmp_path):
 
 def hostile_page(name):
     """A page on which every text is `name`."""
-    rows = [Row(name, [Cell(name, 1.0, is_first=True)])]
+    rows = [Row(name, [Cell(name, 1.0, is_first=True)])] * 2
     failures, where = [Failure(name, name, name)], Where(name, name, name)
     section = Section(name, name, [name], rows, rows, failures, [name], scores=(name,), where=where)
     other = Section("other", "", [name, "b"], [], scores=("b",), where=Where("b", "b", "b"))
