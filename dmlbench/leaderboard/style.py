@@ -42,7 +42,8 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, which publishers ask for; text stays text
     "svg.hashsalt": "dmlbench",  # equal plots have equal ids in their SVG
 }
-# They are far apart from each other in OKLab, and dark enough for white paper.
+# They are far apart from each other in OKLab, and dark enough for white paper. The first ten are so
+# for people without red or green cones, too; the others are told apart by their markers.
 COLOURS = {
     "htl": "#4477aa",
     "softtriple": "#cc3311",
@@ -50,10 +51,10 @@ COLOURS = {
     "rll": "#aa3377",
     "proxy_anchor": "#ee8800",
     "normalized_softmax": "#33aacc",
-    "triplet": "#8c6d4f",
+    "triplet": "#a87078",
     "multi_similarity": "#6650b5",
     "proxynca_pp": "#ccaa22",
-    "group_loss": "#0d7f78",
+    "group_loss": "#086870",
     "recall_at_k": "#e06699",
     "contrastive": "#88aa33",
     "circle": "#004173",

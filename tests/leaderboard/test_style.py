@@ -17,16 +17,32 @@ TO_LAB = [
     [1.9779984951, -2.4285922050, 0.4505937099],
     [0.0259040371, 0.7827717662, -0.8086757660],
 ]
+# Machado et al. 2009, Table 1: how linear RGB looks to people without one kind of cones
+WITHOUT_CONES = {
+    "red": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "green": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+}
+FREQUENT = 10  # of style.COLOURS
 LIGHTEST = 0.8  # lighter colours are hard to see on white paper
 
 
-def oklab(code):
-    """Lightness, green-red and blue-yellow in Ottosson's OKLab.
+def oklab(code, view=None):
+    """Lightness, green-red and blue-yellow in Ottosson's OKLab; `view` changes linear RGB first.
 
     Equal distances in it look equal; 0.02 is just visible.
     """
     rgb = np.array(to_rgb(code))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    if view is not None:
+        linear = np.clip(np.array(view) @ linear, 0, 1)
     return np.array(TO_LAB) @ np.cbrt(np.array(TO_CONES) @ linear)
 
 
@@ -42,6 +58,17 @@ def test_the_colours_of_our_losses_can_be_told_apart():
     for first, second in itertools.combinations(sorted(codes), 2):
         assert np.linalg.norm(oklab(first) - oklab(second)) > 0.09, (first, second)
     assert max(oklab(code)[0] for code in codes) < LIGHTEST
+
+
+@pytest.mark.parametrize("missing", WITHOUT_CONES)
+def test_the_frequent_losses_can_be_told_apart_without_red_or_green_cones(missing):
+    view = WITHOUT_CONES[missing]
+    np.testing.assert_allclose(oklab("#ffffff", view), [1, 0, 0], atol=1e-5)
+    for first, second in itertools.combinations([*COLOURS][:FREQUENT], 2):
+        distance = np.linalg.norm(oklab(colour(first), view) - oklab(colour(second), view))
+        limit = 0.02 if {first, second} == {"proxy_anchor", "proxynca_pp"} else 0.045
+        assert distance > limit, (first, second)
+        assert marker(first) != marker(second)
 
 
 def test_losses_with_similar_colours_have_different_markers():

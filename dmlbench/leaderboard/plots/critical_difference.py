@@ -25,6 +25,7 @@ from dmlbench.study.row_names import display_name
 
 # Lengths in inches
 TITLE, TOP, ROW, BAR, MARGIN, GAP = 0.25, 0.75, 0.15, 0.09, 0.1, 0.08
+LEAST_STEP = 0.18  # inches from the number of a rank to the next
 LONGEST_NAME = 34  # letters
 CAPTION = (
     "mean rank over n = {} data sets, 1 is the best; a score is the mean over seeds   |   thick "
@@ -97,9 +98,13 @@ def _draw_axis(ax: Axes, comparison: OverDatasets, start: float, end: float) -> 
     """The ranks, and the critical difference as a length above them."""
     count = len(comparison.losses)
     ax.plot([start, end], [-TOP, -TOP], color=INK, linewidth=0.8)
+    step = (end - start) / (count - 1)
+    every = next(n for n in (1, 2, 5, 10, 20, 50, count) if n * step >= LEAST_STEP or n >= count)
     for rank in range(1, count + 1):
-        x = start + (end - start) * (rank - 1) / (count - 1)
+        x = start + step * (rank - 1)
         ax.plot([x, x], [-TOP, -TOP + 0.04], color=INK, linewidth=0.6)
+        if rank not in (1, count) and (rank % every or count - rank < every / 2):
+            continue  # its number would touch that of the last rank, or that of its neighbour
         ax.text(x, -TOP + 0.06, str(rank), ha="center", va="bottom", fontsize=6.5)
     difference = comparison.ranks.critical_difference
     text = f"critical difference {difference:.2f}"

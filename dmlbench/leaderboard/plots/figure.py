@@ -21,6 +21,7 @@ MAX_PIXELS = 60_000  # the height of a PNG; matplotlib draws no more than 65,535
 # Inches from a panel to the names of its axes, with the numbers in between
 BELOW, BESIDE = 0.22, 0.42
 CAPTION_LETTERS = 125  # of a line
+SEPARATOR = "   |   "  # between the parts of a caption
 FONT = "font-family: 'DejaVu Sans'"
 UNSTEADY = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}
 """What matplotlib would write into a file of each kind although the plot is the same."""
@@ -88,7 +89,15 @@ def caption_height(caption: str) -> float:
 
 
 def _caption_lines(caption: str) -> list[str]:
-    return [line for part in caption.split("\n") for line in wrap(part, CAPTION_LETTERS)]
+    """The lines of a caption, broken between its parts if these are short enough."""
+    lines = [""]
+    for part in caption.split(SEPARATOR):
+        joined = f"{lines[-1]}{SEPARATOR}{part}" if lines[-1] else part
+        if len(joined) <= CAPTION_LETTERS:
+            lines[-1] = joined
+        else:
+            lines += wrap(part, CAPTION_LETTERS)
+    return [line for line in lines if line]
 
 
 def describe_seeds(rows: pd.DataFrame) -> str:

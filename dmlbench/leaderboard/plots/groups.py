@@ -113,7 +113,8 @@ def _draw_tables(
 ) -> Figure:
     heights = [TOP + ROW * len(names) + BOTTOM for names, *_ in tables]
     caption = (
-        f"a number: classes of a {level} that are in a group; dark: most of them   |   {caption}"
+        f"rows: {level}   |   a number: its classes that are in a group; dark: most of them   |   "
+        f"{caption}"
     )
     figure = new_figure(sum(heights) + caption_height(caption))
     add_caption(figure, caption)
@@ -152,5 +153,6 @@ def _fill(
     ax.set_xticks(np.arange(columns) + 0.5, [*map(str, numbers)], fontsize=NAME_SIZE)
     ax.set_yticks(np.arange(rows) + 0.5, names, fontsize=NAME_SIZE)
     ax.tick_params(length=0, pad=2)
-    ax.set_xlabel("learnt group", fontsize=7, labelpad=2, color=FADED)
+    ax.set_xlabel("learnt group", fontsize=7, color=FADED)
+    ax.xaxis.set_label_coords(0.5, -0.15 / (ROW * rows))
     ax.spines[["left", "bottom"]].set_visible(False)

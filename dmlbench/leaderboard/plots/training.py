@@ -22,6 +22,7 @@ from dmlbench.leaderboard.plots.figure import (
     new_figure,
     split_by_height,
 )
+from dmlbench.leaderboard.plots.names import text_width
 from dmlbench.leaderboard.style import INK, STYLE, WIDTH, colour
 from dmlbench.leaderboard.table import Result
 from dmlbench.study.row_names import is_trained
@@ -102,7 +103,8 @@ def _fill_block(ax: Axes, losses: Runs, columns: int) -> None:
             ax.text((left + right) / 2, bottom + 0.2, "epoch", ha="center", va="top", fontsize=7)
         if not column:
             ax.text(0.05, (top + bottom) / 2, "loss", rotation=90, va="center", fontsize=7)
-        size = min(7.5, 160 / len(loss))
+        room = pitch * (column + 1) - left - RIGHT
+        size = min(7.5, 7.2 * room / text_width(loss, 7.5, "bold"))
         ax.text(left, top - 0.06, loss, fontsize=size, fontweight="bold", color=colour(loss))
         failed = {run.metrics["status"] for run in runs} - {"ok"}
         note = ", ".join(sorted(failed)).replace("_", " ")
@@ -169,7 +171,10 @@ def _thin(curve: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _format(ticks: list[float], low: float, high: float) -> list[str]:
-    """The numbers of `ticks`, with the same number of digits after the point."""
+    """The numbers of `ticks`, with the same number of digits after the point; as powers of ten if
+    they would be long."""
+    if not 1e-3 <= max(map(abs, ticks), default=1.0) < 1e5:
+        return [f"{tick:.3g}" for tick in ticks]
     formatter = ScalarFormatter(useOffset=False)
     formatter.set_scientific(False)
     formatter.create_dummy_axis()

@@ -1,5 +1,7 @@
 """The diagram of critical differences names every loss, and joins those that are tied."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,3 +89,12 @@ def test_without_enough_scores_the_picture_says_why(draw):
     assert figure.get_supxlabel() == (
         "no three losses have a score on two data sets with the same backbone"
     )
+
+
+@pytest.mark.parametrize("count", [3, 8, 30, 60])
+def test_the_numbers_of_the_ranks_are_apart_and_begin_and_end_with_the_first_and_last(draw, count):
+    (figure,) = draw([f"loss_{number:02}" for number in range(count)], ["cub", "sop", "cars"])
+    ranks = [text for text in texts(figure) if text.isdigit()]
+    assert (ranks[0], ranks[-1]) == ("1", str(count))
+    placed = boxes(figure, ranks)
+    assert all(right[0] - left[2] >= 2 for left, right in pairwise(placed))

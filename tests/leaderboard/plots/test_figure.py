@@ -112,3 +112,12 @@ def test_a_caption_says_what_n_is_and_what_the_interval_is(study, results, draw,
     says = "95 % interval of the mean" if name in ("recall", "time") else "interval"
     assert says in caption
     assert ("Student's t over seeds" in caption) == (name in ("recall", "time"))
+
+
+def test_a_caption_is_broken_between_its_parts():
+    figure = new_figure(1)
+    parts = ["a part of some letters " * 3, "another " * 8, "the last"]
+    add_caption(figure, "   |   ".join(part.strip() for part in parts))
+    first, second = figure.get_supxlabel().split("\n")
+    assert first == parts[0].strip()
+    assert second == f"{parts[1].strip()}   |   the last"

@@ -101,3 +101,26 @@ def test_what_does_not_fit_into_a_picture_goes_on_in_the_next(results):
     assert titles == [f"images_{number} · tiny" for number in range(30)]
     assert len(figures) == 2
     assert max(figure.get_figheight() for figure in figures) <= 40
+
+
+@pytest.mark.parametrize(
+    ("scale", "numbers"),
+    [(1.0, {"0", "4", "8"}), (1e-8, {"0", "4e-08", "8e-08"}), (1e7, {"0", "4e+07", "8e+07"})],
+)
+def test_numbers_that_would_be_long_are_powers_of_ten(results, draw, scale, numbers):
+    results.add("htl", 0, {"map@r": 0.1}, history=[0.0, 10 * scale])
+    (axes,) = draw("training").axes
+    shown = {text.get_text() for text in axes.texts if text.get_ha() == "right"}
+    assert shown == numbers
+
+
+def test_a_long_name_stays_in_its_panel(results, draw):
+    names = ["a", "b", "c", "my_own_loss_with_a_very_long_name_indeed"]
+    for name in names:
+        results.add(name, 0, {"map@r": 0.1}, history=[2.0, 1.0])
+    figure = draw("training")
+    figure.set_dpi(200)  # as a PNG
+    figure.draw_without_rendering()
+    shown = {text.get_text(): text.get_window_extent() for text in figure.axes[0].texts}
+    assert shown[names[-1]].x1 <= figure.bbox.x1
+    assert shown["c"].x1 <= shown[names[-1]].x0
