@@ -238,7 +238,7 @@ def test_the_pages_show_published_numbers_results_and_remarks(add, pages):
     )
     assert "- Track: paper" in text
     assert "<li><code>recipe.lr</code>: from &lt;memory&gt;" in page
-    assert '<tr class="faded"><th>softtriple' in page
+    assert '<tr class="faded"><th scope="row">softtriple' in page
     assert "<li>dim: 256 here, 512 in the paper" in page
 
 
