@@ -61,6 +61,8 @@ def compare_losses(
     for place in contested_queries(right, images.labels[images.queries], MOST_CONTESTED):
         query = images.queries[place]
         nearest = [int(neighbours.nearest[place, 0]) for neighbours in found.values()]
+        if not sheet.has_room(images.ids[[query, *nearest]]):
+            break
         queries.append(
             {
                 "place": sheet.place(images.ids[query]),

@@ -20,6 +20,8 @@ from dmlbench.gallery.thumbnails import Sheet
 
 NEAREST = 6
 """Images that are shown of each ranking."""
+SIDE, COLUMNS = 80, 16
+"""Of the thumbnails of examples."""
 MOST_FAILURES, MOST_SUCCESSES, MOST_CONFUSIONS = 18, 9, 20
 
 
@@ -72,7 +74,7 @@ class GalleryPage:
     map: Mapping[str, Any] | None = None
     """What the script of the map reads; see `compose_map`."""
     problem: str = ""
-    """Why there are no pictures; empty if there are some."""
+    """Why there are no pictures, or why the loss cannot be compared."""
 
     @property
     def loss(self) -> str:

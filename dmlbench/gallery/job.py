@@ -4,7 +4,7 @@ pages."""
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from dmlbench.datasets.store.reader import Store
 from dmlbench.gallery.comparison import DifferencesPage, compare_losses
 from dmlbench.gallery.differences import mean_by_class
-from dmlbench.gallery.examples import Examples, GalleryPage, describe
+from dmlbench.gallery.examples import (
+    COLUMNS,
+    NEAREST,
+    SIDE,
+    Examples,
+    GalleryPage,
+    describe,
+)
 from dmlbench.gallery.made_of import read_gallery_digest, write_made_of
 from dmlbench.gallery.maps import compose_map, map_sheet
 from dmlbench.gallery.neighbours import Neighbours, find_neighbours
@@ -27,16 +34,10 @@ from dmlbench.study.result_files import RunFiles
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import display_name
 from dmlbench.study.run import Run, json_key
-from dmlbench.study.study import PICTURES, Study
-from dmlbench.utils.errors import DiskError, MissingResult
+from dmlbench.study.study import PICTURES, Study, code_of_pages
+from dmlbench.utils.errors import MissingResult, UserError
 from dmlbench.utils.files import keep_only, replacing
-from dmlbench.utils.fingerprint import code_digest
 from dmlbench.utils.text import error_reason
-
-NEAREST = 6
-"""Images that are looked up for each query."""
-SIDE, COLUMNS = 80, 16
-"""Of the thumbnails of examples."""
 
 
 @dataclass(frozen=True)
@@ -98,39 +99,48 @@ class _Drawing:
         self.found: dict[str, Neighbours] = {}
 
     def draw(self, loss: str, runs: Sequence[Run]) -> str:
-        """Write the page of `loss`; return why it has no pictures, or an empty text.
+        """Write the page of `loss`, or keep it if it is made from the same already.
 
         Args:
             runs: its seeds.
+
+        Returns:
+            Why it has no pictures, or cannot be compared; an empty text if it can.
         """
         cell = f"{self.group}/{loss}"
-        title = f"{display_name(loss)} on {runs[0].dataset}, {runs[0].backbone}: pictures"
+        tested = runs[0].tested.dataset
+        other = f" → {tested}" if tested != runs[0].dataset else ""
+        title = f"{display_name(loss)} on {runs[0].dataset}{other}, {runs[0].backbone}: pictures"
+        page, file = GalleryPage(self.study.name, cell, title, key=""), self.files.page(loss)
+        drawn = read_key(file)
         try:
             seed = _first_seed(self.study, runs)
-            key = json_key(
-                seed.digest, seed.run.eval_key, self.report.model_dump(), code_digest(PICTURES)
-            )
-            page = GalleryPage(self.study.name, cell, title, key)
-            page = self._fill(page, seed)
-        except DiskError:
-            raise
+            page = self._fill(replace(page, key=self._key(seed.run, seed.digest)), seed, drawn)
         except (MissingResult, ValueError) as error:
-            why = error_reason(error)
-            page = GalleryPage(self.study.name, cell, title, key="", problem=why)
+            page = replace(page, key="", problem=error_reason(error))
+        except (OSError, MemoryError, ImportError, UserError):
+            raise
         except Exception as error:  # whatever a library makes of the numbers of others
             traceback.print_exc()
             why = f"{type(error).__name__}: {error_reason(error)}"
-            page = GalleryPage(self.study.name, cell, title, key="", problem=why)
-        if page.key and page.key == read_key(self.files.page(loss)):
+            page = replace(page, key="", problem=why)
+        # Without embeddings, a page that shows one of the seeds is still the best that there is
+        wanted = {page.key} if page.key else {self._key(*of) for of in _trained(self.study, runs)}
+        if drawn and drawn in wanted:
             print(f"{cell}: drawn already")
-            return ""
+            return page.problem
         self.files.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.files.page(loss)) as path:
+        with replacing(file) as path:
             path.write_text(render_gallery(page), "utf-8")
         return page.problem
 
-    def _fill(self, page: GalleryPage, seed: Seed) -> GalleryPage:
-        """`page` with its pictures; as it is, if they are drawn already."""
+    def _key(self, run: Run, training: str) -> str:
+        """The key of the page that shows `run`; `training` is the digest of its training."""
+        report = self.report.model_dump()
+        return json_key(training, run.eval_key, report, code_of_pages(*PICTURES))
+
+    def _fill(self, page: GalleryPage, seed: Seed, drawn: str) -> GalleryPage:
+        """`page` with its pictures; as it is, if `drawn` is its key."""
         run, loss = seed.run, page.loss
         if self.images is None:
             levels = run.tested.facts["levels"]
@@ -139,7 +149,7 @@ class _Drawing:
         vectors = vectors_of(images, seed.embeddings, seed.ids, run.models)
         found = find_neighbours(vectors, images.labels, images.queries, images.gallery, NEAREST)
         self.found[loss] = found
-        if page.key == read_key(self.files.page(loss)):
+        if page.key == drawn:
             return page
         page = replace(page, facts=describe(images, found, run.seed))
         if self.report.galleries:
@@ -178,6 +188,15 @@ class _Drawing:
         return replace(page, data=data, sheet=sheet.to_webp(self.store), side=SIDE)
 
 
+def _trained(study: Study, runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
+    """Those of `runs` that succeeded, and the digests of their trainings."""
+    for run in runs:
+        files = study.files.run(run.path)
+        trained, scored = files.read_run(), files.read_metrics()
+        if trained and scored and trained["status"] == scored["status"] == OK:
+            yield run, str(trained["digest"])
+
+
 def _first_seed(study: Study, runs: Sequence[Run]) -> Seed:
     """The first of `runs` that succeeded and whose embeddings are there.
 
@@ -185,20 +204,16 @@ def _first_seed(study: Study, runs: Sequence[Run]) -> Seed:
         MissingResult: there is none.
     """
     problems = []
-    for run in runs:
+    for run, digest in _trained(study, runs):
         files = study.files.run(run.path)
         try:
-            trained, scored = files.load_run(), files.load_metrics()
-            if trained["status"] != OK or scored["status"] != OK:
-                failure = trained if trained["status"] != OK else scored
-                raise MissingResult(f"it failed: {failure['status']}")
-            files.check_file(files.embeddings, trained)
+            files.check_file(files.embeddings, files.load_run())
         except MissingResult as error:
             problems.append(f"seed {run.seed}: {error}")
             continue
         with np.load(files.embeddings, allow_pickle=False) as content:
-            return Seed(run, content["embeddings"], content["id"], str(trained["digest"]))
-    raise MissingResult(problems[0])
+            return Seed(run, content["embeddings"], content["id"], digest)
+    raise MissingResult(problems[0] if problems else "no seed succeeded")
 
 
 def _class_scores(study: Study, runs: Sequence[Run], images: RankedImages) -> NDArray[np.float64]:

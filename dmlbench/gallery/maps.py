@@ -57,7 +57,8 @@ def compose_map(
     Returns:
         points: base64 of uint16 x and y of each point, little-endian; labels: of uint16 or uint32
         classes; right: of a byte for each point: 1 if its nearest image is right, 0 if it is wrong,
-        2 if it is no query; classes: names; levels: name -> super-class of each class.
+        2 if it is no query; classes: names; levels: of each level its name, the names of its
+        super-classes, and the super-class of each class.
     """
     rows = choose_points(images)
     points = on_grid(tsne(vectors[rows], threads) if method == "tsne" else pca(vectors[rows]))
@@ -68,7 +69,9 @@ def compose_map(
         "labels": _encode(images.labels[rows].astype("<u4")),
         "right": _encode(right[rows]),
         "classes": images.class_names,
-        "levels": {name: groups.tolist() for name, groups in images.levels.items()},
+        "levels": [
+            [name, level.names, level.of_classes.tolist()] for name, level in images.levels.items()
+        ],
         "count": len(rows),
         "side": SIDE,
         "columns": COLUMNS,

@@ -49,17 +49,24 @@ def find_neighbours(
     """
     k = max(1, min(k, len(gallery) - bool(np.isin(queries, gallery).any())))
     chunk = max(1, MOST_SIMILARITIES // len(gallery))
+    ranked = vectors if len(gallery) == len(vectors) else vectors[gallery]
     parts = [
-        _of_chunk(vectors, labels, queries[start : start + chunk], gallery, k)
+        _of_chunk(
+            vectors[queries[start : start + chunk]] @ ranked.T,
+            labels,
+            queries[start : start + chunk],
+            gallery,
+            k,
+        )
         for start in range(0, len(queries), chunk)
     ]
     return Neighbours(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _of_chunk(
-    vectors: NDArray[np.float32], labels: Rows, queries: Rows, gallery: Rows, k: int
+    similarities: NDArray[np.float32], labels: Rows, queries: Rows, gallery: Rows, k: int
 ) -> Neighbours:
-    similarities = vectors[queries] @ vectors[gallery].T
+    """Those of some queries, from their `similarities` (queries, G), which change."""
     similarities[queries[:, None] == gallery] = -np.inf
     # Equal similarities are taken in the order of their rows, so all that equal the k-th compete.
     places = np.argpartition(-similarities, k - 1, axis=1)[:, :k]

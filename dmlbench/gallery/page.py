@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 from dmlbench.gallery.comparison import DifferencesPage
 from dmlbench.gallery.examples import GalleryPage
 from dmlbench.leaderboard.templating import templates
 
-KEY = re.compile(r'<meta name="dmlbench-key" content="([0-9a-f]+)">')
-HEAD_BYTES = 1000
-"""The key of a page is among its first bytes."""
+KEY = re.compile(r'<meta name="dmlbench-key" content="([0-9a-f]+)( [0-9a-f]+)">')
 
 
 def render_gallery(page: GalleryPage) -> str:
-    """The page of a loss."""
-    return templates().get_template("gallery.html").render(page=page, sheet=_url(page.sheet))
+    """The page of a loss, with its key and a digest of all else, if it has a key."""
+    text = templates().get_template("gallery.html").render(page=page, sheet=_url(page.sheet))
+    return text.replace(f'content="{page.key}"', f'content="{page.key} {_digest(text)}"', 1)
 
 
 def render_differences(page: DifferencesPage) -> str:
@@ -26,14 +26,20 @@ def render_differences(page: DifferencesPage) -> str:
 
 
 def read_key(file: Path) -> str:
-    """The key of a page of `render_gallery`; empty if there is no such page."""
+    """The key of a page of `render_gallery`; empty if there is no such page or it is damaged."""
     try:
-        with file.open("rb") as content:
-            head = content.read(HEAD_BYTES).decode("utf-8", "replace")
-    except OSError:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
         return ""
-    found = KEY.search(head)
-    return found[1] if found else ""
+    found = KEY.search(text)
+    if not found:
+        return ""
+    without = text.replace(found[2], "", 1)
+    return found[1] if found[2] == f" {_digest(without)}" else ""
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _url(sheet: bytes) -> str:

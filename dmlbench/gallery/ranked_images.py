@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,15 @@ from dmlbench.datasets.store.reader import Store
 from dmlbench.evaluation.ranking import unit
 
 Rows = NDArray[np.int64]
+
+
+class Level(NamedTuple):
+    """The super-classes of a level."""
+
+    names: list[str]
+    """Sorted."""
+    of_classes: Rows
+    """(C,) super-class of each class, from 0."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,8 @@ class RankedImages:
     """(N,) class of each, dense: 0 .. C-1, in the order of `class_names`."""
     class_names: list[str]
     """C names, sorted."""
-    levels: Mapping[str, Rows]
-    """Name of a level of super-classes -> super-class (C,) of each class, dense."""
+    levels: Mapping[str, Level]
+    """The levels of super-classes by name, the nearest first."""
     queries: Rows
     """(Q,) rows of the queries, ascending."""
     gallery: Rows
@@ -58,10 +68,11 @@ def read_images(store: Store, ids: Rows, level_names: list[str]) -> RankedImages
     rows = np.unique(ranked).astype(np.int64)
     names, labels = np.unique(store.index["class_name"][rows].astype(str), return_inverse=True)
     _, example = np.unique(labels, return_index=True)
-    levels = {
-        shown: np.unique(store.index[column][rows][example], return_inverse=True)[1]
-        for column, shown in zip(store.levels, level_names, strict=True)
-    }
+    levels = {}
+    for column, level in zip(store.levels, level_names, strict=True):
+        of_classes = store.index[column][rows][example].astype(str)
+        groups, places = np.unique(of_classes, return_inverse=True)
+        levels[level] = Level(groups.tolist(), places)
     return RankedImages(
         store,
         rows,
@@ -91,4 +102,4 @@ def vectors_of(
     if missing := np.count_nonzero(ids[found] != images.ids):
         raise ValueError(f"{missing} of {len(images.ids)} images have no embedding")
     parts = [unit(part) for part in np.split(embeddings[found], models, axis=1)]
-    return unit(np.concatenate(parts, axis=1))
+    return unit(np.concatenate(parts, axis=1)) if models > 1 else parts[0]

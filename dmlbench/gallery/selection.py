@@ -73,6 +73,8 @@ def confusions(images: RankedImages, found: Neighbours, most: int) -> list[Confu
     [Confusion(label=0, taken_for=1, times=2, queries=2, query=0, nearest=2)]
     """
     wrong = np.flatnonzero(~is_right(images, found) & (found.own >= 0))
+    if not len(wrong):
+        return []
     nearest = found.nearest[wrong, 0]
     pairs: dict[tuple[int, int], Rows] = {}
     of_pairs = np.stack([images.labels[images.queries[wrong]], images.labels[nearest]])

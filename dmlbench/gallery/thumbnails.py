@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 
 from PIL import Image
@@ -30,10 +31,10 @@ class Sheet:
         self.side, self.columns = side, columns
         self._places: dict[int, int] = {}
 
-    @property
-    def most(self) -> int:
-        """How many images it can hold."""
-        return self.columns * (MOST_PIXELS // self.side)
+    def has_room(self, images: Iterable[int]) -> bool:
+        """Whether it can hold these images beside its own."""
+        new = {int(image) for image in images} - self._places.keys()
+        return len(self._places) + len(new) <= self.columns * (MOST_PIXELS // self.side)
 
     def place(self, image: int) -> int:
         """The place of the image with this id, which is put there if it is new."""

@@ -47,7 +47,12 @@ def build_leaderboard(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> dic
 
     files = study.files
     results = read_results_digest(study)
-    failed = build(study.name, study.rows, files, files.leaderboard, study.remarks, holes)
+    rows = study.rows
+    if holes:  # jobs failed, so pictures may not have been drawn
+        for row in rows:
+            pictures = files.gallery(f"{row['dataset']}/{row['backbone']}").page(row["loss"])
+            row["has_pictures"] = row["has_pictures"] and pictures.is_file()
+    failed = build(study.name, rows, files, files.leaderboard, study.remarks, holes)
     remove_other_galleries(files.leaderboard, study.galleries)
     write_made_of(study, results, bool(holes), failed)
     return failed

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dmlbench.study.gallery_files import GALLERIES
+from dmlbench.study.gallery_files import GALLERIES, GalleryFiles
 from dmlbench.study.result_files import StudyFiles
 from dmlbench.study.run import json_key
 from dmlbench.study.study import TABLES, Study
@@ -74,7 +74,7 @@ def write_made_of(
     write_with_digest(study.files.made_of, content)
 
 
-def read_made_of(files: StudyFiles) -> dict[str, Any] | None:
+def read_made_of(files: StudyFiles | GalleryFiles) -> dict[str, Any] | None:
     """The content of made.json; None if it is missing or damaged."""
     try:
         content = read_with_digest(files.made_of)

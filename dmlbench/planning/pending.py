@@ -228,9 +228,8 @@ def add_downstream(study: Study, results: Results, pending: Pending) -> None:
     pending.evaluate |= dict.fromkeys(pending.train, AFTER_TRAINING)
     if pending.evaluate:
         pending.leaderboard = pending.leaderboard or AFTER_OTHERS
-    scored_groups = {path.rpartition("/")[0].rpartition("/")[0] for path in pending.evaluate}
-    for group in study.galleries:
-        if group in scored_groups:
+    for group, runs in study.galleries.items():
+        if any(run.path in pending.evaluate for run in runs):
             pending.galleries.setdefault(group, AFTER_OTHERS)
     if (pending.leaderboard or pending.galleries) and study.settings.tracking:
         pending.track = pending.track or AFTER_OTHERS

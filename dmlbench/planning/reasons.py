@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dmlbench.gallery.made_of import read_made_of as read_gallery_made_of
+from dmlbench.gallery.made_of import has_more_embeddings
 from dmlbench.leaderboard.made_of import (
     HAS_HOLES,
     find_changed_files,
@@ -160,7 +160,7 @@ def why_leaderboard(study: Study, results: str) -> Reason | None:
         return Reason(HAS_HOLES)
     if made_of["key"] != study.leaderboard_key:
         changed = describe_code(made_of["code"], code_digests(TABLES))
-        return Reason(changed or "its runs or their results changed")
+        return Reason(changed or "its runs, their results or its templates changed")
     if made_of["results"] != results:
         return Reason("results changed")
     changed_files = find_changed_files(study.files.leaderboard, made_of)
@@ -174,15 +174,17 @@ def why_gallery(study: Study, group: str, results: str) -> Reason | None:
         results: the `results_digest` of its results that are there.
     """
     files = study.files.gallery(group)
-    made_of = read_gallery_made_of(files)
+    made_of = read_made_of(files)
     if not made_of:
         is_there = files.differences.is_file()
         return Reason("it does not say what it was made from") if is_there else NOT_WRITTEN
     if made_of["key"] != study.gallery_key(group):
-        changed = describe_code(made_of["code"], code_digests(PICTURES))
-        return Reason(changed or "its runs, their results or `report` changed")
+        changed = describe_code(made_of["code"], code_digests(*PICTURES))
+        return Reason(changed or "its runs, their results, `report` or its templates changed")
     if made_of["results"] != results:
         return Reason("results changed")
+    if has_more_embeddings(study, group, made_of):
+        return Reason("embeddings are there again")
     changed_files = find_changed_files(files.folder.parent, made_of)
     return damage_reason(changed_files, "missing or damaged") if changed_files else None
 

@@ -59,10 +59,12 @@ def remove_other_galleries(leaderboard: Path, groups: Container[str]) -> None:
         groups: dataset/backbone of the pictures that stay, which a job may be drawing now.
     """
     folder = leaderboard / GALLERIES
-    for page in folder.glob("*/*.html"):
-        if page.relative_to(folder).with_suffix("").as_posix() not in groups:
-            shutil.rmtree(page.with_suffix(""), ignore_errors=True)
-            page.unlink()
+    for path in folder.glob("*/*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and name not in groups:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix == ".html" and name.removesuffix(".html") not in groups:
+            path.unlink()
 
 
 def gallery_page(path: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,11 @@ MAX_SNAPSHOT_BYTES = 10 * MAX_BYTES
 """Of the settings as JSON, which repeat what aliases stand for."""
 TABLES = "dmlbench.leaderboard.build"
 """The module that makes the leaderboard."""
-PICTURES = "dmlbench.gallery.job"
-"""The module that makes the pages of pictures."""
+PICTURES = ("dmlbench.gallery.page", "dmlbench.gallery.maps")
+"""The modules that make the pages of pictures."""
+
+
+TEMPLATES = Path(__file__).parents[1] / "leaderboard/templates"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Study:
     def gallery_key(self, group: str) -> str:
         """Digest of the results that the pictures of `group` show, and of the code that does."""
         runs = {run.path: (run.eval_key, run.tested.dataset) for run in self.gallery(group)}
-        return json_key(runs, self.settings.report.model_dump(), code_digest(PICTURES))
+        return json_key(runs, self.settings.report.model_dump(), code_of_pages(*PICTURES))
 
     @cached_property
     def has_mean_ranks(self) -> bool:
@@ -136,7 +140,7 @@ class Study:
             self.settings.report.has_pictures,
             self.remarks,
             self.remarks.published,
-            code_digest(TABLES),
+            code_of_pages(TABLES),
         )
 
     @cached_property
@@ -228,6 +232,15 @@ class Study:
         if path not in trials:
             raise StudyError(self.name, [f"{path}: {_no_such('trial', path, self.trials)}"])
         return trials[path]
+
+
+@cache
+def code_of_pages(*modules: str) -> str:
+    """Digest of the code of `modules` and of the templates of all pages."""
+    templates = {
+        file.name: sha256(file.read_bytes()).hexdigest() for file in sorted(TEMPLATES.glob("[!.]*"))
+    }
+    return json_key(code_digest(*modules), templates)
 
 
 def _no_such(kind: str, path: str, known: Mapping[str, Any]) -> str:

@@ -114,7 +114,7 @@ def _cell_entries(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
 
 
 def _pictures(study: Study, result: Result) -> list[Path]:
-    """The page of pictures of the cell of `result`, and the thumbnails of its map, if it has them."""
+    """The page of pictures of the cell of `result`, and the thumbnails of its map, if there are."""
     names = result.planned
     files = study.files.gallery(f"{names['dataset']}/{names['backbone']}")
     page = files.page(names["loss"])

@@ -13,6 +13,10 @@ PACK_CORES, PACK_MINUTES, PACK_MB = 4, 240, 4000
 """What a job on a cluster asks for that packs images."""
 
 
+PICTURE_CORES = 2
+"""The cores of a job that draws pictures: its maps gain little by more."""
+
+
 def training_threads(run: Run, cores: int, gpu_runs: int) -> int:
     """The cores that the training of `run` gets on this machine.
 

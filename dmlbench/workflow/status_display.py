@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def show_status(study: Study, interval: float | None) -> None:
     """
     if interval is None:
         print(*_status_lines(study, read_statuses(study)), sep="\n", flush=True)
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from rich.console import Console
         from rich.live import Live
         from rich.text import Text

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from dmlbench.gallery.made_of import read_made_of as read_gallery_made_of
 from dmlbench.leaderboard.made_of import (
     UNKNOWN,
     failed_plot_lines,
@@ -76,11 +75,20 @@ def verdict(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> int:
         return 1
     made_of = read_made_of(study.files) or {}
     plots = failed_plot_lines(made_of.get("failed_plots", {}))
-    text = "\n".join([success_message(study), *plots, leaderboard_line(study)])
+    lines = [success_message(study), *plots, *_missing_pictures(study), leaderboard_line(study)]
+    text = "\n".join(lines)
     print(text)
     with replacing(study.files.verdict) as temporary:
         temporary.write_text(f"{text}\n", "utf-8")
     return 0
+
+
+def _missing_pictures(study: Study) -> Iterator[str]:
+    """A line for each loss whose pictures could not be drawn."""
+    for group in study.galleries:
+        made_of = read_made_of(study.files.gallery(group)) or {}
+        for loss, why in made_of.get("problems", {}).items():
+            yield f"no pictures of {group}/{loss}: {why}"
 
 
 def find_failed_trials(study: Study) -> dict[str, Hole]:
@@ -147,6 +155,6 @@ def success_message(study: Study) -> str:
 def leaderboard_line(study: Study) -> str:
     """The line of verdict.txt and tracked.txt that names the leaderboard to which they belong, and
     its pictures."""
-    made = [read_gallery_made_of(study.files.gallery(group)) for group in study.galleries]
+    made = [read_made_of(study.files.gallery(group)) for group in study.galleries]
     pictures = [str(made_of["digest"])[:16] if made_of else UNKNOWN for made_of in made]
     return " ".join(["leaderboard", leaderboard_digest(study.files), *pictures])

@@ -52,7 +52,7 @@ def test_another_seed_a_removed_loss_and_tracking_are_counted(finished, tiny):
     assert "no result yet: 2 runs (letters x tiny x all 2 losses x seed 1)" in said
     tiny["plan"] |= {"seeds": [0], "losses": ["proxy_anchor"]}
     finished.write(tiny)
-    assert "its runs or their results changed" in finished.diff(
+    assert "its runs, their results or its templates changed" in finished.diff(
         {"build_leaderboard": 1, "verdict": 1}
     )
     finished.environment.pop("MLFLOW_TRACKING_URI", None)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dmlbench.gallery.job import gallery_job
-from dmlbench.gallery.made_of import read_made_of
+from dmlbench.leaderboard.made_of import read_made_of
+from dmlbench.planning.pending import find_pending
 from dmlbench.study.study import check_study
 from dmlbench.utils.errors import StudyError
 
@@ -46,7 +47,10 @@ def test_the_map_has_a_point_and_a_thumbnail_for_each_image(drawn, draw, glyphs)
     assert content["count"] == len(test.rows)
     assert content["classes"] == test.class_names
     assert content["sheet"] == files.thumbnails.name
-    assert {len(groups) for groups in content["levels"].values()} == {len(test.class_names)}
+    ((level, names, groups),) = content["levels"]
+    scripts = glyphs.index["level_1"][test.rows].tolist()
+    assert level == "script"
+    assert [names[groups[label]] for label in test.labels] == scripts
 
 
 def test_the_comparison_has_the_mean_score_of_each_class_over_all_seeds(drawn, draw, glyphs):
@@ -77,9 +81,16 @@ def test_pages_that_are_up_to_date_are_kept(drawn, draw, capsys):
     draw(drawn)
     assert {path: path.stat().st_mtime_ns for path in files.folder.glob("*.html")} == before
     assert capsys.readouterr().out.count("drawn already") == len(LOSSES)
-    files.page(LOSSES[0]).write_text("damaged")
+
+
+@pytest.mark.parametrize("damage", [lambda text: "damaged", lambda text: text[:-9], str.upper])
+def test_a_damaged_page_is_drawn_again(drawn, draw, damage):
     draw(drawn)
-    assert "Failures" in files.page(LOSSES[0]).read_text("utf-8")
+    page = drawn.files.gallery(GROUP).page(LOSSES[0])
+    whole = page.read_text("utf-8")
+    page.write_text(damage(whole), "utf-8")
+    draw(drawn)
+    assert page.read_text("utf-8") == whole
 
 
 def test_equal_results_give_equal_files(drawn, draw):
@@ -108,6 +119,39 @@ def test_a_loss_without_embeddings_has_a_page_that_says_why(drawn, draw):
     assert "there is no such file" in page
     assert LOSSES[0] in files.differences.read_text("utf-8")
     assert [*read_made_of(files)["problems"]] == [LOSSES[0]]
+
+
+def test_a_page_outlives_its_embeddings_and_a_loss_returns_with_them(drawn, draw, data_folder):
+    draw(drawn)
+    pictures, stores = drawn.files.gallery(GROUP), data_folder / "stores"
+    embeddings = [drawn.files.run(f"{GROUP}/{LOSSES[0]}/seed{seed}").embeddings for seed in (0, 1)]
+    for file in embeddings:
+        file.rename(file.with_suffix(".away"))
+    pictures.differences.unlink()
+    draw(drawn)
+    assert "Failures" in pictures.page(LOSSES[0]).read_text("utf-8")
+    assert "cannot be compared" in pictures.differences.read_text("utf-8")
+    assert not find_pending(drawn, stores).galleries
+    embeddings[1].with_suffix(".away").rename(embeddings[1])
+    reason = find_pending(drawn, stores).galleries[GROUP]
+    assert reason.text == "embeddings are there again"
+    draw(drawn)
+    assert "cannot be compared" not in pictures.differences.read_text("utf-8")
+
+
+def test_a_perfect_loss_has_successes_and_no_failures(drawn, draw, glyphs):
+    files = drawn.files.run(f"{GROUP}/{LOSSES[0]}/seed0")
+    test = glyphs.split("test", 0.1)
+    with files.embeddings.open("wb") as file:
+        perfect = np.eye(test.labels.max() + 1, dtype="f4")[test.labels]
+        np.savez(file, embeddings=perfect, id=test.rows.astype("i4"))
+    trained = files.load_run()
+    files.write_run({name: trained[name] for name in trained if name not in ("digest", "files")})
+    draw(drawn)
+    page = drawn.files.gallery(GROUP).page(LOSSES[0]).read_text("utf-8")
+    assert "Successes" in page
+    assert "Failures" not in page
+    assert "Who is taken for whom" not in page
 
 
 def test_embeddings_that_nothing_can_be_ranked_by_cost_only_their_own_page(drawn, draw):

@@ -57,6 +57,14 @@ def test_a_class_has_a_second_example_when_each_has_one(case):
     assert sorted(first_round) == sorted(counts)
 
 
+def test_without_an_error_nothing_is_confused(case):
+    images, _ = case
+    perfect = np.eye(6, dtype=np.float32)[images.labels]
+    found = find_neighbours(perfect, images.labels, images.queries, images.gallery, 3)
+    assert confusions(images, found, 9) == []
+    assert hardest_failures(images, found, 9) == []
+
+
 def test_confusions_count_the_pairs_of_classes(case):
     images, found = case
     counts = Counter(

@@ -83,7 +83,8 @@ class TestFindChanged:
         edit_result(made_of, results="other")
         assert changed_of(finished).leaderboard == ("results changed", "")
         edit_result(made_of, key="other")
-        assert changed_of(finished).leaderboard == ("its runs or their results changed", "")
+        changed = "its runs, their results or its templates changed"
+        assert changed_of(finished).leaderboard == (changed, "")
         edit_result(made_of, code={})
         assert "dmlbench/leaderboard/build.py, " in changed_of(finished).leaderboard.text
         made_of.write_text(before.replace('"results"', '"result"'))

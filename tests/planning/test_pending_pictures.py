@@ -44,7 +44,7 @@ def test_another_kind_of_map_draws_again_and_leaves_the_leaderboard(pictured, ti
     study = check_study(tiny, "tiny")
     assert counts(study, stores) == {"draw_pictures": 1, "verdict": 1}
     assert find_pending(study, stores).galleries == {
-        GROUP: Reason("its runs, their results or `report` changed")
+        GROUP: Reason("its runs, their results, `report` or its templates changed")
     }
 
 

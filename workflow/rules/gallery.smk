@@ -13,7 +13,7 @@ rule draw_pictures:
     retries: 0
     conda:
         ENVIRONMENT
-    threads: pack_threads
+    threads: picture_threads
     resources:
         **each_of(resources_of_packing),
     params:

@@ -6,8 +6,8 @@ from dmlbench.planning.job_estimates import (
     write_estimates,
 )
 from dmlbench.planning.job_requests import ClusterJobs, site_names
-from dmlbench.workflow.resources import PACK_CORES, cluster_threads, training_threads
-from dmlbench.workflow.resources import scores_on_gpu
+from dmlbench.workflow.resources import PACK_CORES, PICTURE_CORES, cluster_threads
+from dmlbench.workflow.resources import scores_on_gpu, training_threads
 
 CLUSTER = STUDY.settings.cluster
 MAX_GROUP_NAME = 150  # characters: the folder of the job's log has this name
@@ -159,6 +159,10 @@ def threads_of(run):
     if runs_here():
         return training_threads(run, workflow.cores, runs_at_once())
     return cluster_threads(run, CLUSTER)
+
+
+def picture_threads(_):
+    return min(PICTURE_CORES, workflow.cores) if runs_here() else PICTURE_CORES
 
 
 def pack_threads(_):

@@ -11,14 +11,18 @@ const view = { x: 0.5, y: 0.5, zoom: 1 };
 // Neighbouring numbers get hues that are far apart: multiples of the golden angle.
 const hue = (number) => `hsl(${(number * 137.508) % 360} 65% ${38 + 14 * (number % 3)}%)`;
 const VERDICTS = ["#c62828", "#2e7d32", "#8a8a8a"];
-const colourings = { class: (point) => hue(labels[point]) };
-for (const [name, groups] of Object.entries(data.levels)) {
-  colourings[name] = (point) => hue(groups[labels[point]]);
-}
-colourings["right or wrong"] = (point) => VERDICTS[right[point]];
+const MOST_NAMES = 40;
+const colourings = [
+  { title: "class", colour: (point) => hue(labels[point]), names: data.classes, colours: hue },
+  ...data.levels.map(([title, names, groups]) => (
+    { title, colour: (point) => hue(groups[labels[point]]), names, colours: hue })),
+  { title: "right or wrong", colour: (point) => VERDICTS[right[point]],
+    names: ["nearest image wrong", "nearest image right", "no query"], colours: (verdict) => VERDICTS[verdict] },
+];
 const chooser = document.querySelector("#colour");
-const nearestLevel = Object.keys(data.levels)[0];
-for (const name of Object.keys(colourings)) chooser.add(new Option(name, name, false, name === nearestLevel));
+colourings.forEach(({ title }, number) => {
+  chooser.add(new Option(title, number, false, number === Math.min(1, data.levels.length)));
+});
 const only = document.querySelector("#class");
 data.classes.forEach((name, label) => only.add(new Option(name, label)));
 
@@ -43,7 +47,7 @@ function draw() {
   canvas.height = height * ratio;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  const colour = colourings[chooser.value];
+  const { colour } = colourings[chooser.value];
   const radius = Math.min(6, (data.count > 5000 ? 1.6 : 3) * Math.sqrt(view.zoom));
   const shown = only.value === "" ? null : Number(only.value);
   const later = [];
@@ -65,6 +69,17 @@ function draw() {
     context.arc(x, y, radius + 2.5, 0, 7);
     context.fill();
   }
+}
+
+// Which colour is which, unless these are too many to be told apart.
+function explain() {
+  const { names, colours } = colourings[chooser.value];
+  document.querySelector(".legend").replaceChildren(...(names.length > MOST_NAMES ? [] : names.map((name, number) => {
+    const entry = document.createElement("span"), dot = document.createElement("i");
+    dot.style.background = colours(number);
+    entry.append(dot, name);
+    return entry;
+  })));
 }
 
 let isAsked = false;
@@ -104,9 +119,7 @@ function show(event) {
     backgroundSize: `${data.columns * size}px auto`,
     backgroundPosition: `-${(found % data.columns) * size}px -${Math.floor(found / data.columns) * size}px`,
   });
-  const levels = Object.entries(data.levels).map(([name]) => name).join(", ");
   text.textContent = data.classes[labels[found]] + ["; nearest image: wrong", "; nearest image: right", ""][right[found]];
-  text.title = levels;
   const isFarRight = x > canvas.clientWidth - 180;
   hovered.style.left = isFarRight ? "" : `${x + 14}px`;
   hovered.style.right = isFarRight ? `${canvas.clientWidth - x + 14}px` : "";
@@ -129,7 +142,7 @@ canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
   show(event);
 });
-canvas.addEventListener("pointerup", () => { dragged = null; });
+for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { dragged = null; });
 canvas.addEventListener("pointermove", (event) => {
   if (!dragged) { show(event); return; }
   const [x, y] = point(event), { size } = scale();
@@ -139,12 +152,15 @@ canvas.addEventListener("pointermove", (event) => {
   hovered.hidden = true;
   redraw();
 });
-canvas.addEventListener("pointerleave", () => { hovered.hidden = true; });
+canvas.addEventListener("pointerleave", (event) => {
+  if (event.pointerType === "mouse") hovered.hidden = true; // a finger leaves when it has tapped
+});
 canvas.addEventListener("wheel", (event) => {
+  if (!event.deltaY) return;
   event.preventDefault();
   zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...point(event));
 }, { passive: false });
-canvas.addEventListener("keydown", (event) => {
+function press(key) {
   const step = 0.1 / view.zoom;
   const actions = {
     ArrowLeft: () => { view.x -= step; },
@@ -155,12 +171,23 @@ canvas.addEventListener("keydown", (event) => {
     "-": () => zoom(1 / 1.3),
     0: () => Object.assign(view, { x: 0.5, y: 0.5, zoom: 1 }),
   };
-  if (!(event.key in actions)) return;
-  event.preventDefault();
-  actions[event.key]();
+  if (!(key in actions)) return false;
+  actions[key]();
+  hovered.hidden = true;
   redraw();
+  return true;
+}
+
+canvas.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
+  if (press(event.key)) event.preventDefault();
 });
+for (const button of document.querySelectorAll("button[data-key]")) {
+  button.addEventListener("click", () => press(button.dataset.key));
+}
+chooser.addEventListener("change", explain);
 chooser.addEventListener("change", redraw);
 only.addEventListener("change", redraw);
 new ResizeObserver(redraw).observe(canvas);
+explain();
 draw();
