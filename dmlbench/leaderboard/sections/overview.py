@@ -113,7 +113,15 @@ class Overview:
         if not first:
             return f"{text}; in each column another loss is significantly better."
         places = f"all {first}" if first == len(tested) else f"{first} of {len(tested)}"
-        return f"{text}; in {places} columns no loss is significantly better."
+        text = f"{text}; in {places} columns no loss is significantly better."
+        others = sum(
+            sum(column.may_be_first(loss) for column in tested) >= first
+            for loss in self.mean_ranks.keys() - {leaders[0]}
+        )
+        if not others:
+            return text
+        same = "all" if first == len(tested) else "as many"
+        return f"{text} The same holds for {count_of(others, 'other loss')} in {same} columns."
 
     def section(self) -> Section:
         """The table, sorted by mean rank; losses that have none are below."""
