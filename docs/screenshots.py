@@ -74,7 +74,7 @@ def shots(folder: Path) -> Iterator[Shot]:
     yield Shot("first_screen_dark", page, is_dark=True)
     yield Shot("phone", page, size=PHONE)
     yield Shot("cell", folder / f"cells/{cell}.html")
-    yield Shot("gallery", gallery)
+    yield Shot("gallery", gallery, "#group1")
     yield Shot("map", gallery, "#map")
 
 
