@@ -109,7 +109,8 @@ def compose(
     overview = read_overview(table, statistics)
     sentences = summary_sentences(statistics)
     scores = score_sections(table, results, recipes, recipe, statistics)
-    if overview:  # then who wins in a single panel is said at its table
+    over_all = overview.sentence() if overview else None
+    if over_all:  # then who wins in a single panel is said at its table
         scores = (replace(part, notes=_named(sentences, part.title)) for part in scores)
     return Page(
         title=f"{study}: leaderboard",
@@ -125,7 +126,7 @@ def compose(
             *optimism_sections(results),
             *learnt_sections(results),
         ],
-        summary=[*filter(None, [overview.sentence()])] if overview else [*sentences.values()],
+        summary=[over_all] if over_all else [*sentences.values()],
         families=_families(results),
         published=published_table(comparisons) if remarks.track == "paper" else None,
         remarks={title: paths for title, paths in titled.items() if paths},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import repeat
@@ -16,6 +18,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from dmlbench.leaderboard.plots.figure import save, text_figure
+from dmlbench.utils.errors import UserError
 from dmlbench.utils.files import keep_only, replacing
 from dmlbench.utils.text import error_reason
 from dmlbench.utils.workers import exit_with_parent
@@ -83,8 +86,15 @@ def drawing(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=exit_with_parent) as pool:
         try:
-            drawn = pool.map(_draw_plot, plots, plots.values(), repeat(folder))
+            # pickled here and now: the pool's thread would do it while the caller fills caches
+            pickled = map(pickle.dumps, plots.values())
+            drawn = pool.map(_draw_pickled, plots, pickled, repeat(folder))
             yield lambda: _finish(plots, drawn, folder)
+        except BrokenProcessPool:
+            raise UserError(
+                "A process that drew the plots was killed: often the machine has too little "
+                "memory. DMLBENCH_CORES=1 draws them one after the other."
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, the others need not be drawn
 
@@ -106,6 +116,10 @@ def _finish(plots: Iterable[str], drawn: Iterable[Drawn], folder: Path) -> Drawi
     kept = {picture.svg.with_suffix(f".{suffix}") for picture in pictures for suffix in FORMATS}
     keep_only(kept, folder)
     return pictures, failed
+
+
+def _draw_pickled(plot: str, figures: bytes, folder: Path) -> Drawn:
+    return _draw_plot(plot, pickle.loads(figures), folder)
 
 
 def _draw_plot(plot: str, figures: Figures, folder: Path) -> Drawn:

@@ -86,6 +86,9 @@ class DiskError(UserError, OSError):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type[DiskError], tuple[str, str]]:
+        return DiskError, (self.status, str(self))  # it may come from a worker
+
 
 class UnusableGpu(UserError):
     """There is a GPU, and torch cannot compute on it: another node may do better."""

@@ -1,3 +1,4 @@
+import os
 import time
 import xml.etree.ElementTree as ElementTree
 from functools import partial
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from dmlbench.leaderboard.build import build
 from dmlbench.leaderboard.pictures import draw_all, drawing
 from dmlbench.leaderboard.plots.figure import new_figure, text_figure
+from dmlbench.utils.errors import DiskError, UserError
 
 
 def words(svg):
@@ -44,12 +46,6 @@ def test_several_processes_write_the_same_files_in_the_same_order(tmp_path, capf
     assert contents[0] == contents[1]
     assert len(contents[0]) == 21
     assert capfd.readouterr().err.count("in fail\n") == 2  # the trace is printed here, too
-
-
-def test_a_full_disk_is_noticed_in_another_process(tmp_path):
-    plots = {"time": partial(fail, OSError(28, "No space left on device"))}
-    with pytest.raises(OSError, match="No space left"):
-        draw_all(plots, tmp_path, workers=2)
 
 
 def test_others_draw_while_the_caller_works(tmp_path):
@@ -129,3 +125,12 @@ def test_a_leaderboard_without_one_plot_is_whole_and_says_which(study, tmp_path,
     assert "- the plot \\`time\\` could not be drawn: ZeroDivisionError: by \\<zero\\>." in markdown
     page = (tmp_path / "out/leaderboard.html").read_text()
     assert "<p>the plot `time` could not be drawn: ZeroDivisionError: by &lt;zero&gt;." in page
+
+
+def test_a_full_disk_and_a_killed_process_are_said_when_others_draw(tmp_path):
+    full = DiskError("disk_full", "there is no room")
+    with pytest.raises(DiskError, match="there is no room") as raised:
+        draw_all({"time": partial(fail, full)}, tmp_path, workers=2)
+    assert raised.value.status == "disk_full"
+    with pytest.raises(UserError, match="was killed: often the machine has too little memory"):
+        draw_all({"time": partial(os._exit, 9)}, tmp_path, workers=2)

@@ -103,7 +103,7 @@ def _draw_axis(ax: Axes, comparison: OverDatasets, start: float, end: float) -> 
     for rank in range(1, count + 1):
         x = start + step * (rank - 1)
         ax.plot([x, x], [-TOP, -TOP + 0.04], color=INK, linewidth=0.6)
-        if rank not in (1, count) and (rank % every or count - rank < every / 2):
+        if rank not in (1, count) and (rank % every or count - rank < every):
             continue  # its number would touch that of the last rank, or that of its neighbour
         ax.text(x, -TOP + 0.06, str(rank), ha="center", va="bottom", fontsize=6.5)
     difference = comparison.ranks.critical_difference

@@ -28,7 +28,7 @@ from dmlbench.utils.text import literal
 
 PARENTS = "parents"
 """What a loss that learns groups has in its artefact: the group of each class at each level."""
-MAX_ROWS, MAX_COLUMNS = 120, 60
+MAX_ROWS, MAX_COLUMNS = 120, 40
 """More super-classes or groups could not be read."""
 LONGEST = 30  # letters of a name
 NAME_SIZE = 6  # points
@@ -91,16 +91,16 @@ def _draw(result: Result, artefact: Mapping[str, Any]) -> Figure:
     agreements = [
         f"{ami(super_classes, parent):.2f} for {len({*parent})} groups" for parent in parents
     ]
-    caption = "n = 1 seed, the first that has groups: no mean, no interval   |   "
+    caption = "n = 1 seed, the first that has groups: no mean, no interval"
     if level != "class":
         caption += (
-            f"adjusted mutual information with {level}: {'; '.join(agreements)} (1: the same "
-            "groups, 0: chance)"
+            f"   |   adjusted mutual information with {level}: {'; '.join(agreements)} "
+            "(1: the same groups, 0: chance)"
         )
     shown = [f for f in found if len(f[0]) <= MAX_ROWS and len(f[1]) <= MAX_COLUMNS]
     if not shown:
-        return text_figure(f"{title}: too many groups or {level} to draw   |   {caption}")
-    return _draw_tables(result, f"{title}", level, shown, caption)
+        return text_figure(f"{title}: too many groups or rows to draw   |   {caption}")
+    return _draw_tables(result, title, level, shown, caption)
 
 
 @mpl.rc_context(STYLE)

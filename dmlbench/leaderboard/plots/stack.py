@@ -88,6 +88,7 @@ def _draw(
         points = draw(ax, panel.rows)
         ax.set_title(panel.title)
         ax.grid(axis="both")
+        ax.autoscale_view()  # else the margins count only when the figure is drawn
         label(ax, points)
         below += height
     return figure

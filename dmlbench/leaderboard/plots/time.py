@@ -59,27 +59,27 @@ def time(table: pd.DataFrame, results: Sequence[Result] = ()) -> Iterator[Figure
     yield from draw_panels(shown, _points, label_nearby, _caption)
 
 
-def images_seen(results: Sequence[Result]) -> dict[Cell, int]:
-    """How many images one training of each cell has seen: its steps x the images of a batch.
+def images_seen(results: Sequence[Result]) -> dict[Cell, float]:
+    """How many images one training of each cell has seen: its steps x the images of a batch, the
+    mean over its seeds. Steps count on from one model of a run to the next.
 
-    The seeds of a cell see the same number. A cell is left out if none of its runs has recorded
-    its steps.
+    A cell is left out if none of its runs has recorded its steps.
     """
-    seen: dict[Cell, int] = {}
+    seen: dict[Cell, list[int]] = {}
     for result in results:
         planned = result.planned
         cell = (planned["dataset"], planned["backbone"], planned["loss"])
-        if cell in seen or result.run["status"] != "ok" or not is_trained(planned["loss"]):
+        if result.run["status"] != "ok" or not is_trained(planned["loss"]):
             continue
         epochs = result.epochs
         if "step" in epochs and len(epochs):
-            by_model = epochs.groupby("model") if "model" in epochs else epochs.groupby(lambda _: 1)
-            steps = int(by_model["step"].max().sum())
-            seen[cell] = steps * result.run["settings"]["recipe"]["batch_size"]
-    return seen
+            steps = int(epochs["step"].max())
+            images = steps * result.run["settings"]["recipe"]["batch_size"]
+            seen.setdefault(cell, []).append(images)
+    return {cell: sum(images) / len(images) for cell, images in seen.items()}
 
 
-def _by_cost(panel: Panel, seen: Mapping[Cell, int]) -> Iterator[Panel]:
+def _by_cost(panel: Panel, seen: Mapping[Cell, float]) -> Iterator[Panel]:
     """`panel` with the costs of its runs: their seconds; and the images that they saw, if these
     differ. Without the latter, its rows say how many images all of them saw."""
     rows = panel.rows[panel.rows["metric"] == recalls(panel.rows)[0]]

@@ -70,21 +70,24 @@ class Overview:
 
     @cached_property
     def ranked(self) -> list[Column]:
-        """The columns of the mean rank: the first protocol of each data set and backbone. Its other
-        protocols score the same embeddings."""
+        """The columns of the mean rank: the first protocol of each data set and backbone that has
+        scores of trained losses. Its other protocols score the same embeddings."""
         first: dict[tuple[str, ...], Column] = {}
         for column in self.columns:
             panel = column.panel
-            first.setdefault((panel.dataset, panel.tested_on, panel.backbone), column)
+            if any(map(is_trained, column.means)):
+                first.setdefault((panel.dataset, panel.tested_on, panel.backbone), column)
         return [*first.values()]
 
     @cached_property
     def mean_ranks(self) -> dict[str, float]:
         """Trained loss -> its mean rank among those with a score in each of `ranked`."""
+        if len(self.ranked) < 2:
+            return {}
         first, *others = self.ranked
         everywhere = [loss for loss in first.means if all(loss in c.means for c in others)]
         losses = [loss for loss in everywhere if is_trained(loss)]
-        if len(losses) < 2 or not others:
+        if len(losses) < 2:
             return {}
         ranks = rank_losses(np.array([[c.means[loss] for c in self.ranked] for loss in losses]))
         return dict(zip(losses, ranks.means.tolist(), strict=True))
@@ -110,18 +113,19 @@ class Overview:
         if not tested or len(leaders) > 1:
             return f"{text}."
         first = sum(column.may_be_first(leaders[0]) for column in tested)
+        of_tested = f"of the {count_of(len(tested), 'column')} with tests"
         if not first:
-            return f"{text}; in each column another loss is significantly better."
-        places = f"all {first}" if first == len(tested) else f"{first} of {len(tested)}"
-        text = f"{text}; in {places} columns no loss is significantly better."
+            return f"{text}; in each {of_tested} another loss is significantly better."
+        places = "all" if first == len(tested) else f"{first}"
+        text = f"{text}; in {places} {of_tested} no loss is significantly better."
         others = sum(
             sum(column.may_be_first(loss) for column in tested) >= first
             for loss in self.mean_ranks.keys() - {leaders[0]}
         )
         if not others:
             return text
-        same = "all" if first == len(tested) else "as many"
-        return f"{text} The same holds for {count_of(others, 'other loss')} in {same} columns."
+        same = "all of them" if first == len(tested) else "at least as many"
+        return f"{text} The same holds for {count_of(others, 'other loss')} in {same}."
 
     def section(self) -> Section:
         """The table, sorted by mean rank; losses that have none are below."""

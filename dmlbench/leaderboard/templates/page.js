@@ -61,7 +61,7 @@ function showRows() {
     const name = row.cells[0].dataset.value;
     const isOfFamily = !family || row.dataset.family === family || row.closest(".controls");
     row.hidden = !isOfFamily || !name.toLowerCase().includes(text);
-    if (!row.hidden) shown.add(name);
+    if (!row.hidden && !row.closest("section[hidden]")) shown.add(name);
   }
   say(text || family ? `shown: ${[...shown].join(", ") || "no row"}` : "");
 }
@@ -73,8 +73,9 @@ function say(text) {
 // A table as rows of texts, without what is hidden. A spreadsheet would run a text that begins
 // like a formula.
 function textsOf(table) {
-  const isNumber = (text) => /^[+-]?\d[\d.,]*( %)?( ± [\d.,]+)?$/.test(text);
-  const plain = (text) => /^[=+\-@]/.test(text) && !isNumber(text) ? `'${text}` : text;
+  const isNumber = (text) => /^[+-]?\d[\d.,]*(e[+-]?\d+)?( %)?( ± [\d.,]+)?$/.test(text);
+  const plain = (text) => /^[=+\-@]/.test(text) && !isNumber(text) ? `'${text}`
+    : text.replace(/^(\d+)-(\d+)$/, "$1–$2"); // ranks, which would become dates
   return [...table.rows].filter((row) => !row.hidden).map((row) =>
     [...row.cells].filter((cell) => !cell.hidden).map((cell) =>
       plain(cell.textContent.replace(/\s+/g, " ").trim())));
@@ -179,7 +180,7 @@ if ([...state.keys()].some((name) => name !== "sort")) {
   showRows();
 }
 const [place, column, direction] = (state.get("sort") ?? "").split(".");
-if (tables[place]?.tHead?.rows[0].cells[column]) sort(tables[place], column, direction !== "up");
+if (/^\d+$/.test(column) && tables[place]?.tHead?.rows[0].cells[column]) sort(tables[place], column, direction !== "up");
 if (search) addEventListener("hashchange", () => location.reload());
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("main > details")) details.open = true;

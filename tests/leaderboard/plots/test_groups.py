@@ -96,7 +96,7 @@ def test_more_groups_than_can_be_read_are_said_in_words(learnt):
 
 def test_all_names_are_within_the_page_and_do_not_overlap(learnt):
     names = [f"a super-class with a name of many letters {n}" for n in range(40)]
-    figure = groups(learnt([[n % 50 for n in range(80)]], super_classes=names * 2))
+    figure = groups(learnt([[n % 40 for n in range(80)]], super_classes=names * 2))
     figure.draw_without_rendering()
     (ax,) = figure.axes
     boxes = [label.get_window_extent() for label in ax.get_yticklabels()]

@@ -71,7 +71,8 @@ def steps(results):
 
     def add(loss, last, batch_size, seed=0, models=1, **outcome):
         recipe = {"epochs": 2, "batch_size": batch_size, "optimizer": "adamw"}
-        history = {"step": [last // 2, last] * models}
+        ends = (last // 2, last)  # counted on from one model to the next
+        history = {"step": [last * model + end for model in range(models) for end in ends]}
         if models > 1:
             history["model"] = np.repeat(np.arange(1, models + 1), 2)
         curve = [2.0, 1.0] * models

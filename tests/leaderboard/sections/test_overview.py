@@ -128,12 +128,29 @@ def test_the_sentence_says_how_far_the_tests_confirm_the_best_mean_rank(grid, pa
     grid(LEVELS, PLACES)
     (sentence,) = page().summary
     assert sentence == (
-        "Over 2 data sets and 2 backbones, htl has the best mean rank (1.50); in 2 of 4 columns no "
-        "loss is significantly better. The same holds for 1 other loss in as many columns."
+        "Over 2 data sets and 2 backbones, htl has the best mean rank (1.50); in 2 of the 4 "
+        "columns with tests no loss is significantly better. The same holds for 1 other loss in "
+        "at least as many."
     )
     for section in page().sections[1:5]:
         (note,) = section.notes
         assert note.startswith(f"{section.title}: "), "who wins in one panel is said at its table"
+
+
+def test_protocols_of_one_data_set_have_no_mean_rank_and_a_sentence_each(results, page):
+    for loss, score in {"htl": 0.3, "rll": 0.6}.items():
+        for seed in range(3):
+            results.add(loss, seed, {"map@r": score + seed / 100}, protocols=("small", "large"))
+    assert [sentence.partition(":")[0] for sentence in page().summary] == [
+        "letters · tiny · small",
+        "letters · tiny · large",
+    ]
+
+
+def test_a_data_set_without_scores_leaves_the_other_mean_ranks(grid, results, page):
+    grid({"htl": [0.3, 0.4], "rll": [0.4, 0.6]}, PLACES[:2], seeds=2)
+    results.add("htl", 0, dataset="broken", status="diverged", error="nan")
+    assert cells(page().sections[0])["rll"][0] == "1.00"
 
 
 def test_equal_mean_ranks_are_shared_and_one_seed_confirms_nothing(grid, page):
