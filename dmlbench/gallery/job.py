@@ -84,7 +84,7 @@ def gallery_job(study: Study, group: str, stores: Path, threads: int = 1) -> Non
     keep_only(kept, files.folder)
     write_made_of(study, group, results, problems)
     for loss, why in problems.items():
-        print(f"{loss}: no pictures: {why}")
+        print(f"pictures of {loss}: {why}")
 
 
 class _Drawing:
@@ -165,12 +165,13 @@ class _Drawing:
         return page
 
     def write_thumbnails(self) -> None:
-        """Write the images of all maps, if there are maps."""
-        if self.images is None or self.report.maps == "none":
+        """Write the images of all maps, if there are maps. Without any embeddings, those of maps
+        that were drawn earlier stay."""
+        if self.report.maps == "none":
             self.files.thumbnails.unlink(missing_ok=True)
-            return
-        with replacing(self.files.thumbnails) as path:
-            path.write_bytes(map_sheet(self.images).to_webp(self.store))
+        elif self.images is not None:
+            with replacing(self.files.thumbnails) as path:
+                path.write_bytes(map_sheet(self.images).to_webp(self.store))
 
     def compare(
         self, losses: Mapping[str, Sequence[Run]], problems: Mapping[str, str]

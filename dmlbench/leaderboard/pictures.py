@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -86,9 +85,7 @@ def drawing(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=exit_with_parent) as pool:
         try:
-            # pickled here and now: the pool's thread would do it while the caller fills caches
-            pickled = map(pickle.dumps, plots.values())
-            drawn = pool.map(_draw_pickled, plots, pickled, repeat(folder))
+            drawn = pool.map(_draw_plot, plots, plots.values(), repeat(folder))
             yield lambda: _finish(plots, drawn, folder)
         except BrokenProcessPool:
             raise UserError(
@@ -116,10 +113,6 @@ def _finish(plots: Iterable[str], drawn: Iterable[Drawn], folder: Path) -> Drawi
     kept = {picture.svg.with_suffix(f".{suffix}") for picture in pictures for suffix in FORMATS}
     keep_only(kept, folder)
     return pictures, failed
-
-
-def _draw_pickled(plot: str, figures: bytes, folder: Path) -> Drawn:
-    return _draw_plot(plot, pickle.loads(figures), folder)
 
 
 def _draw_plot(plot: str, figures: Figures, folder: Path) -> Drawn:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dmlbench.study.result_files import RunFiles, StudyFiles
 from dmlbench.utils.errors import MissingResult
 from dmlbench.utils.text import literal
+from dmlbench.utils.workers import SentWithoutCache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ RECALL = re.compile(r"recall@\d+")
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(SentWithoutCache):
     """The result files of one planned run."""
 
     planned: Mapping[str, Any]

@@ -6,6 +6,19 @@ import multiprocessing
 import os
 import signal
 import threading
+from dataclasses import fields
+from typing import Any
+
+
+class SentWithoutCache:
+    """A dataclass that is sent to workers by its fields alone, without its cached properties.
+
+    A pool sends its tasks from a thread of its own. Meanwhile the caller may fill a cache, and a
+    dict that grows while it is read is an error.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
 def exit_with_parent() -> None:

@@ -84,11 +84,11 @@ def verdict(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> int:
 
 
 def _missing_pictures(study: Study) -> Iterator[str]:
-    """A line for each loss whose pictures could not be drawn."""
+    """A line for each loss whose pictures could not be drawn, or that could not be compared."""
     for group in study.galleries:
         made_of = read_made_of(study.files.gallery(group)) or {}
         for loss, why in made_of.get("problems", {}).items():
-            yield f"no pictures of {group}/{loss}: {why}"
+            yield f"pictures of {group}/{loss}: {why}"
 
 
 def find_failed_trials(study: Study) -> dict[str, Hole]:

@@ -139,6 +139,18 @@ def test_a_page_outlives_its_embeddings_and_a_loss_returns_with_them(drawn, draw
     assert "cannot be compared" not in pictures.differences.read_text("utf-8")
 
 
+def test_maps_keep_their_thumbnails_when_all_embeddings_are_gone(drawn, draw):
+    draw(drawn)
+    pictures = drawn.files.gallery(GROUP)
+    before = pictures.thumbnails.read_bytes()
+    for path in drawn.runs:
+        drawn.files.run(path).embeddings.unlink()
+    pictures.made_of.unlink()
+    draw(drawn)
+    assert pictures.thumbnails.read_bytes() == before
+    assert "Failures" in pictures.page(LOSSES[0]).read_text("utf-8")
+
+
 def test_a_perfect_loss_has_successes_and_no_failures(drawn, draw, glyphs):
     files = drawn.files.run(f"{GROUP}/{LOSSES[0]}/seed0")
     test = glyphs.split("test", 0.1)

@@ -1,10 +1,14 @@
-"""A worker ends with the process that started it."""
+"""A worker ends with the process that started it, and gets no caches."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from functools import cached_property
+
+from dmlbench.utils.workers import SentWithoutCache
 
 PARENT = """
 import multiprocessing, os, signal, time
@@ -40,3 +44,22 @@ def test_a_worker_ignores_ctrl_c_and_ends_after_its_parent_was_killed(tmp_path):
     while is_alive(int(worker)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(int(worker))
+
+
+@dataclass(frozen=True)
+class Number(SentWithoutCache):
+    value: int
+
+    @cached_property
+    def double(self):
+        return 2 * self.value
+
+
+def test_a_cache_is_not_sent_and_is_made_anew():
+    number = Number(3)
+    assert (number.double, vars(number)) == (6, {"value": 3, "double": 6})
+    # what pickle does on both sides, which cannot import this test
+    sent = object.__new__(Number)
+    vars(sent).update(number.__getstate__())
+    assert vars(sent) == {"value": 3}
+    assert (sent, sent.double) == (number, 6)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from dmlbench.utils.workers import SentWithoutCache
+
 LEVEL = 0.05
 """The probability that any two equal losses of a table are called different."""
 CONFIDENCE = 0.95
@@ -17,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PairTests:
+class PairTests(SentWithoutCache):
     """The tests of all P = L (L - 1) / 2 pairs of L losses, in the order of `all_pairs`.
 
     A pair that cannot be tested has NaN in place of its numbers.

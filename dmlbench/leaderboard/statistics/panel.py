@@ -26,6 +26,7 @@ from dmlbench.leaderboard.statistics.two_way import LEAST_SEEDS as LEAST_SEEDS_O
 from dmlbench.leaderboard.table import VERIFICATION, Panel, Result, panels
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import is_trained
+from dmlbench.utils.workers import SentWithoutCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ NOT_KEPT = "single queries of this protocol were not kept"
 
 
 @dataclass(frozen=True)
-class PanelStatistics:
+class PanelStatistics(SentWithoutCache):
     """How far the runs of one data set, backbone and protocol tell its trained losses apart.
 
     Controls and external embeddings are left out: nothing would train them again.
