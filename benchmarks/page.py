@@ -122,7 +122,7 @@ def _result(files: StudyFiles, names: dict[str, object], kind: str | None, score
     outcome = {"status": "ok", "error": None, "train_key": path, "eval_key": path}
     run = {**names, **outcome, "study": "made", "provenance": provenance,
            "settings": settings | {"loss": {"type": kind}}}  # fmt: skip
-    planned = {**names, "path": path, "settings": settings, "tree": None, "has_pictures": False}
+    planned = {**names, "path": path, "settings": settings, "tree": None, "gallery": None}
     return MadeUp(planned, run, {**outcome, "metrics": rows}, files.run(path))
 
 

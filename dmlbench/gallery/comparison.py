@@ -15,6 +15,7 @@ from dmlbench.gallery.ranked_images import RankedImages
 from dmlbench.gallery.selection import is_right
 from dmlbench.gallery.thumbnails import Sheet
 from dmlbench.leaderboard.style import colour
+from dmlbench.study.row_names import display_name
 
 MOST_CONTESTED = 150
 
@@ -51,10 +52,10 @@ def compare_losses(
         sheet: gets the images that the page shows.
 
     Returns:
-        losses: name and colour of each; classes: names, and `sizes`, their numbers of queries;
-        scores: MAP@R in percent of each class, by loss, null where there is none; queries: of each
-        contested query the place of its thumbnail, its class, and, by loss, the place of the
-        nearest image and its class.
+        losses: name, shown name and colour of each; classes: names, and `sizes`, their numbers of
+        queries; scores: MAP@R in percent of each class, by loss, null where there is none; queries:
+        of each contested query the place of its thumbnail, its class, and, by loss, the place of
+        the nearest image and its class.
     """
     right = np.stack([is_right(images, neighbours) for neighbours in found.values()])
     queries = []
@@ -73,7 +74,9 @@ def compare_losses(
         )
     per_class = np.bincount(images.labels[images.queries], minlength=len(images.class_names))
     return {
-        "losses": [{"name": loss, "colour": colour(loss)} for loss in found],
+        "losses": [
+            {"name": loss, "title": display_name(loss), "colour": colour(loss)} for loss in found
+        ],
         "classes": images.class_names,
         "sizes": per_class.tolist(),
         "scores": [_percent(by_class[loss]) for loss in found],

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -49,8 +50,8 @@ class Seed:
     """(N, models * D)"""
     ids: Rows
     """(N,) of their images."""
-    digest: str
-    """Of the training that made them."""
+    trained: Mapping[str, Any]
+    """The content of run.json of the training that made them."""
 
 
 def gallery_job(study: Study, group: str, stores: Path, threads: int = 1) -> None:
@@ -115,7 +116,7 @@ class _Drawing:
         drawn = read_key(file)
         try:
             seed = _first_seed(self.study, runs)
-            page = self._fill(replace(page, key=self._key(seed.run, seed.digest)), seed, drawn)
+            page = self._fill(replace(page, key=self._key(seed.run, seed.trained)), seed, drawn)
         except (MissingResult, ValueError) as error:
             page = replace(page, key="", problem=error_reason(error))
         except (OSError, MemoryError, ImportError, UserError):
@@ -134,10 +135,10 @@ class _Drawing:
             path.write_text(render_gallery(page), "utf-8")
         return page.problem
 
-    def _key(self, run: Run, training: str) -> str:
-        """The key of the page that shows `run`; `training` is the digest of its training."""
+    def _key(self, run: Run, trained: Mapping[str, Any]) -> str:
+        """The key of the page that shows `run`; `trained` is the content of its run.json."""
         report = self.report.model_dump()
-        return json_key(training, run.eval_key, report, code_of_pages(*PICTURES))
+        return json_key(trained["digest"], run.eval_key, report, code_of_pages(*PICTURES))
 
     def _fill(self, page: GalleryPage, seed: Seed, drawn: str) -> GalleryPage:
         """`page` with its pictures; as it is, if `drawn` is its key."""
@@ -189,13 +190,13 @@ class _Drawing:
         return replace(page, data=data, sheet=sheet.to_webp(self.store), side=SIDE)
 
 
-def _trained(study: Study, runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
-    """Those of `runs` that succeeded, and the digests of their trainings."""
+def _trained(study: Study, runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Those of `runs` that succeeded, and the content of their run.json."""
     for run in runs:
         files = study.files.run(run.path)
         trained, scored = files.read_run(), files.read_metrics()
         if trained and scored and trained["status"] == scored["status"] == OK:
-            yield run, str(trained["digest"])
+            yield run, trained
 
 
 def _first_seed(study: Study, runs: Sequence[Run]) -> Seed:
@@ -205,15 +206,15 @@ def _first_seed(study: Study, runs: Sequence[Run]) -> Seed:
         MissingResult: there is none.
     """
     problems = []
-    for run, digest in _trained(study, runs):
+    for run, trained in _trained(study, runs):
         files = study.files.run(run.path)
         try:
-            files.check_file(files.embeddings, files.load_run())
+            files.check_file(files.embeddings, trained)
         except MissingResult as error:
             problems.append(f"seed {run.seed}: {error}")
             continue
         with np.load(files.embeddings, allow_pickle=False) as content:
-            return Seed(run, content["embeddings"], content["id"], digest)
+            return Seed(run, content["embeddings"], content["id"], trained)
     raise MissingResult(problems[0] if problems else "no seed succeeded")
 
 

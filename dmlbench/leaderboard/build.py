@@ -50,8 +50,9 @@ def build_leaderboard(study: Study, holes: Mapping[str, Hole] = NO_HOLES) -> dic
     rows = study.rows
     if holes:  # jobs failed, so pictures may not have been drawn
         for row in rows:
-            pictures = files.gallery(f"{row['dataset']}/{row['backbone']}").page(row["loss"])
-            row["has_pictures"] = row["has_pictures"] and pictures.is_file()
+            group = row["gallery"]
+            if group and not files.gallery(group).page(row["loss"]).is_file():
+                row["gallery"] = None
     failed = build(study.name, rows, files, files.leaderboard, study.remarks, holes)
     remove_other_galleries(files.leaderboard, study.galleries)
     write_made_of(study, results, bool(holes), failed)
@@ -85,7 +86,8 @@ def build(
 
     Args:
         runs: the planned runs in the order of the plan, as `Study.rows` gives them; see
-            `table.read_results`. "tree" is the name of the picture of the run's cell, or None.
+            `table.read_results`. "tree" is the name of the picture of the run's cell, or None;
+            "gallery" is the dataset/backbone whose pages of pictures show the run, or None.
         holes: path of a run that has no result -> why.
 
     Returns:
@@ -157,6 +159,7 @@ def _list_plots(
     statistics: Mapping[str, PanelStatistics],
 ) -> dict[str, Figures]:
     """The plots of a study: the name of each, and what makes its figures."""
+    from dmlbench.leaderboard.cells import cell_of
     from dmlbench.leaderboard.plots.critical_difference import critical_difference
     from dmlbench.leaderboard.plots.groups import groups, has_groups
     from dmlbench.leaderboard.plots.published import published
@@ -170,9 +173,9 @@ def _list_plots(
 
     planned = [result.planned for result in results]
     cells: dict[str, list[Result]] = {}
-    for run, result in zip(planned, results, strict=True):
-        cell = f"{run['dataset']}/{run['backbone']}/{run['loss']}"
-        cells.setdefault(run["tree"] or f"groups/{cell}", []).append(result)
+    for result in results:
+        name = result.planned["tree"] or f"groups/{cell_of(result)}"
+        cells.setdefault(name, []).append(result)
     plots: dict[str, Figures] = {
         "recall": partial(recall, table),
         "recall_curves": partial(recall_curves, table),

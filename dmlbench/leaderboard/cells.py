@@ -107,7 +107,7 @@ def compose_cells(
                 *([_trials(chosen[cell])] if cell in chosen else []),
             ],
             pictures=f"../../../{quote(gallery_page(cell))}"
-            if seeds[0].planned["has_pictures"]
+            if seeds[0].planned["gallery"]
             else None,
             commands=commands_of(study, [seed.planned["path"] for seed in seeds], trained),
             curves=_curves(seeds),

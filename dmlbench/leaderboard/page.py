@@ -135,13 +135,8 @@ def compose(
 
 def _pictures(results: Sequence[Result]) -> dict[str, str]:
     """The pages of pictures of each data set and backbone that has some."""
-    shown = [result.planned for result in results if result.planned["has_pictures"]]
-    return {
-        f"{run['dataset']} · {run['backbone']}": quote(
-            gallery_page(f"{run['dataset']}/{run['backbone']}")
-        )
-        for run in shown
-    }
+    groups = filter(None, (result.planned["gallery"] for result in results))
+    return {group.replace("/", " · "): quote(gallery_page(group)) for group in groups}
 
 
 def recipes_of(results: Sequence[Result]) -> dict[str, Mapping[str, Any]]:

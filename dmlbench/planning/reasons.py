@@ -152,19 +152,16 @@ def why_leaderboard(study: Study, results: str) -> Reason | None:
     Args:
         results: the `results_digest` of the results that are there.
     """
-    made_of = read_made_of(study.files)
+    files = study.files
+    made_of = read_made_of(files)
     if not made_of:
-        is_there = study.files.table.is_file()
-        return Reason("it does not say what it was made from") if is_there else NOT_WRITTEN
+        return _why_unmade(files.table)
     if made_of["key"] == HAS_HOLES:
         return Reason(HAS_HOLES)
     if made_of["key"] != study.leaderboard_key:
         changed = describe_code(made_of["code"], code_digests(TABLES))
         return Reason(changed or "its runs, their results or its templates changed")
-    if made_of["results"] != results:
-        return Reason("results changed")
-    changed_files = find_changed_files(study.files.leaderboard, made_of)
-    return damage_reason(changed_files, "missing or damaged") if changed_files else None
+    return _why_made_again(made_of, results, files.leaderboard)
 
 
 def why_gallery(study: Study, group: str, results: str) -> Reason | None:
@@ -176,16 +173,26 @@ def why_gallery(study: Study, group: str, results: str) -> Reason | None:
     files = study.files.gallery(group)
     made_of = read_made_of(files)
     if not made_of:
-        is_there = files.differences.is_file()
-        return Reason("it does not say what it was made from") if is_there else NOT_WRITTEN
+        return _why_unmade(files.differences)
     if made_of["key"] != study.gallery_key(group):
         changed = describe_code(made_of["code"], code_digests(*PICTURES))
         return Reason(changed or "its runs, their results, `report` or its templates changed")
+    if made_of["results"] == results and has_more_embeddings(study, group, made_of):
+        return Reason("embeddings are there again")
+    return _why_made_again(made_of, results, files.folder.parent)
+
+
+def _why_unmade(page: Path) -> Reason:
+    """Why `page` and what belongs to it are to be made, if their made.json is not there."""
+    return Reason("it does not say what it was made from") if page.is_file() else NOT_WRITTEN
+
+
+def _why_made_again(made_of: Mapping[str, Any], results: str, folder: Path) -> Reason | None:
+    """Why the files of a made.json below `folder` are to be made from `results` again, if their key
+    is the planned one; None if they are as they were made."""
     if made_of["results"] != results:
         return Reason("results changed")
-    if has_more_embeddings(study, group, made_of):
-        return Reason("embeddings are there again")
-    changed_files = find_changed_files(files.folder.parent, made_of)
+    changed_files = find_changed_files(folder, made_of)
     return damage_reason(changed_files, "missing or damaged") if changed_files else None
 
 

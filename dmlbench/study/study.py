@@ -101,11 +101,15 @@ class Study:
     def galleries(self) -> dict[str, list[Run]]:
         """`dataset/backbone` -> its runs that are shown in pictures, if the study asks for some."""
         groups: dict[str, list[Run]] = {}
-        if self.settings.report.has_pictures:
-            for run in self.runs.values():
-                if not is_control(run.loss):
-                    groups.setdefault(f"{run.dataset}/{run.backbone}", []).append(run)
+        for run in self.runs.values():
+            if group := self._gallery_of(run):
+                groups.setdefault(group, []).append(run)
         return groups
+
+    def _gallery_of(self, run: Run) -> str | None:
+        """The key of `galleries` that shows `run`; None if no picture does."""
+        is_shown = self.settings.report.has_pictures and not is_control(run.loss)
+        return f"{run.dataset}/{run.backbone}" if is_shown else None
 
     def gallery(self, group: str) -> list[Run]:
         """The runs of `group`, as `dataset/backbone`, that are shown in pictures.
@@ -185,7 +189,7 @@ class Study:
             "seed": run.seed,
             "path": run.path,
             "tree": run.tree,
-            "has_pictures": self.settings.report.has_pictures and not is_control(run.loss),
+            "gallery": self._gallery_of(run),
             "train_key": run.train_key,
             "eval_key": run.eval_key,
             "settings": run.settings,

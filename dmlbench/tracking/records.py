@@ -115,12 +115,11 @@ def _cell_entries(study: Study, results: Sequence[Result]) -> Iterator[Entry]:
 
 def _pictures(study: Study, result: Result) -> list[Path]:
     """The page of pictures of the cell of `result`, and the thumbnails of its map, if there are."""
-    names = result.planned
-    files = study.files.gallery(f"{names['dataset']}/{names['backbone']}")
-    page = files.page(names["loss"])
-    if not (names["has_pictures"] and page.is_file()):
+    if not (group := result.planned["gallery"]):
         return []
-    return [file for file in (page, files.thumbnails) if file.is_file()]
+    files = study.files.gallery(group)
+    page = files.page(result.planned["loss"])
+    return [file for file in (page, files.thumbnails) if file.is_file()] if page.is_file() else []
 
 
 def _seed_entry(study: Study, cell: str, result: Result) -> Entry:

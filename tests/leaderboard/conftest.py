@@ -90,7 +90,7 @@ class Results:
         scored = {**keys, **outcome, "metrics": rows, "settings": {}}
         files.write_metrics(scored, files.load_run())
         planned = {**names, "tested_on": tested_on or dataset, "path": path, "tree": tree, **keys}
-        planned["has_pictures"] = False
+        planned["gallery"] = None
         planned["settings"] = planned_settings
         self.runs.append(planned)
         return self.runs[-1]

@@ -75,7 +75,8 @@ CELL = "{dataset}/{backbone}/{loss}"
 RUN_PATH, TRIAL_PATH = f"{CELL}/seed{{seed}}", f"{CELL}/trial{{trial}}"
 RUN, TRIAL = STUDY.files.run(RUN_PATH), STUDY.files.trial(TRIAL_PATH)
 CHOICE = STUDY.files.choice(CELL)
-PICTURES = STUDY.files.gallery("{dataset}/{backbone}")
+GROUP = "{dataset}/{backbone}"
+PICTURES = STUDY.files.gallery(GROUP)
 
 
 wildcard_constraints:
@@ -309,7 +310,7 @@ def training_of(wildcards):
 
 
 def results_of_group(wildcards):
-    group = f"{wildcards.dataset}/{wildcards.backbone}"
+    group = GROUP.format(**wildcards)
     try:
         STUDY.gallery(group)
     except UserError as error:
@@ -319,13 +320,13 @@ def results_of_group(wildcards):
 
 def store_of_group(wildcards):
     """The packed images that pictures show."""
-    group = f"{wildcards.dataset}/{wildcards.backbone}"
+    group = GROUP.format(**wildcards)
     files = [f"{STORES}/{STUDY.gallery(group)[0].tested.store}/manifest.json"]
     return made_if_missing(files, group in inputs().pending.galleries)
 
 
 def key_of_group(wildcards):
-    return STUDY.gallery_key(f"{wildcards.dataset}/{wildcards.backbone}")
+    return STUDY.gallery_key(GROUP.format(**wildcards))
 
 
 def results_of_runs(_):

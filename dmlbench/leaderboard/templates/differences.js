@@ -2,11 +2,11 @@ const data = JSON.parse(document.querySelector("#differences-data").textContent)
 const MOST_CLASSES = 12;
 const state = new URLSearchParams(location.hash.slice(1));
 const [first, second] = ["first", "second"].map((id) => document.querySelector(`#${id}`));
-const shown = (name) => name.startsWith("embeddings_") ? `${name.slice(11)} (embeddings)` : name;
 for (const chooser of [first, second]) {
-  data.losses.forEach(({ name }) => chooser.add(new Option(shown(name), name)));
+  data.losses.forEach(({ name, title }) => chooser.add(new Option(title, name)));
 }
 const names = data.losses.map(({ name }) => name);
+const titles = data.losses.map(({ title }) => title);
 first.value = names.includes(state.get("first")) ? state.get("first") : names[0];
 second.value = names.includes(state.get("second")) ? state.get("second") : names[1];
 
@@ -44,7 +44,7 @@ function classes(a, b) {
   const won = differences.filter(({ by }) => by > 0).length;
   const lost = differences.filter(({ by }) => by < 0).length;
   document.querySelector("#sums").textContent = differences.length
-    ? `${shown(names[a])} is better on ${won} classes, ${shown(names[b])} on ${lost}, of ${differences.length}.`
+    ? `${titles[a]} is better on ${won} classes, ${titles[b]} on ${lost}, of ${differences.length}.`
     : "No class has a score by both losses.";
   differences.sort((left, right) => right.by - left.by);
   const ends = differences.length > 2 * MOST_CLASSES
@@ -65,8 +65,8 @@ function update() {
   classes(a, b);
   queries("#a-wins", a, b, ["A", "B"]);
   queries("#b-wins", b, a, ["B", "A"]);
-  document.querySelector("#a-right").textContent = `Queries that ${shown(names[a])} (A) gets right and ${shown(names[b])} (B) does not`;
-  document.querySelector("#b-right").textContent = `Queries that ${shown(names[b])} (B) gets right and ${shown(names[a])} (A) does not`;
+  document.querySelector("#a-right").textContent = `Queries that ${titles[a]} (A) gets right and ${titles[b]} (B) does not`;
+  document.querySelector("#b-right").textContent = `Queries that ${titles[b]} (B) gets right and ${titles[a]} (A) does not`;
   state.set("first", names[a]);
   state.set("second", names[b]);
   history.replaceState(null, "", `#${state}`);
