@@ -30,6 +30,7 @@ from dmlbench.backbones.folding import randomise_batch_norms
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.training import determinism
 from dmlbench.training import train as training
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.time_limit import Stopped
 from dmlbench.utils.cores import usable_cores
 
@@ -156,13 +157,13 @@ def compare_with_cpu(
     cpu, cosines = torch.device("cpu"), {}
     if device.type == "cuda":  # the bits of the CPU do not matter, and it shall be fast
         torch.set_num_threads(usable_cores())
-    expected = torch.from_numpy(training.embed(model, store, rows, cpu, run))
+    expected = torch.from_numpy(training.embed(model, open_inputs(run, store), rows, cpu))
     expected_gradient = gradient(model, cpu)
     model.to(device)
     asked = run.recipe.gpu_precision
     for precision in LEAST_COSINE:
         run.recipe.gpu_precision = precision
-        embeddings = torch.from_numpy(training.embed(model, store, rows, device, run))
+        embeddings = torch.from_numpy(training.embed(model, open_inputs(run, store), rows, device))
         cosines[precision] = functional.cosine_similarity(embeddings, expected).min().item()
     run.recipe.gpu_precision = asked
     similarity = functional.cosine_similarity(gradient(model, device), expected_gradient, dim=0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.backbones.model import TrainedModel
 
 
 class ConcatenatedModels(nn.Module):
@@ -16,14 +16,16 @@ class ConcatenatedModels(nn.Module):
 
     Each embedding (B, D) is scaled to unit length first, so each model has the same weight.
 
-    >>> from dmlbench.study.settings import Backbone, Recipe
+    >>> from dmlbench.study.backbone_settings import Backbone
+    >>> from dmlbench.study.settings import Recipe
     >>> backbone = Backbone(type="test_resnet", dim=16, image_size=32)
+    >>> from dmlbench.backbones.model import EmbeddingModel
     >>> models = [EmbeddingModel(backbone, Recipe(), channels=3) for _ in range(4)]
     >>> ConcatenatedModels(models)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 64])
     """
 
-    def __init__(self, models: Iterable[EmbeddingModel]) -> None:
+    def __init__(self, models: Iterable[TrainedModel]) -> None:
         super().__init__()
         self.models = nn.ModuleList(models)
 

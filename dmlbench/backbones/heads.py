@@ -39,12 +39,24 @@ class Linear(nn.Linear):
         return trunk(images)
 
 
+class MLP(nn.Sequential):
+    """Two linear layers on the trunk's pooled features, with a ReLU between them; the hidden layer
+    is as wide as the features. See `Linear` for the arguments."""
+
+    def __init__(self, trunk: nn.Module, images: Tensor, dim: int) -> None:
+        count = trunk(images).shape[1]
+        super().__init__(nn.Linear(count, count), nn.ReLU(inplace=True), nn.Linear(count, dim))
+
+    def features(self, trunk: Any, images: Tensor) -> Tensor:
+        """The pooled features (B, F) of `images`."""
+        return trunk(images)
+
+
 class NoHead(nn.Identity):
     """The trunk's pooled features themselves, whatever `dim` is; see `Linear` for the arguments."""
 
     def __init__(self, trunk: nn.Module, images: Tensor, dim: int) -> None:
         super().__init__()
-        self.out_features = int(trunk(images).shape[1])
 
     def features(self, trunk: Any, images: Tensor) -> Tensor:
         """The pooled features (B, F) of `images`."""
@@ -139,8 +151,9 @@ def _name(trunk: nn.Module) -> str:
     return config.get("architecture") or type(trunk).__name__
 
 
-HEADS: dict[str, type[Linear] | type[LowMidHigh] | type[NoHead]] = {
+HEADS: dict[str, type[Linear] | type[MLP] | type[LowMidHigh] | type[NoHead]] = {
     "linear": Linear,
+    "mlp": MLP,
     "low_mid_high": LowMidHigh,
     "none": NoHead,  # of controls; no training has it
 }

@@ -1,4 +1,4 @@
-"""The model that is trained: the trunk of a backbone and an embedding head."""
+"""The model that is trained: the trunk of a backbone and an embedding head, or the head alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dmlbench.backbones.heads import HEADS
 from dmlbench.backbones.timm import create_trunk
 
 if TYPE_CHECKING:
-    from dmlbench.study.settings import Backbone, Recipe
+    from dmlbench.study.backbone_settings import Backbone
+    from dmlbench.study.settings import Recipe
 
 
 class EmbeddingModel(nn.Module):
@@ -34,7 +35,8 @@ class EmbeddingModel(nn.Module):
         ValueError: the head does not fit the trunk, or the size of the images does not fit the
             trunk or the head.
 
-    >>> from dmlbench.study.settings import Backbone, Recipe
+    >>> from dmlbench.study.backbone_settings import Backbone
+    >>> from dmlbench.study.settings import Recipe
     >>> backbone = Backbone(type="test_resnet", dim=16, image_size=32)
     >>> model = EmbeddingModel(backbone, Recipe(), channels=3)
     >>> model(torch.rand(4, 3, 32, 32)).shape
@@ -100,3 +102,33 @@ class EmbeddingModel(nn.Module):
         # The base class of timm's BatchNormAct2d and of synchronised batch norm too
         base = nn.modules.batchnorm._BatchNorm
         return [module for module in self.trunk.modules() if isinstance(module, base)]
+
+
+class HeadModel(nn.Module):
+    """Features (B, F) of a frozen trunk -> embeddings (B, dim), float32.
+
+    Its tensors have the names that they have in an `EmbeddingModel`.
+
+    Args:
+        backbone: its `head` and `dim`.
+        count: F, the number of features of an image.
+
+    >>> from dmlbench.study.backbone_settings import Backbone
+    >>> model = HeadModel(Backbone(type="resnet50", dim=16, trunk="frozen"), count=2048)
+    >>> model(torch.rand(4, 2048)).shape
+    torch.Size([4, 16])
+    """
+
+    def __init__(self, backbone: Backbone, count: int) -> None:
+        super().__init__()
+        self.trunk = nn.Identity()
+        self.head = HEADS[backbone.head](self.trunk, torch.zeros(1, count), backbone.dim)
+
+    def forward(self, features: Tensor, train_trunk: bool = True) -> Tensor:
+        """The embeddings of `features`; `train_trunk` has no meaning here."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features)
+
+
+TrainedModel = EmbeddingModel | HeadModel
+"""What a training changes."""

@@ -10,6 +10,7 @@ from dmlbench.cli.arguments import AddCommand, add_study, minutes, read, use_thr
 from dmlbench.utils.errors import StudyError
 from dmlbench.utils.files import data_folder
 from dmlbench.utils.startup import exit_now, freeze_imports
+from dmlbench.utils.text import did_you_mean
 
 
 def add_commands(add_command: AddCommand) -> None:
@@ -25,6 +26,10 @@ def add_commands(add_command: AddCommand) -> None:
     train.add_argument("run", help="dataset/backbone/loss/seed<k>")
     train.add_argument("--key", help="refuse to train under another key")
     train.add_argument("--max-minutes", type=minutes, help="save, and exit with 75, before that")
+    features = add_study(
+        add_command("features", _features, "compute the features of images by a frozen backbone")
+    )
+    features.add_argument("features", help="store/name, as `dmlbench plan --diff` shows it")
     trial = add_study(
         add_command("trial", _trial, "train and validate the folds of one trial of a tuned loss")
     )
@@ -72,6 +77,20 @@ def _train(options: argparse.Namespace) -> NoReturn:
 
     survive_full_log()
     exit_now(train_job(study, run, data_folder() / "stores", options.max_minutes))
+
+
+def _features(options: argparse.Namespace) -> int:
+    freeze_imports()
+    study = read(options)
+    features = study.features.get(options.features)
+    if features is None:
+        hint = did_you_mean(options.features, study.features)
+        raise StudyError(study.name, [f"{options.features}: no such features. {hint}"])
+    use_threads(features.run.recipe.cpu_threads)
+    from dmlbench.training.features import features_job
+
+    print(features_job(study, features, data_folder() / "stores"))
+    return 0
 
 
 def _trial(options: argparse.Namespace) -> NoReturn:

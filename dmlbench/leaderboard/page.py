@@ -64,6 +64,11 @@ PROTOCOL = (
     "four blocks of training classes, which choose its epoch. separated: mean of the four scores; "
     "concatenated: their four embeddings side by side"
 )
+HEAD_ONLY = (
+    "{}: the backbone is frozen. Its features are computed once, and each loss trains an embedding "
+    "head on them. So the numbers compare losses as heads learn by them, and not as they train a "
+    "backbone"
+)
 DEVIATIONS_TITLE = "Known to depart from the paper"
 UNCONFIRMED_TITLE = "Not confirmed by a source"
 
@@ -92,9 +97,11 @@ def compose(
     recipes = recipes_of(results)
     recipe = shared_settings(recipes.values())
     failed = sum(result.metrics["status"] != "ok" for result in results)
+    frozen = _frozen_backbones(results)
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
         "Track": TRACKS[remarks.track],
+        **({"Head only": HEAD_ONLY.format(", ".join(frozen))} if frozen else {}),
         "Tuning": describe_tuning(choices, remarks.track),
         **({"Protocol": PROTOCOL} if _has_several_models(results) else {}),
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
@@ -165,6 +172,16 @@ def _families(results: Sequence[Result]) -> dict[str, str]:
 def _has_several_models(results: Sequence[Result]) -> bool:
     """Whether runs of the study trained several models."""
     return any(result.run["settings"].get("protocol") == REALITY_CHECK for result in results)
+
+
+def _frozen_backbones(results: Sequence[Result]) -> list[str]:
+    """The backbones whose trunk is frozen, in the order of the study."""
+    names = {
+        result.planned["backbone"]: None
+        for result in results
+        if result.planned["settings"].get("backbone", {}).get("trunk") == "frozen"
+    }
+    return [*names]
 
 
 def _describe_sharing(results: Sequence[Result]) -> str:

@@ -12,7 +12,7 @@ from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.study.tuning import Trial
 from dmlbench.training.run_state import inspect_training
-from dmlbench.workflow.resources import PACK_MB, PACK_MINUTES, scores_on_gpu
+from dmlbench.workflow.resources import FEATURES_MINUTES, PACK_MB, PACK_MINUTES, scores_on_gpu
 
 START_MINUTES = 5
 """Every job gets this much beside its estimate: Snakemake starts twice, and imports are slow."""
@@ -166,6 +166,13 @@ class ClusterJobs:
         cluster = self.study.settings.cluster
         minutes = min(PACK_MINUTES, cluster.max_minutes)
         return site_options(cluster, needs_gpu=False) | {"runtime": minutes, "mem_mb": PACK_MB}
+
+    def features(self) -> Resources:
+        """Of a job that computes the features of a frozen backbone."""
+        cluster = self.study.settings.cluster
+        minutes = min(FEATURES_MINUTES, cluster.max_minutes)
+        numbers: Resources = {"runtime": minutes, "mem_mb": cluster.memory_mb or UNKNOWN_MB}
+        return site_options(cluster, cluster.device == "gpu") | numbers
 
     def trains_on_gpu(self, run: Run) -> bool:
         return run.uses_model and self.study.settings.cluster.device == "gpu"

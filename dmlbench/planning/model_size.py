@@ -20,7 +20,7 @@ from dmlbench.utils.fingerprint import code_digest
 if TYPE_CHECKING:
     from dmlbench.backbones.model import EmbeddingModel
 
-MODEL_SETTINGS = ("type", "dim", "head", "image_size")
+MODEL_SETTINGS = ("type", "dim", "head", "image_size", "trunk")
 """The settings of a backbone that decide its size."""
 BATCH = 2
 """Images that pass through a model: batch norm needs more than one."""
@@ -68,8 +68,9 @@ def count_model(model: Mapping[str, Any], pooling: str | None, channels: int) ->
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dmlbench.backbones.model import EmbeddingModel
-    from dmlbench.study.settings import Backbone, Recipe
+    from dmlbench.backbones.model import EmbeddingModel, HeadModel, TrainedModel
+    from dmlbench.study.backbone_settings import Backbone
+    from dmlbench.study.settings import Recipe
 
     outputs = 0
 
@@ -78,14 +79,18 @@ def count_model(model: Mapping[str, Any], pooling: str | None, channels: int) ->
         outputs += output.numel() if isinstance(output, torch.Tensor) else 0
 
     with torch.device("meta"), torch.no_grad():
-        built = EmbeddingModel(Backbone(**model), Recipe(pooling=pooling), channels)
+        whole = EmbeddingModel(Backbone(**model), Recipe(pooling=pooling), channels)
         side = model["image_size"]
-        features = count_features(built, channels, side)
+        features = count_features(whole, channels, side)
+        built: TrainedModel = whole
+        argument = torch.empty(BATCH, channels, side, side)
+        if model["trunk"] == "frozen":  # no image passes through a step
+            built, argument = HeadModel(Backbone(**model), features), torch.empty(BATCH, features)
         for module in built.modules():
             if not any(module.children()):
                 module.register_forward_hook(count_output)
         with FlopCounterMode(display=False) as counter:
-            built(torch.empty(BATCH, channels, side, side))
+            built(argument)
     parameters = sum(parameter.numel() for parameter in built.parameters())
     return ModelSize(parameters, outputs // BATCH, counter.get_total_flops() // BATCH, features)
 

@@ -99,7 +99,7 @@ class Inputs:
         return str(MARKER)
 
     def of_trial(self, path: str) -> list[Any]:
-        """Beside the images and the weights."""
+        """Beside the images and the weights or the features."""
         return self._inputs([], path in self.pending.trials)
 
     def of_choice(self, cell: str) -> list[Any]:
@@ -116,6 +116,10 @@ class Inputs:
     def of_search(self, trained: str, tested: str) -> list[str]:
         """Beside the images."""
         return [self.marker] if (trained, tested) in self.pending.duplicates else []
+
+    def of_features(self, path: str) -> list[str]:
+        """Beside the images and the weights."""
+        return [self.marker] if path in self.pending.features else []
 
     def of_scoring(self, path: str) -> list[Any]:
         files = self.study.files.run(path)

@@ -43,6 +43,7 @@ from dmlbench.planning.tuning_reasons import (
     ChoiceResults,
     TrialResults,
 )
+from dmlbench.study.features import are_there, features_of
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 
@@ -60,6 +61,8 @@ class Pending:
     found."""
     weights: list[str] = field(default_factory=list)
     """Names of the weights that are to be fetched."""
+    features: list[str] = field(default_factory=list)
+    """Features of frozen backbones that are to be computed, as `store/name`."""
     trials: dict[str, Reason] = field(default_factory=dict)
     """Path of a trial -> why it is to be made."""
     choices: dict[str, Reason] = field(default_factory=dict)
@@ -92,6 +95,7 @@ class Pending:
             "pack_store": len(self.stores),
             "find_duplicates": len(self.duplicates),
             "fetch_weights": len(self.weights),
+            "compute_features": len(self.features),
             "trial": len(self.trials),
             "choose": len(self.choices),
             "train": len(self.train),
@@ -250,13 +254,17 @@ def _add_searched(study: Study, results: Results, stores: Path, pending: Pending
 
 
 def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
-    """Add the stores, archives, weights and near-duplicates that the pending jobs need and that are
-    missing."""
+    """Add the stores, archives, weights, features and near-duplicates that the pending jobs need
+    and that are missing."""
     trained = [study.runs[path] for path in pending.train]
     tried = [study.trials[path].run for path in pending.trials]
     needed = {name for run in trained for name in run.stores} | {run.store for run in tried}
     needed |= {study.runs[path].tested.store for path in pending.evaluate}
     needed |= {study.galleries[group][0].tested.store for group in pending.galleries}
+    read = {name.path: name for run in (*tried, *trained) for name in features_of(run)}
+    missing = {path: name for path, name in read.items() if not are_there(stores, name)}
+    pending.features = [*missing]
+    needed |= {features.store for features in missing.values()}
     pending.stores = [
         name
         for name in study.stores
@@ -273,7 +281,8 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
         for pair in dict.fromkeys(map(_pair, scored))
         if _is_to_be_searched(stores, pair, pending.stores)
     ]
-    names = {run.weights: None for run in (*tried, *trained) if run.uses_model}
+    building = (*tried, *trained, *(features.run for features in missing.values()))
+    names = {run.weights: None for run in building if run.uses_model}
     folder = stores.parent / "weights"
     pending.weights = [
         name for name in names if name and not (folder / f"{name}.safetensors").is_file()

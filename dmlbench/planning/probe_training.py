@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dmlbench.datasets.store.reader import Split, Store
+    from dmlbench.study.run import Run
 
 SECONDS = 3.0
 """Measure for this long, and one step at least."""
@@ -37,6 +38,8 @@ MAX_WARMUP_STEPS = 3
 """Leave out this many first steps at most: they allocate memory and choose kernels."""
 CLASSES, STEPS_PER_EPOCH = 100, 64
 """The size of the training set that the random images stand for."""
+VECTORS = 8192
+"""Random features of a frozen trunk, of as many images."""
 LOSS = "normalized_softmax"
 """It stands for all losses. What others add to a step is small, or is known once they have run."""
 
@@ -75,13 +78,13 @@ class StepTimer:
 class RandomImages:
     """The part of a `Store` that `train` and `embed` use, with one batch of random images.
 
-    It stands for `count` images, which repeat those of the batch.
+    It stands for `count` images, which repeat those of the batch. Nothing is at its `path`.
     """
 
-    def __init__(self, channels: int, side: int, batch: int, count: int) -> None:
+    def __init__(self, path: Path, channels: int, side: int, batch: int, count: int) -> None:
         import numpy as np
 
-        self.channels, self.count = channels, count
+        self.path, self.channels, self.count = path, channels, count
         shape = (batch, channels, side, side)
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         self.sizes = np.full((count, 2), side)
@@ -119,8 +122,10 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
 
     from dmlbench.backbones.model import EmbeddingModel
     from dmlbench.planning.model_size import count_features
+    from dmlbench.study.backbone_settings import Backbone
     from dmlbench.study.run import Run
-    from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
+    from dmlbench.study.settings import Dataset, Evaluation, Recipe
+    from dmlbench.training.inputs import open_inputs
     from dmlbench.training.train import EMBED_BATCH, embed, train
 
     keep_freed_memory()
@@ -142,27 +147,49 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     )
     largest = max(recipe.batch_size, EMBED_BATCH)
     count = STEPS_PER_EPOCH * max(recipe.batch_size, CLASSES)
-    images = cast("Store", RandomImages(spec["channels"], model.side, largest, count))
-    timer, now = StepTimer(device), time.monotonic()
-    start = time.time() - asked
-    with tempfile.TemporaryDirectory() as state, contextlib.suppress(Stopped):
-        train(run, images, images.split("train", 1.0), device, Path(state), timer)
-    start += timer.times[0] - now
-    rate = recipe.batch_size / timer.step_seconds
+    channels, side, start = spec["channels"], model.image_size, time.time() - asked
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stores/random"
+        if model.is_frozen:
+            count = max(VECTORS, largest)
+            features = count_features(EmbeddingModel(model, recipe, channels), channels, side)
+            _write_features(run, path.parent, count, features)
+        images = cast("Store", RandomImages(path, channels, model.side, largest, count))
+        timer, now = StepTimer(device), time.monotonic()
+        with contextlib.suppress(Stopped):
+            train(run, images, images.split("train", 1.0), device, Path(folder) / "state", timer)
+        start += timer.times[0] - now
+        rate = recipe.batch_size / timer.step_seconds
 
-    embedder = EmbeddingModel(model, recipe, spec["channels"]).to(device).eval()
-    rows = np.arange(min(EMBED_BATCH, max(8, round(rate * SECONDS))))
-    seconds = [
-        _seconds_of(lambda: embed(embedder, images, rows, device, run))
-        for _ in _repeat_for(SECONDS / 2)
-    ]
+        inputs = open_inputs(run, images)
+        embedder = inputs.create_model().to(device).eval()
+        rows = np.arange(min(EMBED_BATCH, max(8, round(rate * SECONDS))))
+        seconds = [
+            _seconds_of(lambda: embed(embedder, inputs, rows, device))
+            for _ in _repeat_for(SECONDS / 2)
+        ]
+    if isinstance(embedder, EmbeddingModel):
+        features = count_features(embedder, channels, side)
     return {
         "train": rate,
         "embed": len(rows) / statistics.median(seconds[1:]),
         "start": start,
         "parameters": sum(p.numel() for p in embedder.parameters()),
-        "features": count_features(embedder, spec["channels"], model.image_size),
+        "features": features,
     }
+
+
+def _write_features(run: Run, stores: Path, count: int, features: int) -> None:
+    """Write random vectors as the features of a frozen trunk."""
+    import numpy as np
+
+    from dmlbench.study.features import Features, features_file, note_features
+
+    of_run = Features(run, 0)
+    file = features_file(stores, of_run.path).with_suffix(".npy")
+    file.parent.mkdir(parents=True)
+    np.save(file, np.random.default_rng(0).standard_normal((count, features), np.float32))
+    note_features(stores, of_run)
 
 
 def synchronize(device: torch.device) -> None:

@@ -73,6 +73,7 @@ def show_diff(study: Study, stores: Path) -> None:
         ("pack_store", pending.stores, ""),
         ("find_duplicates", [search_target(*pair) for pair in pending.duplicates], ""),
         ("fetch_weights", pending.weights, ""),
+        ("compute_features", pending.features, ""),
     ):
         if names:
             print(f"\n{rule}: {len(names)}\n  {', '.join(names)}{note}")

@@ -28,7 +28,7 @@ from dmlbench.utils.errors import BrokenInstallation
 from dmlbench.utils.fingerprint import code_digest
 from dmlbench.utils.gpus import find_gpus
 
-MODEL_SETTINGS = ("type", "dim", "head", "image_size", "resize")
+MODEL_SETTINGS = ("type", "dim", "head", "image_size", "resize", "trunk")
 RECIPE_SETTINGS = ("batch_size", "optimizer", "freeze_bn", "pooling")
 GPU_SETTINGS = ("gpu_precision", "gpu_compile")
 CPU_SETTINGS = ("cpu_threads",)
@@ -174,6 +174,7 @@ class Throughput:
     ) -> str:
         """As `training_spec`, from the settings in a run or in its result file."""
         names = (*RECIPE_SETTINGS, *(GPU_SETTINGS if self.device.gpus else CPU_SETTINGS))
+        backbone = {"trunk": "trained", **backbone}  # results name only the other kind
         spec = {
             "backbone": {name: backbone.get(name) for name in MODEL_SETTINGS},
             "recipe": {name: recipe.get(name) for name in names},

@@ -18,6 +18,7 @@ from dmlbench.backbones.catalogue import timm_models, timm_weights
 from dmlbench.backbones.weights import package_weights
 from dmlbench.datasets import list_datasets, load
 from dmlbench.losses import list_losses
+from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.error_messages import describe_errors, show, show_text
 from dmlbench.study.loss_options import options_model
 from dmlbench.study.numbers import with_number_types
@@ -25,7 +26,7 @@ from dmlbench.study.plan import Plan
 from dmlbench.study.reality_check import REALITY_CHECK
 from dmlbench.study.row_names import CONTROL, EMBEDDINGS, is_trained
 from dmlbench.study.run import ResolvedDataset, Run, count_training_images
-from dmlbench.study.settings import Backbone, Dataset, Embeddings, Recipe, Settings
+from dmlbench.study.settings import Dataset, Embeddings, Recipe, Settings
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.errors import DatasetError, MissingWeights, UnusableLoss
 from dmlbench.utils.reading import open_file
@@ -80,8 +81,10 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
             continue
         problems += _check_sizes(resolved, backbone, model, merged)
         problems += _check_patience(settings, dataset, backbone, merged)
+        problems += _check_frozen(dataset, backbone, model, merged)
         if merged.freeze_bn is None:
-            merged = merged.model_copy(update={"freeze_bn": bool(model.pretrained)})
+            is_frozen = model.is_frozen or bool(model.pretrained)
+            merged = merged.model_copy(update={"freeze_bn": is_frozen})
         for name, loss in _rows(plan, entries, dataset).items():
             if not loss or plan.leaves_out(dataset, backbone, name):
                 continue
@@ -339,6 +342,15 @@ def _check_patience(
             f"backbones.{backbone} on {dataset}: recipe.patience: {recipe.patience} is not used by "
             f"protocol: {settings.protocol}, which trains all epochs. Leave it out, or set "
             f"`protocol: {REALITY_CHECK}`."
+        )
+
+
+def _check_frozen(dataset: str, backbone: str, model: Backbone, recipe: Recipe) -> Iterator[str]:
+    if model.is_frozen and recipe.freeze_bn is False:
+        yield (
+            f"backbones.{backbone} on {dataset}: recipe.freeze_bn: false does not go with trunk: "
+            f"frozen, which keeps all of the backbone as it is. Set `recipe: {{freeze_bn: true}}` "
+            f"under backbones.{backbone}."
         )
 
 

@@ -95,6 +95,10 @@ class StudyFiles:
         """The log of the search for near-duplicates between two stores."""
         return self.logs / f"data/{tested}.near_duplicates/{trained}.log"
 
+    def features_log(self, path: str) -> Path:
+        """The log of the features of a frozen backbone, as store/name."""
+        return self.logs / f"features/{path}.log"
+
     def weights_log(self, weights: str) -> Path:
         return self.logs / f"weights/{weights}.log"
 

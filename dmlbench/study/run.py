@@ -20,14 +20,17 @@ from dmlbench.datasets.store.checks import read_manifest
 from dmlbench.datasets.store.duplicates_file import SEARCH
 from dmlbench.datasets.store.format import FORMAT, VALIDATION
 from dmlbench.losses._catalogue import loss_module
+from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.reality_check import MODELS, REALITY_CHECK
 from dmlbench.study.row_names import control_kind, is_external, is_trained
 from dmlbench.study.search_space import search_space
-from dmlbench.study.settings import Backbone, Dataset, Evaluation, Recipe
+from dmlbench.study.settings import Dataset, Evaluation, Recipe
 from dmlbench.study.tuning_settings import Tuning
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.fingerprint import code_digest
 
+FEATURES = "dmlbench.training.features"
+"""The module that computes the features of a frozen trunk."""
 METRICS = "dmlbench.evaluation.evaluate"
 """The module that scores embeddings."""
 GPU_SCORING_IMAGES = 20_000
@@ -139,6 +142,14 @@ class Run:
         return timm_weights()[self.model.type] if is_staged else None
 
     @cached_property
+    def first_weights(self) -> bool | str:
+        """What the model starts from: the digest of a file, or the name of staged weights; False
+        for random weights."""
+        if isinstance(self.model.pretrained, str):
+            return _file_digest(checkpoint_file(self.model.type, self.model.pretrained))
+        return f"timm:{self.weights}" if self.weights else False
+
+    @cached_property
     def store(self) -> str:
         """Name of the folder of packed images.
 
@@ -176,17 +187,18 @@ class Run:
             digest = _file_digest(self.embeddings)
             return {"dataset": _data_settings(self.tested), "embeddings": digest}
         unused = {"patience"} if self.models == 1 else set()
+        model = self.model.model_dump(mode="json", exclude={"recipe"})
+        if self.model.is_frozen:
+            unused |= {"warmup_steps", "gpu_compile"}
+            unused |= {"augmentation"} if not self.model.views else set()
+        else:
+            del model["trunk"], model["views"]
         recipe = self.recipe.model_dump(mode="json", exclude=unused)
         if self.control:
             # freeze_bn counts: folded into the convolutions, batch norm rounds differently
             names = ("pooling", "freeze_bn", "gpu_precision", "cpu_threads")
             recipe = {name: recipe[name] for name in names}
-        model = self.model.model_dump(mode="json", exclude={"recipe"})
-        if isinstance(self.model.pretrained, str):
-            file = checkpoint_file(self.model.type, self.model.pretrained)
-            model["pretrained"] = _file_digest(file)
-        elif self.weights:
-            model["pretrained"] = f"timm:{self.weights}"
+        model["pretrained"] = self.first_weights
         return {
             "dataset": _data_settings(self),
             **({"test": _data_settings(self.tested)} if self.test_on else {}),
@@ -218,6 +230,7 @@ class Run:
             "dmlbench.datasets.store.reader",
             "dmlbench.training.controls" if self.control else loss_module(self.loss_type),
             backbone_module(self.model.type),
+            *([FEATURES] if self.model.is_frozen else []),
             *(["dmlbench.tuning.reality_check"] if self.models > 1 else []),
         )
 

@@ -6,12 +6,12 @@ from functools import cache
 
 from dmlbench.datasets import list_datasets
 from dmlbench.losses import list_losses
+from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.cluster import Cluster
 from dmlbench.study.model import Model
 from dmlbench.study.plan import Exclude, Plan
 from dmlbench.study.settings import (
     Augmentation,
-    Backbone,
     Dataset,
     Embeddings,
     Evaluation,

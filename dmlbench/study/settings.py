@@ -21,14 +21,12 @@ from dmlbench.study.setting_types import (
     MAX_NAMES,
     Area,
     BatchSize,
-    Dimension,
     EntriesByName,
     Epoch,
     Factor,
     Fraction,
     GradientLimit,
     Images,
-    ImageSize,
     Iterations,
     LearningRate,
     Name,
@@ -37,7 +35,6 @@ from dmlbench.study.setting_types import (
     RemarksByPath,
     Restarts,
     Seed,
-    Side,
     StepEpochs,
     Steps,
     Strength,
@@ -176,46 +173,6 @@ class Recipe(Model):
                     f"Leave it out. If an override changes the optimizer, set it back there to "
                     f"{type(self).model_fields[name].default}"
                 )
-        return self
-
-
-class Backbone(Model):
-    """A model, the size of its images, and the embedding that its head computes."""
-
-    type: str
-    """The model: `bn_inception`, or any model of timm, with or without the tag of its weights."""
-    dim: Dimension = 512
-    """The dimension of the embedding."""
-    head: Literal["linear", "low_mid_high"] = "linear"
-    """linear is one layer on the pooled features. low_mid_high concatenates embeddings of `dim / 3`
-    from three depths, as in RLL-(L,M,H)."""
-    image_size: ImageSize = 224
-    """The side in pixels of the square that the backbone sees: a random crop in training, the
-    centre in a test."""
-    resize: Side | None = None
-    """The short side in pixels of the packed images, from which the centre is cropped. null takes
-    `image_size`."""
-    pretrained: bool | str = False
-    """true starts from the weights that timm knows, which are fetched once (`dmlbench weights`). A
-    path starts from your own safetensors or .pth file, with the classifier or without. `package`
-    starts `tf_efficientnet_lite0` from the weights of an installed package (`dmlbench[lite0]`).
-    false starts from random weights."""
-    recipe: dict[str, Any] = {}
-    """Override these settings of the recipe for this backbone, for every loss alike."""
-
-    @property
-    def side(self) -> int:
-        return self.resize or self.image_size
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Backbone:
-        if self.side < self.image_size:
-            raise ValueError(f"resize: {self.side} is below image_size: {self.image_size}")
-        if self.head == "low_mid_high" and self.dim % 3:
-            raise ValueError(
-                f"dim: {self.dim} is not a multiple of 3, which head: low_mid_high needs "
-                f"(1536 = 3 x 512)"
-            )
         return self
 
 

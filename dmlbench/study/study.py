@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dmlbench.study.error_messages import describe_errors, show
+from dmlbench.study.features import Features, features_of
 from dmlbench.study.grid import grid
 from dmlbench.study.mean_ranks import has_mean_ranks
 from dmlbench.study.remarks import Remarks, find_wrong_remarks, read_remarks
@@ -67,6 +68,13 @@ class Study:
     def stores(self) -> dict[str, Run]:
         """Name of each store that the study reads -> a run whose data set it holds."""
         return {reader.store: reader for run in self.runs.values() for reader in (run, run.tested)}
+
+    @cached_property
+    def features(self) -> dict[str, Features]:
+        """`store/name` of the features of frozen backbones that the study reads -> what they are
+        computed from."""
+        read = (features for run in self.runs.values() for features in features_of(run))
+        return {features.path: features for features in read}
 
     @cached_property
     def tuned_cells(self) -> dict[str, list[Trial]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.train import embed, embed_test, set_up
 
 if TYPE_CHECKING:
@@ -47,16 +47,15 @@ def control_embeddings(
         set_up(run.recipe, device)
         torch.manual_seed(run.seed)
         if run.control == "untrained":
-            model = EmbeddingModel(run.model, run.recipe, test.channels).to(device)
+            model = open_inputs(run.tested, test).create_model().to(device)
             return embed_test(model, test, device, run.tested)
-        backbone = run.model.model_copy(update={"head": "none"})
-        model = EmbeddingModel(backbone, run.recipe, test.channels).to(device).eval()
-        dim = model.head.out_features
-        bare = replace(run, model=backbone.model_copy(update={"dim": dim}))
+        bare = replace(run, model=run.model.model_copy(update={"head": "none"}))
+        model = open_inputs(bare.tested, test).create_model().to(device).eval()
         features, rows = embed_test(model, test, device, bare.tested)
         if train is not None:
             seen = train.split("train", run.data.class_fraction).rows
-            features = whiten(embed(model, train, seen, device, bare), features, run.model.dim)
+            trained = embed(model, open_inputs(bare, train), seen, device)
+            features = whiten(trained, features, run.model.dim)
         return features, rows
     random = np.random.default_rng(run.seed)
     split = test.split("test", run.tested.data.class_fraction)

@@ -189,6 +189,7 @@ def _compute(
         from dmlbench.training.checkpoint import finishing_copies
         from dmlbench.training.controls import control_embeddings
         from dmlbench.training.external_embeddings import read_embeddings
+        from dmlbench.training.inputs import open_inputs
         from dmlbench.training.train import Diverged, embed_test, train
 
     device = open_device(run.recipe, run.uses_model, origin)
@@ -222,7 +223,7 @@ def _compute(
             files.loss_artefact, _artefact(learnt, run, study.run(run.path).train_key, store)
         )
     if study.settings.keep_model:
-        save_model(model, files.model)
+        save_model(open_inputs(run, store).whole_model(model), files.model)
     return Output(history, embeddings, ids)
 
 
@@ -259,7 +260,9 @@ def open_store(stores: Path, run: Run) -> Store:
     """The packed images of the data set of `run`."""
     from dmlbench.datasets.store.reader import Store
 
-    store = Store(staged_store(stores / run.store))
+    folder = stores / run.store
+    # With a frozen trunk, no image is read: the features are beside the store
+    store = Store(folder if run.model.is_frozen else staged_store(folder))
     if store.manifest["facts"] != run.facts:
         raise DatasetError(
             f"{store.path}: its facts are {store.manifest['facts']}, and the study expects "

@@ -21,7 +21,7 @@ from dmlbench.utils.files import replacing
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmlbench.backbones.model import EmbeddingModel
+    from dmlbench.backbones.model import TrainedModel
     from dmlbench.study.run import Run
 
 MAKES_NUMBERS = False
@@ -52,9 +52,9 @@ def begin_epoch_embeddings(files: RunFiles, run: Run, every: int = 1) -> None:
 def epoch_embedder(
     files: RunFiles,
     run: Run,
-    embed: Callable[[EmbeddingModel], NDArray[np.float32]],
+    embed: Callable[[TrainedModel], NDArray[np.float32]],
     every: int = 1,
-) -> Callable[[EmbeddingModel, int, list[dict[str, Any]]], dict[str, float]]:
+) -> Callable[[TrainedModel, int, list[dict[str, Any]]], dict[str, float]]:
     """A function for `after_epoch` of `train` that writes the embeddings of the test images.
 
     Args:
@@ -64,7 +64,7 @@ def epoch_embedder(
     last = run.last_epoch or run.recipe.epochs
 
     def write_embeddings(
-        model: EmbeddingModel, epoch: int, _history: list[dict[str, Any]]
+        model: TrainedModel, epoch: int, _history: list[dict[str, Any]]
     ) -> dict[str, float]:
         if is_due(epoch, every, last):
             embeddings = embed(model)

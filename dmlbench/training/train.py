@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.backbones.model import TrainedModel
 from dmlbench.losses import create_loss
 from dmlbench.training import batches
 from dmlbench.training.checkpoint import Checkpoint
@@ -27,7 +27,8 @@ from dmlbench.training.determinism import (
     repeatable,
     use_deterministic_kernels,
 )
-from dmlbench.training.prefetch import MapFunction, device_batches
+from dmlbench.training.inputs import Inputs, open_inputs
+from dmlbench.training.prefetch import device_batches
 from dmlbench.training.progress import Progress
 from dmlbench.training.time_limit import Stopped
 from dmlbench.utils.arithmetic import use_ieee_float32
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from dmlbench.study.run import Run
     from dmlbench.study.settings import Recipe
 
-AfterEpoch = Callable[[EmbeddingModel, int, list[dict[str, Any]]], dict[str, float]]
+AfterEpoch = Callable[[TrainedModel, int, list[dict[str, Any]]], dict[str, float]]
 """See `train`."""
 EMBED_BATCH = 256
 """Images that are embedded at once. It is fixed: another size sums in another order, and gives
@@ -71,7 +72,7 @@ def train(
     after_epoch: AfterEpoch | None = None,
     key: str | None = None,
     is_enough: Callable[[list[dict[str, Any]]], bool] | None = None,
-) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
+) -> tuple[TrainedModel, Loss, list[dict[str, Any]]]:
     """Train the model and the loss of `run` on the images `split` of `store`.
 
     Args:
@@ -109,7 +110,7 @@ def _train(
     stop: Callable[[], str | None],
     after_epoch: AfterEpoch | None,
     is_enough: Callable[[list[dict[str, Any]]], bool] | None,
-) -> tuple[EmbeddingModel, Loss, list[dict[str, Any]]]:
+) -> tuple[TrainedModel, Loss, list[dict[str, Any]]]:
     recipe = run.recipe
     epochs = run.last_epoch or recipe.epochs
     labels = torch.from_numpy(split.labels).to(device)
@@ -122,7 +123,8 @@ def _train(
 
     # The seed decides the first weights of model and loss, and every draw: equal for all losses
     torch.manual_seed(run.seed)
-    model = EmbeddingModel(run.model, recipe, store.channels).to(device)
+    inputs = open_inputs(run, store)
+    model = inputs.create_model().to(device)
     torch.manual_seed(run.seed)
     parents = None if split.parents is None else torch.from_numpy(split.parents)
     loss = create_loss(
@@ -176,20 +178,10 @@ def _train(
         )
 
     def embed_training_set() -> tuple[Tensor, Tensor]:
-        embeddings = embed(model, store, split.rows, device, run)
+        embeddings = embed(model, inputs, split.rows, device)
         if not np.isfinite(embeddings).all():
             raise Diverged(f"the embeddings hold NaN or infinity after step {done}", history)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
-
-    def prepare(
-        key: tuple[int, int, NDArray[np.int64]], map_function: MapFunction
-    ) -> dict[str, Tensor]:
-        epoch, step, rows = key
-        # from 1: [seed, epoch, 0] would be the sampler's own stream
-        random = np.random.default_rng([run.seed, epoch, step + 1])
-        boxes, drawn = batches.draw(store.sizes[rows], recipe.augmentation, random)
-        squares = batches.crops(store, rows, boxes, run.model.image_size, map_function)
-        return {"squares": squares, **drawn}
 
     progress = Progress(
         checkpoint.folder, device=str(device), total=total, step=done, batch=recipe.batch_size
@@ -228,7 +220,8 @@ def _train(
         rows = rows[done % steps :]  # after a resume, the rest of the epoch
         targets = torch.from_numpy(split.labels[rows]).to(device)
         keys = [(epoch, step, split.rows[row]) for step, row in enumerate(rows, done % steps)]
-        for target, batch in zip(targets, device_batches(prepare, keys, device), strict=True):
+        on_device = device_batches(inputs.training_batch, keys, device)
+        for target, batch in zip(targets, on_device, strict=True):
             if reason := stop():
                 if done > first:  # a save counts as progress, so there must be some
                     save()
@@ -236,11 +229,11 @@ def _train(
                 raise Stopped(reason, f"{reason}: saved at step {done} of {total}")
             if checkpoint.should_save():
                 save()
-            images = batches.floats(**batch)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
+            argument = inputs.to_model(**batch)
             with autocast(recipe, device):
-                embeddings = forward(images, train_trunk=done >= recipe.warmup_steps)
+                embeddings = forward(argument, train_trunk=done >= recipe.warmup_steps)
             value = loss(embeddings, target)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -286,31 +279,27 @@ def embed_test(
         Embeddings (N, dim), and the rows (N,) of the store's index.
     """
     rows = store.split("test", run.data.class_fraction).rows
-    return embed(model.eval(), store, rows, device, run), rows.astype(np.int32)
+    return embed(model.eval(), open_inputs(run, store), rows, device), rows.astype(np.int32)
 
 
 @torch.no_grad()
 @repeatable
 def embed(
-    model: nn.Module, store: Store, rows: NDArray[np.int64], device: torch.device, run: Run
+    model: nn.Module, inputs: Inputs, rows: NDArray[np.int64], device: torch.device
 ) -> NDArray[np.float32]:
-    """Embed the images `rows` of `store` by the test transform; `model` is in eval mode.
+    """Embed the images `rows` by the test transform; `model` is in eval mode.
 
     Returns:
         (len(rows), dim).
     """
-
-    def prepare(key: NDArray[np.int64], map_function: MapFunction) -> dict[str, Tensor]:
-        side = run.model.image_size
-        boxes = batches.central_boxes(store.sizes[key], side)
-        return {"squares": batches.crops(store, key, boxes, side, map_function)}
-
-    embeddings = torch.empty((len(rows), run.model.dim), device=device)
     keys = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
-    outputs = embeddings.split(EMBED_BATCH)
-    for output, batch in zip(outputs, device_batches(prepare, keys, device), strict=True):
-        with autocast(run.recipe, device):
-            output.copy_(model(batches.floats(**batch)))
+    embeddings = torch.empty(0, device=device)
+    for number, batch in enumerate(device_batches(inputs.test_batch, keys, device)):
+        with autocast(inputs.run.recipe, device):
+            output = model(inputs.to_model(**batch))
+        if not number:
+            embeddings = torch.empty((len(rows), output.shape[1]), device=device)
+        embeddings[number * EMBED_BATCH :][: len(output)] = output
     return embeddings.cpu().numpy()
 
 
@@ -336,13 +325,13 @@ def compiles(recipe: Recipe, device: torch.device) -> bool:
 
 
 def create_optimizer(
-    recipe: Recipe, model: EmbeddingModel, loss_groups: list[dict[str, Any]]
+    recipe: Recipe, model: TrainedModel, loss_groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """The optimizer of the recipe, over the trunk, the head and the parameters of the loss."""
     trunk = [p for p in model.trunk.parameters() if p.requires_grad]
     head = list(model.head.parameters())
     groups = [
-        {"params": trunk, "lr": recipe.lr},
+        *([{"params": trunk, "lr": recipe.lr}] if trunk else []),  # a frozen one is not there
         {"params": head, "lr": recipe.lr * recipe.head_lr_factor},
         *loss_groups,
     ]

@@ -30,6 +30,7 @@ class ModelsJob(TrainJob):
         run = self.trained
         with training_imports(run.recipe, self.stores):
             from dmlbench.training.checkpoint import finishing_copies
+            from dmlbench.training.inputs import open_inputs
             from dmlbench.training.train import Diverged
             from dmlbench.tuning.reality_check import embed_by_models, train_models
 
@@ -45,5 +46,6 @@ class ModelsJob(TrainJob):
         if not np.isfinite(embeddings).all():
             raise Diverged("the embeddings hold NaN or infinity after the last step", history)
         if self.study.settings.keep_model:
-            save_model(model, self.files.model)
+            inputs = open_inputs(run, store)
+            save_model(inputs.whole_model(model), self.files.model)
         return Output(history, embeddings, ids, models)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.backbones.concatenated import ConcatenatedModels
-from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.backbones.model import TrainedModel
 from dmlbench.study.reality_check import BLOCKS
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.train import embed_test, set_up
 from dmlbench.tuning.validation import Validation, fold_folder, run_folds
 from dmlbench.utils.errors import UserError
@@ -66,7 +67,7 @@ def train_models(
         best = Checkpoint(folder / "best", run.train_key)
         return BestModel(single, store, held_out, device, run.recipe.patience, best)
 
-    models: list[EmbeddingModel] = []
+    models: list[TrainedModel] = []
     history: list[dict[str, Any]] = []
     facts: list[dict[str, Any]] = []
     folds = run_folds(single, BLOCKS, run.train_key, store, device, state, stop, validation)
@@ -76,8 +77,7 @@ def train_models(
         if not saved or saved["epoch"] != best["epoch"]:
             shutil.rmtree(folder)
             raise DamagedModel(f"model {number + 1}: its file is damaged. It is trained again.")
-        backbone = run.model.model_copy(update={"pretrained": False})  # they are overwritten
-        model = EmbeddingModel(backbone, run.recipe, store.channels)
+        model = open_inputs(single, store).create_model(pretrained=False)
         model.load_state_dict(saved["model"])
         models.append(model)
         before = history[-1]["step"] if history else 0
@@ -119,7 +119,7 @@ class BestModel(Validation):
         self.best = best
 
     def __call__(
-        self, model: EmbeddingModel, epoch: int, history: list[dict[str, Any]]
+        self, model: TrainedModel, epoch: int, history: list[dict[str, Any]]
     ) -> dict[str, float]:
         measured = super().__call__(model, epoch, history)
         if best_row([*history, {"epoch": epoch, **measured}])["epoch"] == epoch:
@@ -149,5 +149,4 @@ def embed_by_models(
     Returns:
         Embeddings (N, models * dim), and the rows (N,) of the store's index.
     """
-    backbone = run.model.model_copy(update={"dim": run.embedding_dim})
-    return embed_test(model, test, device, replace(run.tested, model=backbone))
+    return embed_test(model, test, device, run.tested)

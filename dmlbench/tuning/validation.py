@@ -16,6 +16,7 @@ from dmlbench.datasets.store.format import VALIDATION
 from dmlbench.evaluation.ranking import Ranking, UnusableEmbeddings, rank, unit
 from dmlbench.evaluation.retrieval import average_precision_at_r, r_precision, recall_at
 from dmlbench.training.checkpoint import finish_copying
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.prefetch import THREADS
 from dmlbench.training.provenance import count_parameters
 from dmlbench.training.run_state import CHECKPOINT, FINISHED, PREVIOUS_CHECKPOINT
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from dmlbench.backbones.model import EmbeddingModel
+    from dmlbench.backbones.model import TrainedModel
     from dmlbench.datasets.store.reader import Split, Store
     from dmlbench.study.run import Run
     from dmlbench.study.tuning import Trial
@@ -163,11 +164,12 @@ class Validation:
         self.tuning = tuning
 
     def __call__(
-        self, model: EmbeddingModel, epoch: int, history: list[dict[str, Any]]
+        self, model: TrainedModel, epoch: int, history: list[dict[str, Any]]
     ) -> dict[str, float]:
         if not self.tuning.validates_after(epoch, self.run.recipe.epochs):
             return {"score": float("nan")}
-        embeddings = embed(model.eval(), self.store, self.held_out.rows, self.device, self.run)
+        inputs = open_inputs(self.run, self.store)
+        embeddings = embed(model.eval(), inputs, self.held_out.rows, self.device)
         if not np.isfinite(embeddings).all():
             raise Diverged(f"the embeddings hold NaN or infinity after epoch {epoch}", history)
         # on a GPU, the threads that prepare images have nothing to do now

@@ -14,6 +14,7 @@ from dmlbench.datasets.store.duplicates_file import search_target
 from dmlbench.leaderboard.build import build_leaderboard
 from dmlbench.leaderboard.made_of import failed_plot_lines
 from dmlbench.leaderboard.table import Hole, read_available_results
+from dmlbench.study.features import features_of
 from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.tracking.sync import track, tracking_uri
@@ -116,6 +117,9 @@ def _find_obstacle(run: Run, failed: FailedJobs) -> Hole | None:
                 return _hole("missing_data", "its images are missing", job)
     if run.uses_model and run.weights and (job := failed.get(("fetch_weights", run.weights))):
         return _hole("missing_weights", "its weights are missing", job)
+    for features in features_of(run):
+        if job := failed.get(("compute_features", features.path)):
+            return _hole("missing_data", "the features of its backbone are missing", job)
     search = "find_duplicates", search_target(run.store, run.tested.store)
     if job := failed.get(search):
         return _hole("missing_data", "nobody knows its near-duplicates", job)

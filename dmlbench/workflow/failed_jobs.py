@@ -17,6 +17,7 @@ from dmlbench.datasets.archives.hub import staged_files
 from dmlbench.datasets.archives.spec import HubFiles, Sources, archive_groups
 from dmlbench.datasets.store.duplicates_file import duplicates_path, search_target
 from dmlbench.datasets.store.format import MANIFEST_FILE
+from dmlbench.study.features import features_file
 from dmlbench.study.study import Study
 from dmlbench.training.run_state import MAX_SILENCE
 from dmlbench.workflow.job_log import has_succeeded, last_words, read_failure
@@ -101,6 +102,9 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
     for weights in started:
         file = data / "weights" / f"{weights}.safetensors"
         yield _Job("fetch_weights", weights, files.weights_log(weights), file)
+    for path in study.features:
+        computed = features_file(data / "stores", path)
+        yield _Job("compute_features", path, files.features_log(path), computed)
     for cell in study.tuned_cells:
         yield _Job("choose", cell, files.choice(cell).log, files.chosen(cell))
     for group in study.galleries:

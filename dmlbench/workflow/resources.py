@@ -11,8 +11,9 @@ GPU_CORES = 9
 """The most cores that a training on a GPU uses: one drives the GPU, the others prepare images."""
 PACK_CORES, PACK_MINUTES, PACK_MB = 4, 240, 4000
 """What a job on a cluster asks for that packs images."""
-
-
+FEATURES_MINUTES = 480
+"""What a job on a cluster asks for that computes the features of a frozen backbone. If it ends
+before them, the next attempt goes on."""
 PICTURE_CORES = 2
 """The cores of a job that draws pictures: its maps gain little by more."""
 

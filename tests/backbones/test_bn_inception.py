@@ -16,7 +16,8 @@ from dmlbench.backbones.bn_inception import BNInception
 from dmlbench.backbones.catalogue import backbone_module, timm_models, timm_weights
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.backbones.weights import fetch_weights, weights_file
-from dmlbench.study.settings import Backbone, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Recipe
 from dmlbench.utils.errors import MissingWeights
 
 NAME = "bn_inception.caffe_in1k"

@@ -11,7 +11,8 @@ from torch import nn
 from dmlbench.backbones import folding
 from dmlbench.backbones.folding import FoldedNorm, fold, randomise_batch_norms
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.study.settings import Backbone, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Recipe
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights/mobilenetv2_100.safetensors"
 # Model, image size, head; how many batch norms are folded, and how many there are

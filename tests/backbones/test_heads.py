@@ -6,7 +6,8 @@ from torch import nn
 
 from dmlbench.backbones.heads import LowMidHigh, depths
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.study.settings import Backbone, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Recipe
 
 
 def build_model(kind="test_resnet", channels=3, size=96, dim=12, **recipe):

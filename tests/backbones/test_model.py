@@ -10,7 +10,8 @@ from torch import nn
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.backbones.timm import create_trunk
-from dmlbench.study.settings import Backbone, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Recipe
 from dmlbench.utils.errors import MissingWeights
 
 WEIGHTS = Path(__file__).parents[3] / "shared/data/weights/mobilenetv2_100.safetensors"

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from dmlbench.losses import list_losses
+from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.error_messages import MAX_LENGTH, describe_errors, show
 from dmlbench.study.loss_options import create_options_model, options_model
 from dmlbench.study.plan import Plan
 from dmlbench.study.sections import SECTIONS
-from dmlbench.study.settings import Backbone, Dataset, Recipe, Settings
+from dmlbench.study.settings import Dataset, Recipe, Settings
 from dmlbench.study.study import check_study
 from dmlbench.utils.errors import StudyError
 

@@ -12,9 +12,11 @@ import torch
 from torch._dynamo.utils import counters
 
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.study.settings import Backbone, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.process import keep_kernels
 from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import compiles, embed, train
@@ -57,7 +59,9 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     convolutions = [m for m in both.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(convolution.weight.grad.any() for convolution in convolutions)
     assert [*both.state_dict()] == [*plain.state_dict()]
-    expected, embeddings = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, both))
+    expected, embeddings = (
+        embed(m.eval(), open_inputs(run, glyphs), rows, CPU) for m in (plain, both)
+    )
     assert np.abs(embeddings - expected).max() < 1e-3 * np.abs(expected).max()
 
 

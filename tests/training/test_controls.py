@@ -7,6 +7,7 @@ from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.study.study import check_study
 from dmlbench.training import controls
 from dmlbench.training.controls import control_embeddings, whiten
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.train import embed
 
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def features(tiny_settings, glyphs):
     model.head.register_forward_hook(lambda _, inputs, __: taken.append(inputs[0].numpy().copy()))
     parts = []
     for name in ("train", "test"):
-        embed(model, glyphs, glyphs.split(name, 0.1).rows, CPU, run)
+        embed(model, open_inputs(run, glyphs), glyphs.split(name, 0.1).rows, CPU)
         parts.append(np.concatenate(taken))
         taken.clear()
     return parts

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.conformance.subject import batch, find_loss, training_set
 from dmlbench.losses import list_losses
-from dmlbench.study.settings import Augmentation, Backbone, Jitter, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Augmentation, Jitter, Recipe
 from dmlbench.training import batches
 from dmlbench.training.train import create_optimizer
 

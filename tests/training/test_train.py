@@ -16,6 +16,7 @@ from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.prefetch import prefetch
 from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
@@ -33,7 +34,7 @@ def run_of(settings, loss, **recipe):
 
 def embeddings_of(model, run, store):
     test = store.split("test", run.data.class_fraction)
-    return embed(model.eval(), store, test.rows, CPU, run)
+    return embed(model.eval(), open_inputs(run, store), test.rows, CPU)
 
 
 @pytest.mark.parametrize("loss", list_losses())

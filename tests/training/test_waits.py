@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.conformance.waits import NoHost, NoReading
 from dmlbench.losses import create_loss, list_losses
-from dmlbench.study.settings import Augmentation, Backbone, Jitter, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Augmentation, Jitter, Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import batches, progress
 from dmlbench.training import train as training

@@ -11,6 +11,7 @@ from dmlbench.datasets.store import reader
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import check_study
 from dmlbench.study.tuning import choice_key, resolve
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.job import train_job
 from dmlbench.training.train import embed, train
 from dmlbench.tuning.choice import choose_job
@@ -60,7 +61,9 @@ def test_a_tuned_run_is_the_training_of_the_chosen_settings_up_to_the_chosen_epo
     model, *_ = train(resolved, glyphs, split, CPU, tmp_path / "own", lambda: None)
     test = glyphs.split("test", 0.04)
     with np.load(files.embeddings) as file:
-        assert np.array_equal(file["embeddings"], embed(model.eval(), glyphs, test.rows, CPU, run))
+        assert np.array_equal(
+            file["embeddings"], embed(model.eval(), open_inputs(run, glyphs), test.rows, CPU)
+        )
         assert str(file["train_key"]) == run.train_key
 
     rows = pq.read_table(files.history).to_pylist()

@@ -15,6 +15,7 @@ import torch
 from dmlbench.datasets.store.folds import draw_folds, hold_out
 from dmlbench.datasets.store.reader import Split
 from dmlbench.study.study import check_study
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.training.run_state import inspect_training
 from dmlbench.training.train import Diverged, embed, train
@@ -72,7 +73,7 @@ def test_a_trial_is_the_mean_over_folds_of_what_an_ordinary_training_scores_on_t
         model, _, history = train(
             trial.run, glyphs, part, CPU, tmp_path / str(number), lambda: None
         )
-        vectors = embed(model.eval(), glyphs, held_out.rows, CPU, trial.run)
+        vectors = embed(model.eval(), open_inputs(trial.run, glyphs), held_out.rows, CPU)
         scores.append(reference_score(vectors, held_out.labels))
         assert result["folds"][number]["scores"][-1] == pytest.approx(scores[-1], abs=1e-9)
         assert result["folds"][number]["train_classes"] == len(part.class_names)

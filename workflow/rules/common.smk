@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from dmlbench.datasets.store.duplicates_file import duplicates_path
 from dmlbench.planning.outdated import Inputs
+from dmlbench.study.features import features_file, features_of
 from dmlbench.study.preflight import check_before_jobs
 from dmlbench.study.study import check_study, read_settings
 from dmlbench.study.tuning import choice_key
@@ -75,6 +76,7 @@ CELL = "{dataset}/{backbone}/{loss}"
 RUN_PATH, TRIAL_PATH = f"{CELL}/seed{{seed}}", f"{CELL}/trial{{trial}}"
 RUN, TRIAL = STUDY.files.run(RUN_PATH), STUDY.files.trial(TRIAL_PATH)
 CHOICE = STUDY.files.choice(CELL)
+FEATURES_PATH = "{store}/{features}"
 GROUP = "{dataset}/{backbone}"
 PICTURES = STUDY.files.gallery(GROUP)
 
@@ -88,6 +90,7 @@ wildcard_constraints:
     store="[^/]+",
     trained="[^/]+",
     weights="[^/]+",
+    features="[^/]+",
 
 
 def called_for_each_job(function):
@@ -248,6 +251,52 @@ def weights_of_trial(wildcards):
     return made_if_missing(
         weights_file(trial.run), trial.path in inputs().pending.trials
     )
+
+
+@called_for_each_job
+def features_of_run(wildcards):
+    """The features that a run with a frozen backbone reads."""
+    run = run_of(wildcards)
+    return made_if_missing(features_files(run), run.path in inputs().pending.train)
+
+
+@called_for_each_job
+def features_of_trial(wildcards):
+    trial = trial_of(wildcards)
+    files = features_files(trial.run)
+    return made_if_missing(files, trial.path in inputs().pending.trials)
+
+
+def features_files(run):
+    return [
+        features_file(Path(STORES), features.path) for features in features_of(run)
+    ]
+
+
+def store_of_features(wildcards):
+    """The packed images that features are computed from."""
+    files = [f"{STORES}/{wildcards.store}/manifest.json"]
+    return made_if_missing(files, is_pending_features(wildcards))
+
+
+def weights_of_features(wildcards):
+    run = STUDY.features[path_of_features(wildcards)].run
+    return made_if_missing(weights_file(run), is_pending_features(wildcards))
+
+
+def outdated_features(wildcards):
+    return inputs().of_features(path_of_features(wildcards))
+
+
+def is_pending_features(wildcards):
+    return path_of_features(wildcards) in inputs().pending.features
+
+
+def path_of_features(wildcards):
+    path = FEATURES_PATH.format(**wildcards)
+    if path not in STUDY.features:
+        raise WorkflowError(f"{path}: the study reads no such features.")
+    return path
 
 
 @called_for_each_job

@@ -122,6 +122,12 @@ def resources_of_scoring(wildcards, attempt):
     return cluster_jobs().scoring(run, attempt, not job_of_run(wildcards))
 
 
+def resources_of_features(_, attempt):
+    if runs_here():
+        return HERE | {"gpu": 1}
+    return cluster_jobs().features()
+
+
 def resources_of_packing(_, attempt):
     return HERE if runs_here() else cluster_jobs().packing()
 
@@ -147,6 +153,10 @@ def each_of(resources, *more_names):
 @called_for_each_job
 def train_threads(wildcards):
     return threads_of(run_of(wildcards))
+
+
+def features_threads(wildcards):
+    return threads_of(STUDY.features[path_of_features(wildcards)].run)
 
 
 @called_for_each_job

@@ -9,6 +9,7 @@ rule train:
     input:
         stores=stores_of,
         weights=weights_of,
+        features=features_of_run,
         choice=choice_of,
     output:
         run=RUN.run,

@@ -6,6 +6,7 @@ rule trial:
     input:
         stores=store_of_trial,
         weights=weights_of_trial,
+        features=features_of_trial,
         outdated=outdated_trial,
     output:
         trial=TRIAL.trial,

@@ -1,0 +1,143 @@
+"""What a model takes: images of a packed store, or their features by a frozen trunk.
+
+A batch is prepared on the CPU as a few tensors, travels to the device, and becomes the model's
+argument there. All draws are a function of (seed, epoch, step).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dmlbench.backbones.concatenated import ConcatenatedModels
+from dmlbench.backbones.model import EmbeddingModel, HeadModel
+from dmlbench.study.features import Features, open_features
+from dmlbench.training import batches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dmlbench.datasets.store.reader import Store
+    from dmlbench.study.run import Run
+    from dmlbench.training.prefetch import MapFunction
+
+TRUNK_SEED = 0
+"""The seed of a frozen trunk with random weights: all runs share its features."""
+
+BatchKey = tuple[int, int, "NDArray[np.int64]"]
+"""Epoch and step of a batch, from 0, and the rows (B,) of its images in the store."""
+
+
+class ImageInputs:
+    """The images of `store`, for a model with a trunk that is computed in each step."""
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self.run = run
+        self.store = store
+
+    def create_model(self, pretrained: bool = True) -> EmbeddingModel:
+        """The model of the run. It draws from torch's generator.
+
+        Args:
+            pretrained: False if all weights will be overwritten.
+        """
+        backbone = self.run.model
+        if not pretrained:
+            backbone = backbone.model_copy(update={"pretrained": False})
+        return EmbeddingModel(backbone, self.run.recipe, self.store.channels)
+
+    def training_batch(self, key: BatchKey, map_function: MapFunction) -> dict[str, Tensor]:
+        """A batch with random crops, and the other changes that were drawn for it."""
+        epoch, step, rows = key
+        # from 1: [seed, epoch, 0] would be the sampler's own stream
+        random = np.random.default_rng([self.run.seed, epoch, step + 1])
+        return self.random_batch(rows, random, map_function)
+
+    def random_batch(
+        self, rows: NDArray[np.int64], random: np.random.Generator, map_function: MapFunction
+    ) -> dict[str, Tensor]:
+        """The images `rows` as `random` draws their changes."""
+        boxes, drawn = batches.draw(self.store.sizes[rows], self.run.recipe.augmentation, random)
+        side = self.run.model.image_size
+        return {"squares": batches.crops(self.store, rows, boxes, side, map_function), **drawn}
+
+    def test_batch(self, rows: NDArray[np.int64], map_function: MapFunction) -> dict[str, Tensor]:
+        """The central squares of the images `rows`."""
+        side = self.run.model.image_size
+        boxes = batches.central_boxes(self.store.sizes[rows], side)
+        return {"squares": batches.crops(self.store, rows, boxes, side, map_function)}
+
+    def to_model(self, squares: Tensor, **drawn: Tensor) -> Tensor:
+        """A batch that is on the device -> what the model takes (B, C, S, S), float in [0, 1]."""
+        return batches.floats(squares, **drawn)
+
+    def whole_model(self, model: nn.Module) -> nn.Module:
+        """`model`, which takes images."""
+        return model
+
+
+class FeatureInputs:
+    """The features of the images of `store`, for a model that is a head alone.
+
+    Raises:
+        MissingResult: they are not computed, or damaged.
+    """
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self.run = run
+        self.store = store
+        self._stores = store.path.parent
+        self._test_view = open_features(self._stores, Features(run, 0))
+
+    def create_model(self, pretrained: bool = True) -> HeadModel:
+        """The head of the run. It draws from torch's generator."""
+        return HeadModel(self.run.model, self._test_view.shape[1])
+
+    def training_batch(self, key: BatchKey, map_function: MapFunction) -> dict[str, Tensor]:
+        """A batch of features: of a random view of each image, if the backbone has `views`."""
+        epoch, step, rows = key
+        count = self.run.model.views
+        if not count:
+            return self.test_batch(rows, map_function)
+        random = np.random.default_rng([self.run.seed, epoch, step + 1])
+        places, views = self._random_views
+        drawn = random.integers(count, size=len(rows))
+        return {"features": torch.from_numpy(views[np.searchsorted(places, rows), drawn])}
+
+    @cached_property
+    def _random_views(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The rows (M,) of the training images, and the features (M, views, F)."""
+        views = open_features(self._stores, Features(self.run, self.run.model.views))
+        return self.store.split("train").rows, views
+
+    def test_batch(self, rows: NDArray[np.int64], map_function: MapFunction) -> dict[str, Tensor]:
+        """The features of the central squares of the images `rows`."""
+        return {"features": torch.from_numpy(self._test_view[rows])}
+
+    def to_model(self, features: Tensor) -> Tensor:
+        """A batch that is on the device -> what the model takes (B, F)."""
+        return features
+
+    def whole_model(self, model: nn.Module) -> nn.Module:
+        """`model`, behind the frozen trunk: it takes images. Each of several models has its own."""
+        if isinstance(model, ConcatenatedModels):
+            return ConcatenatedModels(self._with_trunk(part) for part in model.models)
+        return self._with_trunk(model)
+
+    def _with_trunk(self, model: nn.Module) -> EmbeddingModel:
+        torch.manual_seed(TRUNK_SEED)  # as when the features were computed
+        whole = EmbeddingModel(self.run.model, self.run.recipe, self.store.channels)
+        whole.load_state_dict({**whole.state_dict(), **model.state_dict()})
+        return whole
+
+
+Inputs = ImageInputs | FeatureInputs
+
+
+def open_inputs(run: Run, store: Store) -> Inputs:
+    """What the model of `run` takes of the images of `store`."""
+    return FeatureInputs(run, store) if run.model.is_frozen else ImageInputs(run, store)
