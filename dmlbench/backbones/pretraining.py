@@ -18,6 +18,42 @@ SUBSETS = {
     "in22k": "imagenet22k",
 }
 """The part of a tag of timm's weights -> the classes that they have been trained on."""
+IMAGENET = {
+    "in1k": "ImageNet-1k",
+    "in12k": "ImageNet-12k",
+    "in21k": "ImageNet-21k",
+    "in22k": "ImageNet-22k",
+    "inw21k": "ImageNet-W21 (Winter 2021)",
+}
+FROM_THE_WEB = {
+    "openai": "400 million pictures with texts, OpenAI",
+    "laion400m": "LAION-400M",
+    "laion2b": "LAION-2B",
+    "laiona": "LAION-A",
+    "webli": "WebLI",
+    "metaclip": "MetaCLIP's pictures with texts",
+    "metaclip2": "MetaCLIP 2's pictures with texts",
+    "dfn2b": "DFN-2B",
+    "dfndr2b": "DFN-DR-2B",
+    "dfn5b": "DFN-5B",
+    "datacompxl": "DataComp-XL",
+    "datacomp1b": "DataComp-1B",
+    "merged2b": "Merged-2B",
+    "m30m": "Merged-30M",
+    "m38m": "Merged-38M",
+    "cc12m": "CC12M",
+    "yfcc15m": "YFCC15M",
+    "yfcc100m": "YFCC100M",
+    "ig1b": "Instagram-1B",
+    "swag": "Instagram-3.6B",
+    "seer": "Instagram-1B",
+    "jft": "JFT-300M",
+    "lvd142m": "LVD-142M",
+    "lvd1689m": "LVD-1689M",
+    "sa1b": "SA-1B",
+}
+"""The part of a tag of timm's weights -> data of the web, whose classes nobody can list."""
+WEB = "from the web: nobody knows which test classes it held"
 _TAG = re.compile(r"(?<![a-z0-9])in(1|12|21|22)k(?![a-z0-9])")
 _WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?![0-9])")
 _NUMBER = re.compile(r"^\d+(?=[\s._-])")
@@ -43,6 +79,29 @@ def pretraining_subsets(weights: str) -> list[str]:
     """
     tag = weights.partition(".")[2].replace("_", " ")
     return [SUBSETS[f"in{size}k"] for size in dict.fromkeys(_TAG.findall(tag))]
+
+
+def describe_pretraining(weights: str) -> list[str]:
+    """The data that weights of timm have been trained on, by the tag in their name, in its order.
+
+    Args:
+        weights: their name with its tag.
+
+    Returns:
+        The data sets in words; none if the tag names none that is known here.
+
+    >>> describe_pretraining("vit_base_patch16_clip_224.laion2b_ft_in1k")
+    ['LAION-2B (from the web: nobody knows which test classes it held)', 'ImageNet-1k']
+    >>> describe_pretraining("resnet50.a1_in1k"), describe_pretraining("resnet50")
+    (['ImageNet-1k'], [])
+    """
+    found = []
+    for part in dict.fromkeys(weights.partition(".")[2].split("_")):
+        if part in FROM_THE_WEB:
+            found.append(f"{FROM_THE_WEB[part]} ({WEB})")
+        elif part in IMAGENET:
+            found.append(IMAGENET[part])
+    return found
 
 
 def normalise(name: str) -> str:

@@ -13,6 +13,7 @@ from dmlbench.leaderboard.choices import Choice
 from dmlbench.leaderboard.comparison import Comparison
 from dmlbench.leaderboard.content import Page, distinct, format_settings, shared_settings
 from dmlbench.leaderboard.sections.audit import audit_sections
+from dmlbench.leaderboard.sections.backbones import backbone_sections
 from dmlbench.leaderboard.sections.learnt import learnt_sections
 from dmlbench.leaderboard.sections.optimism import optimism_sections
 from dmlbench.leaderboard.sections.overview import read_overview
@@ -126,6 +127,7 @@ def compose(
         sections=[
             *([overview.section()] if overview else []),
             *scores,
+            *backbone_sections(table, results),
             *statistics_sections(statistics),
             *tuning_sections(choices),
             *audit_sections(results, choices),

@@ -47,8 +47,9 @@ class Plan(Model):
     """Run these data sets: entries of `datasets`, or types (`dmlbench list datasets`)."""
     backbones: NonEmptyNames
     """Run these backbones: entries of `backbones`, or types (`dmlbench list backbones`)."""
-    losses: NonEmptyNames
-    """Run these losses: entries of `losses`, or types (`dmlbench list losses`)."""
+    losses: Names
+    """Run these losses: entries of `losses`, or types (`dmlbench list losses`). `[]` trains none:
+    the study scores its controls and external embeddings alone."""
     seeds: Seeds
     """Run each combination with these seeds. A seed starts every loss from the same weights.
     Intervals need two seeds or more."""
@@ -88,6 +89,12 @@ class Plan(Model):
                         f"{field}: {other} and {name} differ only in upper and lower case, and "
                         f"some file systems have one folder for both. Rename one of them"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Plan:
+        if not (self.losses or self.controls or self.embeddings):
+            raise ValueError("no losses, no controls and no embeddings: there is nothing to run")
         return self
 
     @model_validator(mode="after")

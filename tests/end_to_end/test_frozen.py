@@ -47,7 +47,7 @@ def test_features_are_computed_once_and_every_run_trains_a_head_on_them(frozen, 
 
     run = "letters/tiny/proxy_anchor/seed0"
     Image.new("L", (32, 32), 77).save(frozen.folder / "gray.png")
-    frozen.dmlbench("embed", "study.yaml", run, "gray.png", "-o", "gray.npz")
+    frozen.dmlbench("embed", "study.yaml", run, "gray.png", "--output", "gray.npz")
     with np.load(frozen.folder / "gray.npz") as file:
         assert file["embeddings"].shape == (1, 16)
     for file in features:  # they are needed for a training alone
@@ -80,9 +80,24 @@ def test_a_tuned_study_and_four_models_of_a_run_train_heads_too(frozen, tiny):
 
 
 def test_a_trunk_that_cannot_be_computed_names_the_job_and_leaves_holes(frozen, tiny):
-    frozen.edit("dmlbench/training/features.py", "    run = features.run\n", "    raise ValueError\n")
+    file, line = "dmlbench/training/features.py", "    run = features.run\n"
+    frozen.edit(file, line, "    raise ValueError\n")
     frozen.run("--keep-going", expect=1)
     failed = frozen.failed_jobs()
     assert "compute_features" in failed
     page = (frozen.folder / "results/tiny/leaderboard/leaderboard.md").read_text()
     assert "the features of its backbone are missing" in page
+
+
+def test_a_study_without_losses_compares_backbones_as_they_are(frozen, tiny):
+    tiny["backbones"] = {
+        name: {"type": f"test_{name}", "image_size": 32, "dim": 16} for name in ("resnet", "vit")
+    }
+    tiny["plan"] |= {"backbones": ["resnet", "vit"], "losses": [], "controls": ["frozen"]}
+    tiny["keep_model"] = False
+    frozen.write(tiny)
+    frozen.run()
+    frozen.diff({})
+    page = (frozen.folder / "results/tiny/leaderboard/leaderboard.md").read_text()
+    assert "## Backbones as they are: letters · zero_shot" in page
+    assert page.count("none: random weights") == 2
