@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dmlbench.datasets.store.images import Images
 from dmlbench.training import jitter
+from dmlbench.training.small_crops import Axis, axes, small_crops
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,7 +168,7 @@ def crops(
     rows: NDArray[np.int64],
     boxes: NDArray[np.int64],
     side: int,
-    map_function: Callable[..., Iterable[None]] = map,
+    map_function: Callable[..., Iterable[Any]] = map,
 ) -> Tensor:
     """Cut `boxes` (B, 4) out of `images[rows]`, and resample each to a square.
 
@@ -183,6 +185,8 @@ def crops(
     Returns:
         (B, C, side, side) uint8.
     """
+    if isinstance(images, Images) and images.shape and (weights := axes(*images.shape, side)):
+        return _crop_small(images, rows, boxes, weights, map_function)
     squares = np.empty((len(rows), len(images[rows[0]]), side, side), np.uint8)
     tasks = [*zip(squares, rows.tolist(), boxes.tolist(), strict=True)]
 
@@ -200,6 +204,25 @@ def crops(
     for _ in map_function(fill, [slice(first, None, PARTS) for first in range(PARTS)]):
         pass
     return torch.from_numpy(squares)
+
+
+def _crop_small(
+    images: Images,
+    rows: NDArray[np.int64],
+    boxes: NDArray[np.int64],
+    weights: tuple[Axis, Axis],
+    map_function: Callable[..., Iterable[Any]],
+) -> Tensor:
+    """As `crops`, from small images of one shape."""
+
+    @torch.inference_mode()
+    def crop(part: slice) -> Tensor:
+        stack = torch.from_numpy(images.stack(rows[part]))
+        return small_crops(stack, torch.from_numpy(boxes[part]), *weights)
+
+    step = -(-len(rows) // (1 if map_function is map else PARTS))
+    parts = [slice(first, first + step) for first in range(0, len(rows), step)]
+    return torch.cat([*map_function(crop, parts)])
 
 
 def floats(squares: Tensor, mirrored: Tensor | None = None, **factors: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -46,6 +47,21 @@ class Images:
         self._ends = offsets + (sizes.prod(1) * channels if lengths is None else lengths)
         # a plain array, because indexing a memmap is slower
         self._content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int] | None:
+        """The shape (channels, height, width) of every image; None if they have several, or are
+        JPEG files."""
+        if self.form != "pixels" or not len(self) or (self.sizes != self.sizes[0]).any():
+            return None
+        height, width = self.sizes[0].tolist()
+        return self.channels, height, width
+
+    def stack(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images of one `shape` as an array (len(rows), channels, height, width)."""
+        assert self.shape
+        pixels = self._content.reshape(-1, *self.shape)  # a view
+        return pixels[self._offsets[rows] // pixels[0].size]
 
     def fill_their_file(self) -> bool:
         """Whether the images are the whole file, one after another."""
