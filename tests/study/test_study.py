@@ -14,6 +14,7 @@ SHIPPED = {path.name: path for path in sorted((ROOT / "config").glob("*.yaml"))}
 NEEDS_FILES = {
     "leaderboard-small.yaml": ["datasets.grocery: file"],
     "finetune.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"],
+    "frozen.yaml": ["datasets.grocery: file", "backbones.mobilenet.pretrained"],
     "finetune_cub50.yaml": ["datasets.cub50: file", "backbones.mobilenet.pretrained"],
 }
 
