@@ -159,6 +159,8 @@ def _differing_settings(published: Published, settings: Mapping[str, Any]) -> It
         yield f"{data['class_fraction']:.0%} of the data set's classes"
     if not model["pretrained"]:
         yield "random initial weights here, ImageNet weights in the paper"
+    if published.conflict:
+        yield f"the sources disagree: {published.conflict}"
 
 
 def _failed_seeds(rows: pd.DataFrame) -> Iterator[str]:

@@ -7,6 +7,10 @@ trust it:
 - `second-hand`: in a table of other authors;
 - `unconfirmed`: from memory, and seen nowhere.
 
+Where two sources disagree, a part of the note begins with `conflict: ` and says how. A system
+`..._in_hpl` is a baseline as HPL prints it, `..._mlrc` one of Musgrave et al., `..._rerun` a later
+run of published code; `frozen_...` and `..._frozen` are encoders not trained on the data set.
+
 `backbone`, `dim`, `image_size` and `epochs` are empty if they are not recorded.
 """
 
@@ -19,6 +23,7 @@ from typing import NamedTuple
 
 FILE = Path(__file__).with_name("published.csv")
 UNCONFIRMED = "unconfirmed"
+CONFLICT = "conflict: "
 PROVENANCES = ("seen", "second-hand", UNCONFIRMED)
 
 
@@ -39,6 +44,12 @@ class Published(NamedTuple):
     provenance: str
     source: str
     note: str
+
+    @property
+    def conflict(self) -> str:
+        """How its sources disagree; empty if they do not."""
+        parts = self.note.split("; ")
+        return "; ".join(p.removeprefix(CONFLICT) for p in parts if p.startswith(CONFLICT))
 
 
 @cache

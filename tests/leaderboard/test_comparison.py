@@ -143,12 +143,19 @@ def test_runs_that_all_failed_are_listed_with_numbers_of_their_own_protocol(
 
 
 def test_unknown_settings_of_a_paper_are_reported_as_not_recorded(add, compared):
-    add("circle")
-    first, *_ = compared(Remarks("paper", systems={"circle": "circle"}))
+    add("ibc")
+    first, *_ = compared(Remarks("paper", systems={"ibc": "ibc"}))
     assert first.reasons == [
         "backbone: bn_inception here, not recorded for the paper",
         "dim: 512 here, not recorded for the paper",
     ]
+
+
+def test_sources_that_disagree_are_a_reason(add, compared):
+    add("htl", settings={"dataset": {"type": "inshop"}, "backbone": {"dim": 128}})
+    reasons = [c.reasons for c in compared(Remarks("paper", systems={"htl": "htl"}))]
+    disagree = "dimension 128 in Proxy Anchor's table 4, 512 in the README of SEE"
+    assert reasons == [[f"the sources disagree: {disagree}"]] * 6
 
 
 def test_a_remark_concerns_only_the_runs_of_its_entry(add, compared):

@@ -12,8 +12,8 @@ from dmlbench.study.published import read_published
 METRIC = re.compile(r"recall@\d+|nmi|map@r|r_precision")
 NUMBERS = [
     ("htl", "cub200", 512, "recall@1", 57.1, "second-hand"),
-    ("htl", "inshop", 512, "recall@50", 97.8, "second-hand"),
-    ("htl_triplet", "inshop", 512, "recall@1", 62.3, "unconfirmed"),
+    ("htl", "inshop", 128, "recall@50", 97.8, "second-hand"),
+    ("htl_triplet", "inshop", 128, "recall@1", 62.3, "unconfirmed"),
     ("softtriple", "sop", 512, "recall@100", 95.9, "second-hand"),
     ("softtriple", "cars196", 512, "nmi", 70.1, "unconfirmed"),
     ("softtriple", "cars196", 64, "recall@1", 78.6, "second-hand"),
@@ -27,6 +27,23 @@ NUMBERS = [
     ("hpl_pa", "sop", 512, "map@r", 49.07, "second-hand"),
     ("proxynca_pp_in_hpl", "cars196", 512, "r_precision", 36.31, "second-hand"),
     ("contrastive_xbm_in_hpl", "cub200", 512, "recall@1", 68.43, "second-hand"),
+    ("circle", "sop", 512, "recall@1000", 98.6, "seen"),
+    ("multi_similarity", "inshop", 512, "recall@40", 99.1, "second-hand"),
+    ("xbm", "inshop", 512, "recall@1", 89.9, "second-hand"),
+]
+OF_TRANSFORMERS = [
+    ("hyp_vit", "cub200", "vit_small_patch16_224", "384", "recall@1", 85.6, "seen"),
+    ("hyp_vit", "cub200", "vit_small_patch16_224", "128", "recall@1", 84.0, "second-hand"),
+    ("hyp_dino", "cars196", "vit_small_patch16_224", "384", "recall@1", 89.2, "seen"),
+    ("hyp_dino", "cub200", "vit_small_patch16_224", "384", "recall@1", 80.9, "second-hand"),
+    ("hyp_deit", "inshop", "deit_small_patch16_224", "384", "recall@1", 90.5, "second-hand"),
+    ("see_dino", "cars196", "vit_small_patch16_224", "384", "recall@1", 91.5, "seen"),
+    ("frozen_vit", "inshop", "vit_small_patch16_224", "", "recall@1", 43.2, "second-hand"),
+    ("vptsp_g", "inat2018", "vit_base_patch16_224", "", "map@r", 48.1, "seen"),
+    ("vptsp_g", "cars196", "vit_small_patch16_224", "", "map@r", 28.9, "seen"),
+    ("unicom", "inat2018", "vit_large_patch14_336", "", "recall@1", 88.9, "seen"),
+    ("unicom_frozen", "sop", "vit_base_patch16_224", "", "recall@1", 70.4, "seen"),
+    ("proxynca_pp", "cars196", "", "", "recall@1", 90.1, "seen"),
 ]
 
 
@@ -78,6 +95,43 @@ def test_known_numbers_of_the_papers_have_their_provenance(number):
         provenance,
         "resnet50" if system == "proxynca_pp" else "bn_inception",
     )
+
+
+@pytest.mark.parametrize("number", OF_TRANSFORMERS)
+def test_newer_numbers_have_their_backbone_and_provenance(table, number):
+    *names, value, provenance = number
+    columns = ["system", "dataset", "backbone", "dim", "metric"]
+    (row,) = table[(table[columns] == names).all(axis=1)].itertuples()
+    assert (row.value, row.provenance) == (value, provenance)
+
+
+def test_the_rows_of_proxy_anchor_are_those_of_its_tables_and_its_epochs(table):
+    paper = table[(table["system"] == "proxy_anchor") & (table["provenance"] == "seen")]
+    first = paper[paper["metric"] == "recall@1"].set_index("dataset")
+    numbers = {"cub200": 68.4, "cars196": 86.1, "sop": 79.1, "inshop": 91.5}
+    epochs = {"cub200": "40", "cars196": "40", "sop": "60", "inshop": "60"}
+    assert first["value"].to_dict() == numbers
+    assert first["epochs"].to_dict() == epochs
+    assert set(paper["image_size"]) == {"224"}
+
+
+def test_a_conflict_names_the_number_of_the_other_source(table):
+    of_hpl = table[table["system"].str.endswith("_in_hpl")].set_index(
+        ["system", "dataset", "metric"]
+    )["value"]
+    conflicts = [row for row in read_published() if row.conflict and row.system.endswith("_mlrc")]
+    assert {row.system for row in conflicts} == {"contrastive_mlrc", "cosface_mlrc"}
+    assert len(conflicts) == 6
+    for row in conflicts:
+        other = of_hpl[row.system.replace("_mlrc", "_in_hpl"), row.dataset, row.metric]
+        assert row.conflict == f"HPL's table 3 has {other}"
+        assert row.value != other
+
+
+def test_pretraining_on_images_of_the_web_is_marked(table):
+    unicom = table[table["system"].str.startswith("unicom")]
+    assert len(unicom) == 20
+    assert unicom["note"].str.contains("web, which may hold test classes").all()
 
 
 def test_numbers_of_four_models_are_of_another_protocol_than_those_of_one(table):
