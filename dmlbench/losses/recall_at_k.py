@@ -11,9 +11,9 @@ Family: ranking.
 
 Differs: without the paper's similarity mixup (SiMix), and without its two passes that compute a
 batch of 4,000 in parts. A query is not in its own ranking (in the authors' code it is ahead of its
-positives). Recall at k is divided by k if there are more than k positives, as in the authors' code,
-so that it can reach 1. Batches need not be sorted by class, nor hold equally many images of each
-class. Images without positives are not queries.
+positives). As in the authors' code, recall at k is divided by k if there are more than k positives,
+so that it can reach 1, and a k above the batch size is the batch size. Batches need not be sorted
+by class, nor hold equally many images of each class. Images without positives are not queries.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ SEARCH_SPACE = {
 
 class RecallAtK(Loss):
     """1 - smooth recall@k, mean over k = 1, 2, 4, ... up to `largest_k` and over queries.
+
+    In a batch of N images, each k is at most N.
 
     s are cosines. The smooth rank of a positive x of query q is 1 + the sum of
     sigmoid((s_qz - s_qx) / `temperature`) over all images z except q and x. Recall@k is the sum of
@@ -75,7 +77,7 @@ class RecallAtK(Loss):
         difference = others[:, None, :] - ranked_similarity[:, :, None]
         ahead = (difference / self.temperature).sigmoid()
         rank = 0.5 + ahead.sum(dim=2)  # the sum holds sigmoid(0) of the positive itself
-        k = 2 ** torch.arange(self.lengths, device=rank.device)
+        k = (2 ** torch.arange(self.lengths, device=rank.device)).clamp(max=len(labels))
         listed = ((k - rank[:, :, None]) / self.list_temperature).sigmoid() * ranked[:, :, None]
         count = positive.sum(dim=1)[:, None]
         # More than k images can tie at rank k, and the smooth list would hold them all

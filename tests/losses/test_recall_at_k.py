@@ -27,7 +27,7 @@ def reference(x, labels, t, t_k, ks, ranked=None):
             sum((sigmoid((s[z] - s[p]) / t) for z in database if z != p), torch.ones_like(s[p]))
             for p in positives[:ranked]
         ]
-        for k in ks if positives else ():
+        for k in (min(k, len(x)) for k in ks if positives):
             listed = sum(sigmoid((k - rank) / t_k) for rank in ranks)
             retrieved = listed if listed < k else torch.tensor(k, dtype=x.dtype)
             losses.append((1 - retrieved / min(k, len(positives))) / len(ks))
@@ -40,9 +40,10 @@ def test_oracle_value_by_hand(batch):
 
     The rank is 2.5, since 90 is as near to 0 as to 180.
     """
-    ranks, ks = torch.tensor([1, 2, 2.5, 1]).double(), torch.tensor([1, 2, 4, 8, 16])
+    # Of four images, recall at 8 and at 16 is recall at 4
+    ranks, ks = torch.tensor([1, 2, 2.5, 1]).double(), torch.tensor([1, 2, 4, 4, 4])
     expected = 1 - sigmoid(ks - ranks[:, None]).mean()
-    assert expected.item() == pytest.approx(0.2306911549, abs=1e-9)
+    assert expected.item() == pytest.approx(0.2699207903, abs=1e-9)
     assert recall_at_k()(*batch).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
@@ -90,8 +91,20 @@ def test_positives_behind_many_others_hardly_count():
 def test_images_without_positives_are_not_queries(at):
     alone = recall_at_k()(at(0, 60), torch.tensor([0, 1]))
     assert alone.item() == 0
-    with_two = recall_at_k()(at(0, 10, 180), torch.tensor([0, 0, 1]))
-    assert with_two.item() == pytest.approx(recall_at_k()(at(0, 10), torch.tensor([0, 0])).item())
+    loss = recall_at_k(largest_k=2)  # as many as the images of the smaller batch
+    with_two = loss(at(0, 10, 180), torch.tensor([0, 0, 1]))
+    assert with_two.item() == pytest.approx(loss(at(0, 10), torch.tensor([0, 0])).item())
+
+
+@pytest.mark.parametrize(("n", "largest"), [(5, 8), (6, 16), (16, 16)])
+def test_a_k_above_the_batch_size_is_the_batch_size(n, largest):
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(n, 3, dtype=torch.float64, generator=generator)
+    labels = torch.arange(n) % 2
+    ks = [min(2**i, n) for i in range(largest.bit_length())]
+    expected = reference(x, labels, 0.3, 1.0, ks)
+    value = recall_at_k(dim=3, temperature=0.3, largest_k=largest)(x, labels)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_equal_images_share_their_ranks(at):
