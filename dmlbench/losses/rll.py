@@ -17,7 +17,9 @@ Family: ranking.
 Differs: not from the papers. The authors' code departs from them: its arithmetic is form "tpami"
 with `anchor_weighting: official` (the weight of a query is the sum of its pairs' raw weights), and
 in 2019 also with `pair_gradient: distance` (the gradient of a pair is as long as its distance, not
-1).
+1). Measured on random clusters in batches of 60 and 180 images, the gradient of `anchor_weighting:
+uniform` has a cosine to that of the authors' code of 0.86 or more in 512 dimensions (median 0.94 or
+more), but down to 0.62 in 64 and 0.45 in 16.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -105,6 +106,31 @@ def test_the_gradient_equals_that_of_the_authors_code_of_2020(batch):
     # The authors divide by d + 1e-6, which changes the seventh digit
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(actual, expected, rtol=3e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("dim", "alpha", "margin", "clusters", "spread", "low", "high"),
+    [(512, 1.4, 0.2, 20, 0, 0.86, 0.97), (64, 1.2, 0.4, 60, 0.3, 0.62, 0.85)],
+)
+def test_the_header_says_how_far_uniform_weights_are_from_the_authors_code(
+    dim, alpha, margin, clusters, spread, low, high
+):
+    """Cosines between gradients, of ten batches of clusters with three images each."""
+    labels = torch.arange(clusters).repeat_interleave(3)
+    cosines = []
+    for seed in range(10):
+        normal = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
+        x = normal(clusters, dim)[labels] + spread * normal(3 * clusters, dim)
+        x = functional.normalize(x.double())
+        options = {"form": "tpami", "alpha": alpha, "margin": margin}
+        uniform, official = (
+            gradient(create_loss("rll", clusters, dim, anchor_weighting=way, **options), x, labels)
+            for way in ("uniform", "official")
+        )
+        cosines.append(functional.cosine_similarity(uniform.flatten(), official.flatten(), dim=0))
+    cosines = torch.stack(cosines)
+    assert low <= cosines.min()
+    assert cosines.median() <= high
 
 
 def test_the_gradient_of_a_pair_is_its_distance_in_the_code_of_2019(batch):
