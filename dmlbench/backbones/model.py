@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of timm's BatchNormAct2d too
 from torch.utils._pytree import tree_map
 
 from dmlbench.backbones.heads import HEADS
@@ -22,11 +23,11 @@ class EmbeddingModel(nn.Module):
     Embeddings are not normalised. Under autocast, the trunk alone computes in the lower precision:
     a head in bfloat16 would round the embeddings to 3 digits. If the recipe says `freeze_bn`, the
     trunk's batch norms keep their statistics and affine parameters, and are folded into the
-    convolutions before them.
+    convolutions before them. If not, `bn_momentum` is the momentum of all batch norms.
 
     Args:
         backbone: type, dim, image_size, head and pretrained weights, as a study has them.
-        recipe: its `pooling` and `freeze_bn`.
+        recipe: its `pooling`, `freeze_bn` and `bn_momentum`.
         channels: 3 or 1.
 
     Raises:
@@ -64,8 +65,11 @@ class EmbeddingModel(nn.Module):
         self.register_buffer("mean", torch.tensor(expected.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(expected.std).view(-1, 1, 1), persistent=False)
         if self.freeze_bn:
-            for layer in self._batch_norms():
+            for layer in _batch_norms(self.trunk):
                 layer.requires_grad_(False)
+        elif recipe.bn_momentum is not None:
+            for layer in _batch_norms(self):
+                layer.momentum = recipe.bn_momentum
         # It is faster, on a GPU and on a CPU
         self.to(memory_format=torch.channels_last)
         self.train()
@@ -94,14 +98,9 @@ class EmbeddingModel(nn.Module):
         """Switch to training or evaluation. Frozen batch norms stay in evaluation."""
         super().train(mode)
         if self.freeze_bn:
-            for layer in self._batch_norms():
+            for layer in _batch_norms(self.trunk):
                 layer.eval()
         return self
-
-    def _batch_norms(self) -> list[nn.Module]:
-        # The base class of timm's BatchNormAct2d and of synchronised batch norm too
-        base = nn.modules.batchnorm._BatchNorm
-        return [module for module in self.trunk.modules() if isinstance(module, base)]
 
 
 class HeadModel(nn.Module):
@@ -132,3 +131,7 @@ class HeadModel(nn.Module):
 
 TrainedModel = EmbeddingModel | HeadModel
 """What a training changes."""
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -127,6 +127,9 @@ class Recipe(Model):
     freeze_bn: bool | None = None
     """Freeze the batch norm of the backbone: it uses its stored statistics, and its affine
     parameters do not learn. null freezes it if the backbone is pretrained."""
+    bn_momentum: Annotated[float, Field(gt=0, le=1), AS_NUMBER] | None = None
+    """With `freeze_bn: false`, the weight of a batch in the running statistics of all batch norms
+    (torch's momentum). null keeps that of the model, mostly 0.1."""
     pooling: str | None = None
     """The `global_pool` of timm: avg, max, avgmax, and others. null keeps that of the backbone."""
     augmentation: Augmentation = Augmentation()
@@ -163,6 +166,11 @@ class Recipe(Model):
                     f"{len(self.step_epochs)} times, is above {LARGEST_LR}, the largest learning "
                     f"rate. Take a smaller step_factor"
                 )
+        if self.bn_momentum is not None and self.freeze_bn is not False:
+            raise ValueError(
+                f"bn_momentum: {self.bn_momentum:g} is used only with freeze_bn: false. Set that, "
+                f"or leave bn_momentum out. If an override freezes, set it to null there"
+            )
         # An ignored setting would still be in the key. Its default is allowed: the settings that a
         # study was run with are read again, and hold all defaults
         ignored = {"sgd": ["eps"], "rmsprop": []}.get(self.optimizer, ["momentum"])

@@ -52,6 +52,31 @@ def test_frozen_batch_norm_keeps_statistics_and_affine_parameters():
     assert next(model.trunk.parameters()).grad is not None
 
 
+@pytest.mark.parametrize("momentum", [None, 0.001, 0.9, 1.0])
+@pytest.mark.parametrize("head", ["linear", "low_mid_high"])
+def test_the_recipe_sets_how_much_a_batch_moves_the_running_statistics(momentum, head):
+    backbone = Backbone(type="test_resnet", dim=12, image_size=96, head=head)
+    torch.manual_seed(0)
+    model = EmbeddingModel(backbone, Recipe(freeze_bn=False, bn_momentum=momentum), 3)
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert len(norms) > 4
+    means = {}
+    for norm in norms:
+        norm.register_forward_pre_hook(
+            lambda norm, inputs: means.update(
+                {norm: inputs[0].mean(dim=[d for d in range(inputs[0].ndim) if d != 1])}
+            )
+        )
+    before = {norm: norm.running_mean.clone() for norm in norms}
+    with torch.no_grad():
+        model.train()(torch.rand(4, 3, 96, 96))
+    share = 0.1 if momentum is None else momentum
+    for norm, batch in means.items():
+        expected = (1 - share) * before[norm] + share * batch
+        torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-6)
+    assert means.keys() == before.keys()
+
+
 def test_batch_norm_that_is_not_frozen_learns():
     model = build_model(freeze_bn=False).train()
     norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))

@@ -118,6 +118,7 @@ def test_rll_has_the_settings_of_the_authors(cells, dataset, radii, setting, bac
     assert (run.model.dim, loss["blocks"], run.model.image_size) == (dim, blocks, 227)
     assert (recipe.batch_size, recipe.images_per_class) == (batch, 3)
     assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("sgd", lr, 0.9)
+    assert (recipe.freeze_bn, recipe.bn_momentum) == (False, 0.001)
     assert (recipe.head_lr_factor, recipe.weight_decay) == (factor, decay)
     assert (recipe.schedule, recipe.step_factor) == ("step", 0.5)
     # The authors count iterations, a recipe whole epochs
@@ -142,6 +143,7 @@ def test_rll_of_2020_has_the_settings_of_the_authors(
         assert loss["negative_temperature"] == temperature
         assert (recipe.batch_size, recipe.images_per_class) == (batch, 3)
         assert (recipe.lr, recipe.weight_decay, recipe.step_factor) == (0.01, 2e-5, 0.2)
+        assert (recipe.freeze_bn, recipe.bn_momentum) == (False, 0.001)
         assert iterations(run) == pytest.approx(30000, abs=200)
         actual_steps = [iterations(run, epoch) for epoch in recipe.step_epochs]
         assert actual_steps == pytest.approx(steps, abs=250)

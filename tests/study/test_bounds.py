@@ -80,6 +80,7 @@ PATHS = [
     "recipe.head_lr_factor",
     "recipe.momentum",
     "recipe.eps",
+    "recipe.bn_momentum",
     "recipe.weight_decay",
     "recipe.step_factor",
     "recipe.warmup_steps",

@@ -181,6 +181,12 @@ def test_an_excluded_run_is_not_pending(tmp_path, monkeypatch, four_cells):
         ({"optimizer": "sgd", "eps": 0.01}, {}, r"recipe: eps: 0\.01 is not used by .* sgd"),
         ({"optimizer": "adam", "momentum": 0.8}, {}, r"recipe: momentum: 0\.8 .* optimizer: adam"),
         ({"momentum": 0.8}, {}, r"recipe: momentum: 0\.8 is not used by optimizer: adamw"),
+        ({"bn_momentum": 0.5}, {}, r"recipe: bn_momentum: 0\.5 is used only with freeze_bn: false"),
+        (
+            {"bn_momentum": 0.5, "freeze_bn": False},
+            {"freeze_bn": True},
+            r"bn_momentum: 0\.5 is used only with .* If an override freezes, set it to null there",
+        ),
         (
             {"eps": 0.01},
             {"optimizer": "sgd"},
@@ -189,9 +195,7 @@ def test_an_excluded_run_is_not_pending(tmp_path, monkeypatch, four_cells):
         ({"optimizer": "sgd"}, {"eps": 0.01}, r"datasets\.letters\.recipe: eps: 0\.01"),
     ],
 )
-def test_a_setting_that_the_optimizer_would_ignore_is_refused(
-    four_cells, recipe, override, message
-):
+def test_a_setting_that_would_be_ignored_is_refused(four_cells, recipe, override, message):
     four_cells["recipe"] |= recipe
     four_cells["datasets"]["letters"]["recipe"] = override
     with pytest.raises(StudyError, match=message):
