@@ -95,6 +95,10 @@ class Recipe(Model):
     images_per_class: Images | None = 4
     """Take this many images of each class in a batch, so a batch holds `batch_size /
     images_per_class` classes. null shuffles the images instead."""
+    sampler: Literal["rounds", "per_batch"] = "rounds"
+    """How the classes of a batch are drawn. rounds deals all classes in shuffled rounds, each as
+    often as any other. per_batch draws them anew for each batch, as the usual M-per-class sampler
+    does. It is refused with images_per_class: null."""
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     """adamw shrinks the weights by `lr` x `weight_decay`. adam, sgd and rmsprop add `weight_decay`
     x weight to the gradient."""
@@ -166,6 +170,11 @@ class Recipe(Model):
                     f"{len(self.step_epochs)} times, is above {LARGEST_LR}, the largest learning "
                     f"rate. Take a smaller step_factor"
                 )
+        if self.sampler == "per_batch" and self.images_per_class is None:
+            raise ValueError(
+                "sampler: per_batch is not used with images_per_class: null. Leave it out. If an "
+                "override shuffles images, set it back there to rounds"
+            )
         if self.bn_momentum is not None and self.freeze_bn is not False:
             raise ValueError(
                 f"bn_momentum: {self.bn_momentum:g} is used only with freeze_bn: false. Set that, "

@@ -8,8 +8,9 @@ function of (seed, epoch, step), so a resumed training draws the same as an unin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -39,17 +40,19 @@ def sample(
     images_per_class: int | None,
     seed: int,
     epoch: int,
+    sampler: Literal["rounds", "per_batch"] = "rounds",
 ) -> NDArray[np.int64]:
     """Draw the batches of an epoch: P classes with K images each, or shuffled images.
 
-    For P x K, classes come in shuffled rounds, so each is seen as often as any other. A class gives
-    K different images if it has that many.
+    A class gives K different images if it has that many. "rounds" deals the classes in shuffled
+    rounds, so each is seen as often as any other. "per_batch" draws P different classes anew for
+    each batch, as the usual M-per-class sampler does; so the counts of classes differ by chance.
 
     Args:
         labels: (N,) class of each image, dense: 0 .. C-1.
         steps: batches.
         batch_size: P x K.
-        images_per_class: K; None: all images in shuffled order.
+        images_per_class: K; None: all images in shuffled order, whatever the sampler is.
 
     Returns:
         (steps, batch_size) indices into `labels`.
@@ -75,21 +78,35 @@ def sample(
             f"{classes_per_batch} classes a batch, and there are {len(members)} to train on"
         )
     rows = np.empty((steps, classes_per_batch, images_per_class), dtype=np.int64)
-    pending: list[int] = []  # classes
-    for step in range(steps):
+    draw_classes = {"rounds": _deal_rounds, "per_batch": _draw_anew}[sampler]
+    drawn = draw_classes(len(members), classes_per_batch, random)
+    for step, classes in enumerate(islice(drawn, steps)):
+        for place, label in enumerate(classes):
+            images = members[label]
+            too_few = len(images) < images_per_class
+            rows[step, place] = random.choice(images, images_per_class, replace=too_few)
+    return rows.reshape(steps, batch_size)
+
+
+def _deal_rounds(classes: int, per_batch: int, random: np.random.Generator) -> Iterator[list[int]]:
+    """The classes of one batch after the other, dealt from shuffled rounds of all classes."""
+    pending: list[int] = []
+    while True:
         # A new round begins if the rest of the last one does not fill the batch. The rest comes
         # first, and the new round has its classes at the end, so that no class comes twice.
-        if len(pending) < classes_per_batch:
-            new_round = random.permutation(len(members)).tolist()
+        if len(pending) < per_batch:
+            new_round = random.permutation(classes).tolist()
             rest = set(pending)
             pending += [c for c in new_round if c not in rest]
             pending += [c for c in new_round if c in rest]
-        for place in range(classes_per_batch):
-            images = members[pending[place]]
-            too_few = len(images) < images_per_class
-            rows[step, place] = random.choice(images, images_per_class, replace=too_few)
-        del pending[:classes_per_batch]
-    return rows.reshape(steps, batch_size)
+        yield pending[:per_batch]
+        del pending[:per_batch]
+
+
+def _draw_anew(classes: int, per_batch: int, random: np.random.Generator) -> Iterator[list[int]]:
+    """The classes of one batch after the other, each batch drawn from all classes."""
+    while True:
+        yield random.choice(classes, per_batch, replace=False).tolist()
 
 
 def draw(

@@ -216,6 +216,7 @@ def _train(
                 recipe.images_per_class,
                 run.seed,
                 epoch,
+                recipe.sampler,
             )
         rows = rows[done % steps :]  # after a resume, the rest of the epoch
         targets = torch.from_numpy(split.labels[rows]).to(device)

@@ -200,6 +200,7 @@ def test_the_reality_check_has_the_settings_of_the_authors(cells):
         assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("rmsprop", 1e-6, 0.9)
         assert (recipe.weight_decay, recipe.batch_size) == (1e-4, 32)
         assert (recipe.images_per_class, recipe.freeze_bn, recipe.schedule) == (4, True, "constant")
+        assert recipe.sampler == "per_batch"  # of pytorch-metric-learning, which they train with
         crops = recipe.augmentation.crop_scale, recipe.augmentation.crop_ratio
         assert crops == ((0.16, 1.0), (0.75, 1.33))
         _, images = run.facts["splits"]["train"]

@@ -181,6 +181,16 @@ def test_an_excluded_run_is_not_pending(tmp_path, monkeypatch, four_cells):
         ({"optimizer": "sgd", "eps": 0.01}, {}, r"recipe: eps: 0\.01 is not used by .* sgd"),
         ({"optimizer": "adam", "momentum": 0.8}, {}, r"recipe: momentum: 0\.8 .* optimizer: adam"),
         ({"momentum": 0.8}, {}, r"recipe: momentum: 0\.8 is not used by optimizer: adamw"),
+        (
+            {"sampler": "per_batch", "images_per_class": None},
+            {},
+            r"recipe: sampler: per_batch is not used with images_per_class: null\. Leave it out",
+        ),
+        (
+            {"sampler": "per_batch"},
+            {"images_per_class": None},
+            r"datasets\.letters\.recipe: sampler: per_batch .* set it back there to rounds",
+        ),
         ({"bn_momentum": 0.5}, {}, r"recipe: bn_momentum: 0\.5 is used only with freeze_bn: false"),
         (
             {"bn_momentum": 0.5, "freeze_bn": False},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2.functional import center_crop, resized_crop
 
-from dmlbench.study.settings import Augmentation
+from dmlbench.study.settings import Augmentation, Recipe
 from dmlbench.training import batches
 
 
@@ -21,11 +21,17 @@ def labelled(draw):
     return np.random.default_rng(draw(st.integers(0, 9))).permutation(labels)
 
 
+SAMPLERS = ("rounds", "per_batch")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @given(labelled(), st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.data())
 @settings(max_examples=80, deadline=None)
-def test_a_balanced_batch_has_p_different_classes_with_k_images_each(labels, k, steps, seed, data):
+def test_a_balanced_batch_has_p_different_classes_with_k_images_each(
+    sampler, labels, k, steps, seed, data
+):
     classes = data.draw(st.integers(1, labels.max() + 1))
-    rows = batches.sample(labels, steps, classes * k, k, seed, epoch=0)
+    rows = batches.sample(labels, steps, classes * k, k, seed, 0, sampler)
     assert rows.shape == (steps, classes * k)
     for batch in rows:
         drawn, counts = np.unique(labels[batch], return_counts=True)
@@ -50,24 +56,63 @@ def test_classes_are_drawn_in_rounds(labels, seed):
     assert seen.max() - seen.min() <= 2
 
 
+def test_the_default_is_rounds_with_the_bits_of_version_0_1():
+    labels = np.repeat(np.arange(5), 3)
+    expected = [[9, 11, 0, 1], [8, 7, 5, 3], [13, 14, 0, 2]]
+    assert batches.sample(labels, 3, 4, 2, seed=7, epoch=1).tolist() == expected
+    assert batches.sample(labels, 3, 4, 2, 7, 1, "rounds").tolist() == expected
+    assert Recipe().sampler == "rounds"
+
+
+@given(st.integers(2, 12), st.integers(0, 2**31), st.data())
+@settings(max_examples=20, deadline=None)
+def test_classes_drawn_per_batch_are_independent_of_the_batch_before(classes, seed, data):
+    """Each batch is a uniform draw without replacement: its counts are hypergeometric."""
+    per_batch = data.draw(st.integers(1, classes - 1))
+    steps = 400
+    labels = np.arange(classes)
+    rows = batches.sample(labels, steps, per_batch, 1, seed, 0, "per_batch")
+    held = np.zeros((steps, classes))
+    np.put_along_axis(held, rows, 1, axis=1)
+    share = per_batch / classes
+    error = np.sqrt(share * (1 - share) / steps)
+    assert np.abs(held.mean(axis=0) - share).max() < 6 * error  # a class, of all batches
+    again = (held[1:] * held[:-1]).sum(axis=1)  # classes that the batch before had too
+    variance = per_batch * share * (1 - share) * (classes - per_batch) / max(classes - 1, 1)
+    assert abs(again.mean() - per_batch * share) <= 6 * np.sqrt(variance / (steps - 1))
+
+
+def test_counts_of_classes_spread_by_chance_per_batch_and_not_in_rounds():
+    """Variance of a class's count over an epoch: steps x share x (1 - share), or hardly any."""
+    labels, steps, share = np.repeat(np.arange(20), 4), 50, 8 / 20
+    spread = {}
+    for sampler in SAMPLERS:
+        rows = [batches.sample(labels, steps, 16, 2, seed, 0, sampler) for seed in range(40)]
+        counts = [np.bincount(labels[r[:, ::2]].ravel(), minlength=20) for r in rows]
+        spread[sampler] = np.var(counts)
+    assert spread["rounds"] < 1
+    assert spread["per_batch"] == pytest.approx(steps * share * (1 - share), rel=0.15)
+
+
 def test_a_shuffled_epoch_has_each_image_at_most_once():
     labels = np.zeros(103, dtype=int)
     rows = batches.sample(labels, 10, 10, None, seed=0, epoch=0)
     assert len(np.unique(rows)) == 100
 
 
-@pytest.mark.parametrize("k", [None, 4])
-def test_draws_depend_only_on_seed_and_epoch(k):
+@pytest.mark.parametrize(("k", "sampler"), [(None, "rounds"), (4, "rounds"), (4, "per_batch")])
+def test_draws_depend_only_on_seed_and_epoch(k, sampler):
     labels = np.repeat(np.arange(20), 10)
-    draw = lambda seed, epoch: batches.sample(labels, 5, 40, k, seed, epoch)  # noqa: E731
+    draw = lambda seed, epoch: batches.sample(labels, 5, 40, k, seed, epoch, sampler)  # noqa: E731
     assert np.array_equal(draw(1, 2), draw(1, 2))
     assert not np.array_equal(draw(1, 2), draw(1, 3))
     assert not np.array_equal(draw(1, 2), draw(2, 2))
 
 
-def test_too_few_classes_for_a_batch_are_an_error():
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_too_few_classes_for_a_batch_are_an_error(sampler):
     with pytest.raises(ValueError, match=r"batch_size: 40 / images_per_class 4 = 10 classes"):
-        batches.sample(np.repeat(np.arange(5), 10), 1, 40, 4, 0, 0)
+        batches.sample(np.repeat(np.arange(5), 10), 1, 40, 4, 0, 0, sampler)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.floats(0.01, 1), st.integers(0, 99))

@@ -19,7 +19,7 @@ from dmlbench.utils.declarations import calls_its_argument, defines
 
 MORE = "▲"
 """The mark of what a loss had more of than the others."""
-RECIPE_COLUMNS = ("epochs", "batch_size", "images_per_class", "pooling", "freeze_bn")
+RECIPE_COLUMNS = ("epochs", "batch_size", "images_per_class", "sampler", "pooling", "freeze_bn")
 """Settings of the recipe that have a column of their own."""
 
 
@@ -276,6 +276,13 @@ def _recipe(key: str, null: str | None = None) -> Callable[[Audited], Any]:
     return read
 
 
+def _sampler(loss: Audited) -> str | None:
+    recipe = loss.recipe
+    if "images_per_class" in recipe and recipe["images_per_class"] is None:
+        return "shuffled images"  # whatever the setting is
+    return recipe.get("sampler")
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -326,6 +333,7 @@ COLUMNS = [
         "A larger batch has more pairs to learn from.",
     ),
     Column("images per class", _recipe("images_per_class", "any number")),
+    Column("sampler", _sampler),
     Column("pooling", _recipe("pooling", "of the backbone")),
     Column("batch norm frozen", _recipe("freeze_bn"), _yes),
     Column("train time", _mean_of("train_seconds"), _duration),

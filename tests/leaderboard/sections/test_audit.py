@@ -4,8 +4,8 @@ from dmlbench.leaderboard.content import HOLE
 from dmlbench.leaderboard.sections.audit import MORE
 
 BASE = {
-    "epochs": 8, "batch_size": 80, "images_per_class": 4, "pooling": None, "freeze_bn": True,
-    "lr": 0.1,
+    "epochs": 8, "batch_size": 80, "images_per_class": 4, "sampler": "rounds", "pooling": None,
+    "freeze_bn": True, "lr": 0.1,
 }  # fmt: skip
 FACTS = {"train_seconds": 60.0, "peak_memory_mb": 500.0, "loss_parameters": 0}
 
@@ -52,8 +52,9 @@ def test_what_is_equal_for_all_is_one_sentence_and_no_table(add, audit):
     assert section.facts == (
         "Nothing is marked: no loss had more of what counts as an advantage here. No loss was "
         "tuned. Equal for all: epochs 8; embeds between epochs no; own batches no; parameters of "
-        "the loss 0; dimension 64; batch size 80; images per class 4; pooling of the backbone; "
-        "batch norm frozen yes; train time 1 min 00 s; peak memory 500 MB; device cpu (test). All "
+        "the loss 0; dimension 64; batch size 80; images per class 4; sampler rounds; "
+        "pooling of the backbone; batch norm frozen yes; train time 1 min 00 s; "
+        "peak memory 500 MB; device cpu (test). All "
         "other settings of recipe and backbone are those of the study. Not recorded: steps."
     )
 
@@ -78,6 +79,14 @@ def test_a_loss_that_had_more_than_the_others_is_marked_with_the_reason(
     assert note.startswith(f"{MORE} {name}: more than {others}: b ({marked}). ")
     assert section.facts.startswith(f"{MORE} marks what a loss had more of than the others")
     assert name not in section.facts
+
+
+def test_how_the_classes_of_a_batch_are_drawn_is_a_column(add, audit):
+    add("rounds")
+    add("anew", recipe={"sampler": "per_batch"})
+    add("shuffled", recipe={"images_per_class": None})
+    expected = {"rounds": "rounds", "anew": "per_batch", "shuffled": "shuffled images"}
+    assert column(audit(), "sampler") == expected
 
 
 @pytest.mark.parametrize("name", ["embeds between epochs", "own batches"])
