@@ -12,8 +12,9 @@ Family: ranking.
 Differs: without the paper's similarity mixup (SiMix), and without its two passes that compute a
 batch of 4,000 in parts. A query is not in its own ranking (in the authors' code it is ahead of its
 positives). As in the authors' code, recall at k is divided by k if there are more than k positives,
-so that it can reach 1, and a k above the batch size is the batch size. Batches need not be sorted
-by class, nor hold equally many images of each class. Images without positives are not queries.
+so that it can reach 1, and a k above the batch size is the batch size. The temperature of lists is
+one for all k; the authors' last code has k itself. Batches need not be sorted by class, nor hold
+equally many images of each class. Images without positives are not queries.
 """
 
 from __future__ import annotations

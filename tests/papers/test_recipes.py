@@ -236,6 +236,30 @@ def test_the_losses_of_the_reality_check_stand_beside_numbers_of_four_models(cel
     assert compared["cub200"] == of_hpl | others
 
 
+@pytest.mark.parametrize(
+    ("dataset", "classes", "epochs", "steps"),
+    [("cub200", 100, 40, (10, 20, 30)), ("cars196", 98, 170, (80, 140))],
+)
+def test_recall_at_k_has_the_settings_of_the_authors(cells, dataset, classes, epochs, steps):
+    run = cells("recall_at_k")[dataset, "resnet50", "recall_at_k"]
+    loss, recipe = run.loss_options, run.recipe
+    assert (loss["temperature"], loss["largest_k"]) == (0.01, 16)
+    assert loss["positives"] == recipe.images_per_class - 1 == 3
+    assert run.facts["splits"]["train"][0] == classes  # all of them are in each batch
+    assert recipe.batch_size == 4 * classes
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay) == ("adam", 1e-4, 4e-4)
+    assert (recipe.epochs, recipe.step_epochs, recipe.step_factor) == (epochs, steps, 0.3)
+    assert (recipe.freeze_bn, recipe.sampler) == (True, "rounds")
+
+
+def test_recipes_of_data_sets_that_are_not_in_the_plan_fit_their_loss():
+    settings = yaml.safe_load(FILES["recall_at_k"].read_text())
+    settings["plan"]["datasets"] = ["sop", "inat2018"]
+    runs = [run for run in check_study(settings, "recall_at_k").runs.values() if run.trains]
+    assert {run.recipe.batch_size for run in runs} == {4000}
+    assert {run.dataset: run.recipe.epochs for run in runs} == {"sop": 55, "inat2018": 90}
+
+
 # Recipe: cell, training classes x images, and the part of the recipe's batch that a core can do
 SMALL_RUNS = {
     "softtriple": ("cub200", "bn_inception_512", "softtriple", 20, 3, Fraction(1)),
@@ -244,6 +268,7 @@ SMALL_RUNS = {
     "htl": ("sop", "bn_inception", "htl_small_classes", 12, 5, Fraction(1, 13)),
     "hpl": ("cub200", "resnet50", "hpl_pa", 20, 3, Fraction(1, 4)),
     "reality_check": ("cub200", "bn_inception", "hpl_pa", 12, 2, Fraction(1, 4)),
+    "recall_at_k": ("cub200", "resnet50", "recall_at_k", 8, 4, Fraction(2, 25)),
 }
 
 

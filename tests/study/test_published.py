@@ -44,6 +44,8 @@ OF_TRANSFORMERS = [
     ("unicom", "inat2018", "vit_large_patch14_336", "", "recall@1", 88.9, "seen"),
     ("unicom_frozen", "sop", "vit_base_patch16_224", "", "recall@1", 70.4, "seen"),
     ("proxynca_pp", "cars196", "", "", "recall@1", 90.1, "seen"),
+    ("recall_at_k", "cars196", "resnet50", "512", "recall@1", 88.3, "second-hand"),
+    ("recall_at_k", "sop", "vit_base_patch16_224", "", "recall@1", 88.0, "second-hand"),
 ]
 
 
