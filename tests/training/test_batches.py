@@ -11,7 +11,11 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2.functional import center_crop, resized_crop
 
 from dmlbench.study.settings import Augmentation, Recipe
+from dmlbench.study.study import check_study
 from dmlbench.training import batches
+from dmlbench.training.train import train
+
+from .stops import never
 
 
 @st.composite
@@ -92,6 +96,30 @@ def test_counts_of_classes_spread_by_chance_per_batch_and_not_in_rounds():
         spread[sampler] = np.var(counts)
     assert spread["rounds"] < 1
     assert spread["per_batch"] == pytest.approx(steps * share * (1 - share), rel=0.15)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_training_draws_by_the_sampler_of_its_recipe(
+    sampler, tiny, glyphs, tmp_path, monkeypatch
+):
+    drawn = []
+
+    def sample(*arguments):
+        drawn.append(real(*arguments))
+        return drawn[-1]
+
+    real = batches.sample
+    monkeypatch.setattr(batches, "sample", sample)
+    tiny["plan"]["losses"] = ["proxy_anchor"]
+    tiny["recipe"] |= {"epochs": 2, "sampler": sampler}
+    run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
+    split = glyphs.split("train", 0.1)
+    train(run, glyphs, split, torch.device("cpu"), tmp_path, never)
+    sizes = run.recipe.batch_size, run.recipe.images_per_class
+    assert len(drawn) == 2
+    for epoch, rows in enumerate(drawn):
+        expected = real(split.labels, len(rows), *sizes, run.seed, epoch, sampler)
+        assert np.array_equal(rows, expected)
 
 
 def test_a_shuffled_epoch_has_each_image_at_most_once():

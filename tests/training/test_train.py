@@ -14,7 +14,6 @@ from dmlbench.backbones.folding import FoldedConv
 from dmlbench.losses import list_losses
 from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
-from dmlbench.training import batches
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.inputs import open_inputs
@@ -241,27 +240,6 @@ def test_the_trunk_does_not_learn_during_the_warm_up(tiny, glyphs, tmp_path):
     assert all(torch.equal(start[name], still[name]) for name in start)
     assert not torch.equal(first["head.weight"], warm["head.weight"])
     assert not all(torch.equal(start[name], moved[name]) for name in start)
-
-
-@pytest.mark.parametrize("sampler", ["rounds", "per_batch"])
-def test_the_recipe_names_the_sampler_of_the_batches(tiny, glyphs, tmp_path, monkeypatch, sampler):
-    drawn = []
-
-    def sample(*arguments):
-        drawn.append(real(*arguments))
-        return drawn[-1]
-
-    real = batches.sample
-    monkeypatch.setattr(batches, "sample", sample)
-    run = run_of(tiny, "proxy_anchor", epochs=2, sampler=sampler)
-    split = glyphs.split("train", 0.1)
-    train(run, glyphs, split, CPU, tmp_path, never)
-    recipe = run.recipe
-    for epoch, rows in enumerate(drawn):
-        size, per_class = recipe.batch_size, recipe.images_per_class
-        expected = real(split.labels, len(rows), size, per_class, run.seed, epoch, sampler)
-        assert np.array_equal(rows, expected)
-    assert len(drawn) == 2
 
 
 def test_a_batch_larger_than_the_training_set_is_an_error(tiny, glyphs, tmp_path):
