@@ -44,7 +44,7 @@ from dmlbench.losses.base import unit_length
 from dmlbench.losses.softtriple import mean_center_distance
 from dmlbench.training import determinism
 from dmlbench.training.determinism import repeatable
-from dmlbench.training.train import set_up
+from dmlbench.training.execution import set_up
 
 CLASSES, DIMENSIONS, IMAGES = 11_318, 512, 59_551
 PER_CLASS, BATCH = {"cpu": 5, "cuda": 4}, {"cpu": 180, "cuda": 112}

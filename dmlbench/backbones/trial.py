@@ -39,6 +39,9 @@ class Question(NamedTuple):
     pooling: str | None
     weights: str | None
     """A path, or `package`; None for random weights and for those that are still to be fetched."""
+    freeze_bn: bool = False
+    chunk: int | None = None
+    """Images that are embedded at once in training, where a batch is cut into chunks."""
 
 
 def backbone_problems(questions: Iterable[Question]) -> dict[Question, str]:
@@ -58,7 +61,8 @@ def backbone_problems(questions: Iterable[Question]) -> dict[Question, str]:
             except MissingWeights as error:
                 problems[question] = f"pretrained: {error}"
                 continue
-        code = code_digest("dmlbench.backbones.model", backbone_module(question.type))
+        modules = ("dmlbench.backbones.model", "dmlbench.backbones.independence")
+        code = code_digest(*modules, backbone_module(question.type))
         asked.append(question)
         facts.append([installed, code, question, weights])
     answers = find_problems("backbone", __name__, asked, facts)
@@ -71,17 +75,17 @@ def _problem(question: Question) -> str:
     try:
         # On another device than in a training, so a problem counts only if it is there in both
         with torch.device("meta"):
-            _build(question)
+            trunk = _build(question)
     except Exception as error:  # models raise anything
         if question.image_size > LARGEST:
             return _explain(question, error)
         try:
-            _build(question)
+            trunk = _build(question)
         except MissingWeights as error:
             return f"pretrained: {error}"
         except Exception as error:
             return _explain(question, error)
-    return _unseen_margin(question)
+    return _unseen_margin(question) or _coupled_images(question, trunk)
 
 
 def _build(question: Question) -> Any:
@@ -165,6 +169,16 @@ def _unseen_margin(question: Question) -> str:
         f"would not see {count_of(rest, 'pixel')}. Take image_size: {side - rest} or "
         f"{side - rest + patch}"
     )
+
+
+def _coupled_images(question: Question, trunk: Any) -> str:
+    """The problem of a trunk that cannot be trained in chunks; empty if it can, or need not."""
+    from dmlbench.backbones.independence import advice, coupling
+
+    if question.chunk is None:
+        return ""
+    reason = coupling(trunk, question.freeze_bn)
+    return advice(question.chunk, reason) if reason else ""
 
 
 def main() -> None:

@@ -4,17 +4,18 @@ Patel, Tolias, Matas; CVPR 2022; arXiv 2108.11179. 1 - recall@k of each image's 
 batch, for several k. Sigmoids make the ranks smooth, and the step at rank k.
 
 Defaults: the authors' code (yash0307/RecallatK_surrogate): temperatures 0.01 of ranks and 1 of
-lists, k = 1, 2, 4, 8, 16. It is made for large batches (4,000 images, 4 of a class); its memory
-grows with batch size squared x `positives`.
+lists, k = 1, 2, 4, 8, 16. It is made for large batches (4,000 images, 4 of a class), which
+`recipe.chunk` computes in parts as the paper does; the memory of the loss itself grows with batch
+size squared x `positives`.
 
 Family: ranking.
 
-Differs: without the paper's similarity mixup (SiMix), and without its two passes that compute a
-batch of 4,000 in parts. A query is not in its own ranking (in the authors' code it is ahead of its
-positives). As in the authors' code, recall at k is divided by k if there are more than k positives,
-so that it can reach 1, and a k above the batch size is the batch size. The temperature of lists is
-one for all k; the authors' last code has k itself. Batches need not be sorted by class, nor hold
-equally many images of each class. Images without positives are not queries.
+Differs: without the paper's similarity mixup (SiMix). A query is not in its own ranking (in the
+authors' code it is ahead of its positives). As in the authors' code, recall at k is divided by k if
+there are more than k positives, so that it can reach 1, and a k above the batch size is the batch
+size. The temperature of lists is one for all k; the authors' last code has k itself. Batches need
+not be sorted by class, nor hold equally many images of each class. Images without positives are not
+queries.
 """
 
 from __future__ import annotations

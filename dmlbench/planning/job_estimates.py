@@ -14,12 +14,7 @@ from typing import NamedTuple
 from dmlbench.planning.cost import Cell, read_cell, read_trial_cell
 from dmlbench.planning.measured_speed import read_throughput
 from dmlbench.planning.model_size import ModelSize, model_sizes, size_spec
-from dmlbench.planning.throughput import (
-    EMBED_FACTOR,
-    Device,
-    ModelSpeed,
-    last_probed,
-)
+from dmlbench.planning.throughput import Device, ModelSpeed, forward_passes, last_probed
 from dmlbench.study.run import Run, count_images
 from dmlbench.study.study import Study
 from dmlbench.training.provenance import processor
@@ -29,9 +24,8 @@ GPU_OPERATIONS, CPU_OPERATIONS = 5e12, 15e9
 """Operations per second of a slow GPU, and of one core of a slow CPU (a third of what the small
 models reach, which use a core worst)."""
 MIN_STEP_SECONDS = 0.05
-"""A step takes at least this long: for small models, starting the kernels takes the time."""
-TRAINING_FACTOR = 3
-"""A step costs this many forward passes."""
+"""A step takes at least this long, or that of each chunk: for small models, starting the kernels
+takes the time."""
 START_SECONDS = 60.0
 """From the start of the process to the first step, on a shared file system."""
 MAX_RESULTS_READ = 200
@@ -46,7 +40,7 @@ SNAKEMAKE_MB = 500
 STATES = 5
 """Copies of the parameters: value, gradient, two moments, and a checkpoint that is written."""
 KEPT_ACTIVATIONS = 1.3
-"""Memory of a step on the CPU, as a multiple of the activations of its batch."""
+"""Memory of a step on the CPU, as a multiple of the activations of its batch, or of a chunk."""
 LIVE_ACTIVATIONS = 0.3
 """The share of the activations that are in memory at once when images are only embedded."""
 EMBEDDED_AT_ONCE = 256
@@ -123,10 +117,10 @@ def guess_speed(size: ModelSize, run: Run, on_gpu: bool) -> ModelSpeed:
     """The speed of a model on a slow GPU, or on the cores of a slow CPU."""
     threads = run.recipe.cpu_threads
     operations = GPU_OPERATIONS if on_gpu else CPU_OPERATIONS * threads
-    batch = run.recipe.batch_size
-    step = max(TRAINING_FACTOR * size.operations * batch / operations, MIN_STEP_SECONDS)
-    rate = batch / step
-    return ModelSpeed(rate, EMBED_FACTOR * rate, START_SECONDS, size.parameters, size.features)
+    passes, at_once = forward_passes(run.recipe), run.recipe.chunk or run.recipe.batch_size
+    seconds = max(passes * size.operations * at_once / operations, MIN_STEP_SECONDS)
+    rate = at_once / seconds
+    return ModelSpeed(rate, passes * rate, START_SECONDS, size.parameters, size.features)
 
 
 def guess_scoring_seconds(images: float, dim: int) -> float:
@@ -148,7 +142,7 @@ def training_memory(cell: Cell, size: ModelSize | None, on_gpu: bool) -> int:
     numbers = STATES * size.parameters
     images = PREPARED_BATCHES * max(batch, EMBEDDED_AT_ONCE) * run.facts["channels"] * side**2
     if not on_gpu:
-        step = KEPT_ACTIVATIONS * batch
+        step = KEPT_ACTIVATIONS * (run.recipe.chunk or batch)
         embedding = LIVE_ACTIVATIONS * EMBEDDED_AT_ONCE
         numbers += int(max(step, embedding) * size.activations)
     base = PROCESS_MB + (CUDA_MB if on_gpu else 0)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module
 from dmlbench.losses._catalogue import loss_module
@@ -28,15 +28,15 @@ from dmlbench.utils.errors import BrokenInstallation
 from dmlbench.utils.fingerprint import code_digest
 from dmlbench.utils.gpus import find_gpus
 
+if TYPE_CHECKING:
+    from dmlbench.study.settings import Recipe
+
 MODEL_SETTINGS = ("type", "dim", "head", "image_size", "resize", "trunk")
-RECIPE_SETTINGS = ("batch_size", "optimizer", "freeze_bn", "pooling")
+RECIPE_SETTINGS = ("batch_size", "chunk", "optimizer", "freeze_bn", "pooling")
 GPU_SETTINGS = ("gpu_precision", "gpu_compile")
 CPU_SETTINGS = ("cpu_threads",)
 """The settings that decide how fast a model trains: those of the backbone, those of the recipe, and
 those that count on a GPU or on a CPU alone."""
-EMBED_FACTOR = 3
-"""Embedding an image is believed to be this many times faster than training on it, if nobody has
-measured it."""
 TRAINING, SCORING = "dmlbench.planning.probe_training", "dmlbench.planning.probe_scoring"
 ANSWERS = {
     TRAINING: "trains on {train:,.0f} images/s, embeds {embed:,.0f} images/s",
@@ -210,7 +210,7 @@ class Throughput:
         rate = median(rates)
         if probed:
             return probed._replace(train=rate)
-        return ModelSpeed(rate, EMBED_FACTOR * rate, start=0.0, parameters=0)
+        return ModelSpeed(rate, forward_passes(run.recipe) * rate, start=0.0, parameters=0)
 
     def scoring_time(self, run: Run, images: int) -> float | None:
         """Seconds that scoring `images` embeddings of `run` takes.
@@ -264,6 +264,14 @@ class Throughput:
         if spec not in self._answers:
             self._answers[spec] = probe().known
         return self._answers[spec]
+
+
+def forward_passes(recipe: Recipe) -> int:
+    """The time of a step, in forward passes of its batch, as long as nobody has measured it.
+
+    A backward pass takes two. In chunks, the batch is embedded once more.
+    """
+    return 3 if recipe.chunk is None else 4
 
 
 def _scoring_spec(run: Run, on_gpu: bool) -> str:

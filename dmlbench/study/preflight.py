@@ -189,6 +189,8 @@ def _backbone_problems(cells: Iterable[Run]) -> Iterator[str]:
                 run.facts["channels"],
                 run.recipe.pooling,
                 weights,
+                bool(run.recipe.freeze_bn),
+                None if model.is_frozen else run.recipe.chunk,  # then a step has no trunk
             )
             asked.setdefault(question, run)
     reported: set[str] = set()

@@ -193,6 +193,8 @@ class Run:
             unused |= {"augmentation"} if not self.model.views else set()
         else:
             del model["trunk"], model["views"]
+        if self.recipe.chunk is None:  # so it is in no key of a study from before this setting
+            unused.add("chunk")
         recipe = self.recipe.model_dump(mode="json", exclude=unused)
         if self.control:
             # freeze_bn counts: folded into the convolutions, batch norm rounds differently

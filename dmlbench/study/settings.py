@@ -99,6 +99,10 @@ class Recipe(Model):
     """How the classes of a batch are drawn. rounds deals all classes in shuffled rounds, each as
     often as any other. per_batch draws them anew for each batch, as the usual M-per-class sampler
     does. It is refused with images_per_class: null."""
+    chunk: Images | None = None
+    """Embed a batch in chunks of this many images, so that memory is needed for the activations of
+    one chunk. Each image is embedded twice, and the gradient is that of the whole batch. Batch norm
+    must be frozen, and the backbone must have no dropout. null embeds the batch at once."""
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     """adamw shrinks the weights by `lr` x `weight_decay`. adam, sgd and rmsprop add `weight_decay`
     x weight to the gradient."""
@@ -161,6 +165,11 @@ class Recipe(Model):
             raise ValueError(
                 f"batch_size: {self.batch_size} is not a multiple of "
                 f"images_per_class: {self.images_per_class}"
+            )
+        if self.chunk is not None and self.chunk >= self.batch_size:
+            raise ValueError(
+                f"chunk: {self.chunk} is not below batch_size: {self.batch_size}, so there is "
+                f"nothing to cut. Leave chunk out, or set it to null"
             )
         if self.schedule == "step" and self.step_factor > 1:
             exponent = math.log10(self.lr) + len(self.step_epochs) * math.log10(self.step_factor)

@@ -41,7 +41,6 @@ def device_batches(
         for key in keys:
             yield prepare(key, map)
         return
-    pool = ThreadPoolExecutor(max(1, min(THREADS, usable_cores() - 1)))  # one core drives the GPU
     copying, computing = copy_stream(device), torch.cuda.current_stream(device)
 
     def copy(key: Key) -> tuple[dict[str, Tensor], torch.cuda.Event]:
@@ -50,12 +49,40 @@ def device_batches(
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in pinned.items()}
             return batch, copying.record_event()
 
-    with pool, closing(prefetch(copy, keys)) as copies:
+    with prepare_threads() as pool, closing(prefetch(copy, keys)) as copies:
         for batch, copied in copies:
             computing.wait_event(copied)
             for tensor in batch.values():
                 tensor.record_stream(computing)  # its memory is not reused before that
             yield batch
+
+
+def host_batches(
+    prepare: Callable[[Key, MapFunction], list[dict[str, Tensor]]],
+    keys: Iterable[Key],
+    device: torch.device,
+) -> Iterator[list[dict[str, Tensor]]]:
+    """Yield `prepare(key, map_function)` for each of `keys`, in the memory of the host.
+
+    For a GPU, threads prepare batches in advance, and a chunk of a batch is pinned: it can be
+    copied to `device` without waiting for it, more than once.
+    """
+    if device.type != "cuda":
+        for key in keys:
+            yield prepare(key, map)
+        return
+
+    def pin(key: Key) -> list[dict[str, Tensor]]:
+        prepared = prepare(key, pool.map)
+        return [{name: part.pin_memory() for name, part in chunk.items()} for chunk in prepared]
+
+    with prepare_threads() as pool, closing(prefetch(pin, keys)) as pinned:
+        yield from pinned
+
+
+def prepare_threads() -> ThreadPoolExecutor:
+    """The threads that prepare a batch for a GPU. One core is left, which drives the GPU."""
+    return ThreadPoolExecutor(max(1, min(THREADS, usable_cores() - 1)))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmlbench.backbones.model import TrainedModel
+from dmlbench.backbones.independence import check_independence
+from dmlbench.backbones.model import EmbeddingModel, TrainedModel
 from dmlbench.losses import create_loss
-from dmlbench.training import batches
+from dmlbench.training import batches, chunks
 from dmlbench.training.checkpoint import Checkpoint
-from dmlbench.training.determinism import (
-    allow_other_kernels,
-    refused,
-    repeatable,
-    use_deterministic_kernels,
-)
-from dmlbench.training.inputs import Inputs, open_inputs
-from dmlbench.training.prefetch import device_batches
+from dmlbench.training.determinism import allow_other_kernels, refused, repeatable
+from dmlbench.training.execution import autocast, compiles, set_up
+from dmlbench.training.inputs import BatchKey, Inputs, open_inputs
+from dmlbench.training.prefetch import MapFunction, device_batches, host_batches
 from dmlbench.training.progress import Progress
 from dmlbench.training.time_limit import Stopped
-from dmlbench.utils.arithmetic import use_ieee_float32
 from dmlbench.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,7 +89,8 @@ def train(
     Raises:
         Stopped: `stop` gave a reason; the checkpoint holds all steps that were done.
         Diverged: the loss or the embeddings became NaN or infinite.
-        ValueError: the batches do not fit the training set.
+        ValueError: the batches do not fit the training set, or the model cannot be trained in
+            chunks.
     """
     set_up(run.recipe, device)
     checkpoint = Checkpoint(state, key or run.train_key)
@@ -134,6 +131,10 @@ def _train(
         parents=parents,
         **run.loss_options,
     ).to(device)
+    if recipe.chunk is not None and isinstance(model, EmbeddingModel):
+        side = run.model.image_size
+        image = torch.empty(store.channels, side, side, device=device)
+        check_independence(model, recipe.chunk, image)
     # the model itself stays as it is: its names in the checkpoint, and how it embeds
     forward = torch.compile(model, dynamic=False) if compiles(recipe, device) else model
     optimizer = create_optimizer(recipe, model, loss.param_groups(recipe.lr))
@@ -183,6 +184,20 @@ def _train(
             raise Diverged(f"the embeddings hold NaN or infinity after step {done}", history)
         return functional.normalize(torch.from_numpy(embeddings).to(device)), labels
 
+    def prepare_chunks(key: BatchKey, map_function: MapFunction) -> list[dict[str, Tensor]]:
+        assert recipe.chunk is not None
+        return chunks.split(inputs.training_batch(key, map_function), recipe.chunk)
+
+    def embed_batch(batch: dict[str, Tensor], train_trunk: bool) -> Tensor:
+        argument = inputs.to_model(**batch)
+        with autocast(recipe, device):
+            return forward(argument, train_trunk=train_trunk)
+
+    def embed_chunk(chunk: dict[str, Tensor], train_trunk: bool) -> Tensor:
+        # On the stream of the computation, so one chunk is on the device at a time
+        on_device = {name: part.to(device, non_blocking=True) for name, part in chunk.items()}
+        return embed_batch(on_device, train_trunk)
+
     progress = Progress(
         checkpoint.folder, device=str(device), total=total, step=done, batch=recipe.batch_size
     )
@@ -221,8 +236,12 @@ def _train(
         rows = rows[done % steps :]  # after a resume, the rest of the epoch
         targets = torch.from_numpy(split.labels[rows]).to(device)
         keys = [(epoch, step, split.rows[row]) for step, row in enumerate(rows, done % steps)]
-        on_device = device_batches(inputs.training_batch, keys, device)
-        for target, batch in zip(targets, on_device, strict=True):
+        prepared: Iterator[Any] = (
+            device_batches(inputs.training_batch, keys, device)
+            if recipe.chunk is None
+            else host_batches(prepare_chunks, keys, device)
+        )
+        for target, batch in zip(targets, prepared, strict=True):
             if reason := stop():
                 if done > first:  # a save counts as progress, so there must be some
                     save()
@@ -232,12 +251,13 @@ def _train(
                 save()
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(recipe, done, steps)
-            argument = inputs.to_model(**batch)
-            with autocast(recipe, device):
-                embeddings = forward(argument, train_trunk=done >= recipe.warmup_steps)
-            value = loss(embeddings, target)
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            train_trunk = done >= recipe.warmup_steps
+            if recipe.chunk is None:
+                value = loss(embed_batch(batch, train_trunk), target)
+                value.backward()
+            else:
+                value = chunks.backward(embed_chunk, loss, batch, target, train_trunk)
             if recipe.clip_value is not None:
                 torch.nn.utils.clip_grad_value_(parameters, recipe.clip_value)
             if recipe.clip_norm is not None:
@@ -302,27 +322,6 @@ def embed(
             embeddings = torch.empty((len(rows), output.shape[1]), device=device)
         embeddings[number * EMBED_BATCH :][: len(output)] = output
     return embeddings.cpu().numpy()
-
-
-def set_up(recipe: Recipe, device: torch.device) -> None:
-    """Make the arithmetic repeatable: fix the threads, compute in IEEE float32, and use
-    deterministic kernels on a GPU."""
-    torch.set_num_threads(recipe.cpu_threads)
-    use_ieee_float32()
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = False
-        use_deterministic_kernels()
-
-
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The precision of the trunk: bfloat16 on a GPU if the recipe asks for it, else float32."""
-    enabled = device.type == "cuda" and recipe.gpu_precision == "bfloat16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def compiles(recipe: Recipe, device: torch.device) -> bool:
-    """Whether the steps use torch.compile: on a GPU if the recipe asks for it."""
-    return device.type == "cuda" and recipe.gpu_compile
 
 
 def create_optimizer(

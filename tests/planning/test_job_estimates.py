@@ -79,6 +79,15 @@ def test_a_guess_assumes_a_slow_gpu_and_cores_of_a_slow_cpu(tiny):
     assert small.train == 100 / 0.05  # its kernels are started one after the other
 
 
+def test_a_batch_in_chunks_is_embedded_once_more_and_its_chunks_one_after_the_other(tiny):
+    tiny["recipe"] |= {"batch_size": 100, "images_per_class": None, "chunk": 20}
+    run = check_study(tiny, "tiny").runs[PATH]
+    large, small = (guess_speed(size, run, True) for size in (RESNET50, ModelSize(1, 1, 1000)))
+    assert large.train == pytest.approx(5e12 / (4 * 8_176_369_664))
+    assert large.embed == 4 * large.train
+    assert small.train == 20 / 0.05
+
+
 def test_an_estimate_is_that_of_the_planner(tiny, stores):
     study = check_study(tiny, "tiny")
     estimates = estimate_jobs(study, stores)
@@ -168,6 +177,16 @@ def test_the_memory_on_a_cpu_grows_with_the_batch(tiny):
     )
     # 100 images more: 1.3 times their activations, and 8 copies of no image, with a reserve
     assert large - small == pytest.approx(1.25 * 4 * 130 * 8.98, abs=200)
+
+
+def test_a_batch_in_chunks_has_the_activations_of_one_chunk_in_memory(tiny):
+    whole, chunked, larger = (
+        training_memory(cell(tiny, batch_size=batch, chunk=chunk), RESNET50, on_gpu=False)
+        for batch, chunk in ((4000, None), (4000, 56), (4000, 112))
+    )
+    # 1.3 times the activations of 3944 images less, with a reserve; an embedding has those of 77
+    assert whole - chunked == pytest.approx(1.25 * 4 * (1.3 * 4000 - 77) * 34.8, rel=0.01)
+    assert larger - chunked == pytest.approx(1.25 * 4 * (1.3 * 112 - 77) * 34.8, rel=0.05)
 
 
 def test_the_memory_on_a_gpu_grows_with_parameters_images_and_embeddings(tiny):

@@ -56,6 +56,14 @@ def test_a_finished_run_tells_its_own_speed_and_that_of_its_model(study, finish_
     assert speeds.model_speed(other).train == 1000
 
 
+def test_a_run_of_whole_batches_tells_nothing_about_chunks(tiny, study, finish_run):
+    finish_run(study, PATH)
+    tiny["recipe"]["chunk"] = 12
+    chunked = check_study(tiny, "tiny").runs[PATH]
+    assert read_throughput(study).training_rate(chunked) is None
+    assert read_throughput(study).training_rate(study.runs[PATH]) == 1000
+
+
 def test_a_run_that_shared_its_gpu_tells_no_speed(study, finish_run):
     finish_run(study, PATH, runs_per_gpu=2)
     assert read_throughput(study).training_rate(study.runs[PATH]) is None

@@ -77,6 +77,7 @@ PATHS = [
     "recipe.epochs",
     "recipe.batch_size",
     "recipe.images_per_class",
+    "recipe.chunk",
     "recipe.head_lr_factor",
     "recipe.momentum",
     "recipe.eps",

@@ -39,6 +39,22 @@ def test_the_recipe_moves_every_training_and_no_control(letters, changed, keys, 
     assert after == {path for path in keys(letters) if "control" not in path}
 
 
+def test_chunks_are_in_the_keys_of_studies_that_have_them_alone(letters, changed, keys, moved):
+    def recipe_of(settings):
+        return (
+            check_study(settings, "my.yaml")
+            .runs["letters/tiny/softtriple/seed0"]
+            .settings["recipe"]
+        )
+
+    before = keys(letters)
+    assert "chunk" not in recipe_of(letters)
+    assert moved(before, keys(changed("recipe.chunk", None))) == set()
+    chunked = changed("recipe.chunk", 8)
+    assert recipe_of(chunked)["chunk"] == 8
+    assert moved(before, keys(chunked)) == {path for path in before if "control" not in path}
+
+
 def test_a_setting_of_a_metric_moves_all_evaluations_and_no_training(letters, changed, keys, moved):
     after = changed("evaluation.recall_at", [1, 5])
     assert moved(keys(letters), keys(after)) == set()

@@ -142,6 +142,18 @@ def test_pooling_is_refused_where_it_is_set(letters, problems):
     ]
 
 
+def test_chunks_with_batch_norm_that_learns_are_refused_where_they_are_set(letters, problems):
+    letters["datasets"]["letters"]["recipe"] = {"chunk": 8}
+    (problem,) = problems(letters)
+    assert problem == (
+        "datasets.letters.recipe.chunk: 8 needs a model that embeds each image by itself, and "
+        "conv1.1 (BatchNorm2d) computes with the statistics of its batch. Set freeze_bn: true, or "
+        "leave chunk out."
+    )
+    letters["recipe"]["freeze_bn"] = True
+    assert problems(letters) == []
+
+
 def test_weights_are_compared_with_the_model_before_any_job(letters, tmp_path, problems):
     import timm
     import torch

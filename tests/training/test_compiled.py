@@ -16,10 +16,11 @@ from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
+from dmlbench.training.execution import compiles
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.process import keep_kernels
 from dmlbench.training.time_limit import Stopped
-from dmlbench.training.train import compiles, embed, train
+from dmlbench.training.train import embed, train
 
 CPU = torch.device("cpu")
 
@@ -62,6 +63,28 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     expected, embeddings = (
         embed(m.eval(), open_inputs(run, glyphs), rows, CPU) for m in (plain, both)
     )
+    assert np.abs(embeddings - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_a_compiled_training_in_chunks_has_a_graph_for_each_size_and_pass(
+    tiny, glyphs, tmp_path, monkeypatch, weights_file
+):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    tiny["plan"]["losses"] = ["proxy_anchor"]
+    tiny["recipe"] |= {"warmup_steps": 2, "chunk": 20, "lr": 1e-4}
+    tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)
+    run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
+    rows = glyphs.split("test", run.data.class_fraction).rows
+    split = glyphs.split("train", 0.1)
+    plain = train(run, glyphs, split, CPU, tmp_path / "plain", lambda: None)[0]
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(training, "compiles", lambda *_: True)
+    compiled = train(run, glyphs, split, CPU, tmp_path / "compiled", lambda: None)[0]
+    # chunks of 20 and of 8: without a graph of autograd, in the warm-up, and after it
+    assert counters["stats"]["unique_graphs"] == 6
+    assert not counters["graph_break"]
+    expected, embeddings = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, compiled))
     assert np.abs(embeddings - expected).max() < 1e-3 * np.abs(expected).max()
 
 

@@ -8,7 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from dmlbench.training.prefetch import PREFETCHED, copy_stream, device_batches, prefetch
+from dmlbench.training.prefetch import (
+    PREFETCHED,
+    copy_stream,
+    device_batches,
+    host_batches,
+    prefetch,
+)
 
 
 def pool_threads():
@@ -127,3 +133,34 @@ def test_an_epoch_that_ends_half_way_leaves_no_thread_and_no_further_stream(fake
         batches.close()
         assert not pool_threads()
     assert FakeStream.opened == 1
+
+
+def numbers(key, map_function):
+    return [number(value, map_function) for value in (key, key + 10)]
+
+
+def test_batches_of_the_host_are_prepared_ahead_in_pinned_memory_and_stay_there(
+    fake_gpu, monkeypatch
+):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t.item()) or t)
+    monkeypatch.setattr(torch.Tensor, "to", None)
+    batches = host_batches(numbers, range(9), fake_gpu)
+    assert [chunk["square"].item() for chunk in next(batches)] == [0, 100]
+    assert [[chunk["square"].item() for chunk in batch] for batch in batches] == [
+        [key**2, (key + 10) ** 2] for key in range(1, 9)
+    ]
+    assert pinned == [square for key in range(9) for square in (key**2, (key + 10) ** 2)]
+    assert FakeStream.opened == 0
+    batches = host_batches(numbers, range(100), fake_gpu)
+    next(batches)
+    batches.close()
+    assert not pool_threads()
+
+
+def test_batches_of_the_host_are_those_of_a_cpu_without_pinning():
+    batches = [*host_batches(numbers, range(2), torch.device("cpu"))]
+    assert [[chunk["square"].item() for chunk in batch] for batch in batches] == [
+        [0, 100],
+        [1, 121],
+    ]

@@ -42,6 +42,7 @@ RECIPES = {
     "jitter": {"augmentation": {"jitter": JITTER}},
     "no flip": {"augmentation": {"flip": False}, "images_per_class": None},
     "frozen": {"freeze_bn": True, "warmup_steps": 4},
+    "chunks": {"freeze_bn": True, "warmup_steps": 4, "chunk": 20, "clip_norm": 1.0},
     "max": {"pooling": "max"},
     "avgmax": {"pooling": "avgmax"},
 }
@@ -60,7 +61,8 @@ def batches_of_threads(prepare, keys, device):
 @pytest.fixture
 def waits_of_steps(tiny, glyphs, tmp_path, monkeypatch):
     """Why the steps 3 to 5 of a training wait: they neither report progress nor save."""
-    monkeypatch.setattr(training, "device_batches", batches_of_threads)
+    for name in ("device_batches", "host_batches"):
+        monkeypatch.setattr(training, name, batches_of_threads)
     monkeypatch.setattr(progress, "INTERVAL", float("inf"))
     monkeypatch.setattr(Checkpoint, "should_save", lambda self: False)
 

@@ -7,7 +7,7 @@ import torch
 from torch import backends
 
 from dmlbench.study.settings import Recipe
-from dmlbench.training.train import set_up
+from dmlbench.training.execution import set_up
 from dmlbench.utils.arithmetic import float32_precision, use_ieee_float32
 from dmlbench.utils.device import choose_device
 
