@@ -12,6 +12,7 @@ import torch
 from pytorch_metric_learning import losses
 from torch import Tensor, nn
 
+from dmlbench.losses._memory import CrossBatchMemory, References, memory_statistics
 from dmlbench.losses.base import Loss
 
 # Arguments of constructors that follow from the data set and the backbone
@@ -27,21 +28,42 @@ class PmlLoss(Loss):
         criterion: the library's loss.
         miner: the library's selection of pairs or triplets from the batch; None takes them all.
         lr_factor: the learning rate of the loss's parameters, relative to the backbone's.
+        memory: embeddings of earlier batches; `memory_loss` is added then.
     """
 
     def __init__(
-        self, criterion: nn.Module, miner: nn.Module | None = None, lr_factor: float = 1.0
+        self,
+        criterion: nn.Module,
+        miner: nn.Module | None = None,
+        lr_factor: float = 1.0,
+        memory: CrossBatchMemory | None = None,
     ) -> None:
         super().__init__()
         self.criterion = criterion
         self.miner = miner
         self.lr_factor = lr_factor
+        self.memory = memory
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if not embeddings.isfinite().all():  # the library drops such pairs: 0 would look healthy
             return embeddings.sum() * torch.nan
         mined = None if self.miner is None else self.miner(embeddings, labels)
-        return self.criterion(embeddings, labels, mined)
+        value = self.criterion(embeddings, labels, mined)
+        references = None if self.memory is None else self.memory(embeddings, labels)
+        return value if references is None else value + self.memory_loss(embeddings, references)
+
+    def memory_loss(self, embeddings: Tensor, references: References) -> Tensor:
+        """The loss of the pairs of `embeddings` (N, D) and `references`: one number."""
+        positive, negative = self.mine_pairs(embeddings, references)
+        pairs = (*positive.nonzero().unbind(1), *negative.nonzero().unbind(1))
+        return self.criterion(embeddings, None, pairs, references.embeddings)
+
+    def mine_pairs(self, embeddings: Tensor, references: References) -> tuple[Tensor, Tensor]:
+        """Masks (N, M) of the positive and negative pairs that count; by default, all do."""
+        return references.positive, references.negative
+
+    def statistics(self) -> dict[str, float]:
+        return memory_statistics(self.memory)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         parameters = list(self.parameters())

@@ -53,6 +53,7 @@ class Loss(nn.Module):
     - `LEAST_IMAGES_PER_CLASS = 2`: images of a class that a batch must hold.
     - `BELOW_IMAGES_PER_CLASS`, `BELOW_BATCH_SIZE`: tuples of options that must be less than the
       images of a class in a batch, or than the batch.
+    - `HOLDS_BATCH`: options that must be the images of a batch or more, or None.
     - `ONLY_WITH = {"alpha": {"base": ("proxy_anchor",)}}`: an option that is used only with these
       values of another one.
     - `GIVES_TREE = True`: the leaderboard draws the tree in `artefact`. Your own file may say this

@@ -29,13 +29,23 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dmlbench.losses._memory import create_memory, memory_statistics
 from dmlbench.losses.base import Loss, distances, pair_masks, unit_length
 
-LEAST = {"margin": 0, "negative_temperature": 0, "positive_temperature": 0, "la": 0, "blocks": 1}
+LEAST = {
+    "margin": 0,
+    "negative_temperature": 0,
+    "positive_temperature": 0,
+    "la": 0,
+    "blocks": 1,
+    "memory": 2,
+    "memory_start": 0,
+}
 ABOVE = {"alpha": 0}
 MOST = {"margin": 1000, "alpha": 1000, "negative_temperature": 10000, "positive_temperature": 10000}
 DIM_DIVISORS = ("blocks",)
 LEAST_IMAGES_PER_CLASS = 2
+HOLDS_BATCH = ("memory",)
 SEARCH_SPACE = {
     "margin": {"low": 0.1, "high": 1.0},
     "negative_temperature": {"low": 1.0, "high": 20.0},
@@ -59,10 +69,14 @@ class RankedList(Loss):
     The embedding is cut into `blocks` equal parts. Each is set to unit length and has its own loss;
     the losses are added.
 
+    With `memory`, the same for queries of the batch and a gallery of that many embeddings of
+    batches before it is added (XBM; Wang et al., CVPR 2020), from the batch after `memory_start`
+    on.
+
     Raises:
         ValueError: the dimension is no multiple of `blocks`; the margin is above alpha; form
             "simpler" with an alpha, lambda or positive temperature; form "tpami" with a lambda
-            above 1.
+            above 1; a `memory_start` without `memory`.
     """
 
     BY_DESIGN: ClassVar = {
@@ -87,6 +101,8 @@ class RankedList(Loss):
         gallery_grad: bool = False,
         weight_grad: bool = False,
         blocks: int = 1,
+        memory: int | None = None,
+        memory_start: int = 1000,
     ) -> None:
         super().__init__()
         if form == "simpler" and (alpha, la, positive_temperature) != (None, None, 0):
@@ -109,14 +125,33 @@ class RankedList(Loss):
         self.gallery_grad = gallery_grad
         self.weight_grad = weight_grad
         self.blocks = blocks
+        self.memory = create_memory(memory, memory_start, embedding_dim)
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        positive, negative = pair_masks(labels)
-        parts = unit_length(embeddings.unflatten(1, (self.blocks, -1))).unbind(1)
-        return torch.stack([self._block_loss(part, positive, negative) for part in parts]).sum()
+        query = self._blocks_of(embeddings)
+        gallery = query if self.gallery_grad else query.detach()
+        value = self._loss(query, gallery, *pair_masks(labels))
+        references = None if self.memory is None else self.memory(embeddings, labels)
+        if references is None:
+            return value
+        gallery = self._blocks_of(references.embeddings)
+        return value + self._loss(query, gallery, references.positive, references.negative)
 
-    def _block_loss(self, query: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        distance = distances(query, query if self.gallery_grad else query.detach())
+    def statistics(self) -> dict[str, float]:
+        return memory_statistics(self.memory)
+
+    def _blocks_of(self, embeddings: Tensor) -> Tensor:
+        """The blocks (N, blocks, D / blocks) of embeddings, each at unit length."""
+        return unit_length(embeddings.unflatten(1, (self.blocks, -1)))
+
+    def _loss(self, query: Tensor, gallery: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        pairs = zip(query.unbind(1), gallery.unbind(1), strict=True)
+        return torch.stack([self._block_loss(q, g, positive, negative) for q, g in pairs]).sum()
+
+    def _block_loss(
+        self, query: Tensor, gallery: Tensor, positive: Tensor, negative: Tensor
+    ) -> Tensor:
+        distance = distances(query, gallery)
         pull, pull_weight = self._mean_violation(
             distance, positive, 1, self.inner, self.positive_temperature
         )

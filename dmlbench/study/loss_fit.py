@@ -16,7 +16,8 @@ def loss_misfits(run: Run) -> Iterator[str]:
 
     The file of a loss declares in `ONLY_WITH` which options need a value of another one, in
     `LEAST_IMAGES_PER_CLASS` how many images of a class a batch must hold, and in
-    `BELOW_IMAGES_PER_CLASS` and `BELOW_BATCH_SIZE` options that must be less than these.
+    `BELOW_IMAGES_PER_CLASS` and `BELOW_BATCH_SIZE` options that must be less than these, and in
+    `HOLDS_BATCH` options that must be the images of a batch or more.
     """
     if "." in run.loss_type:
         return
@@ -60,6 +61,10 @@ def _batch_misfits(run: Run, constants: Mapping[str, Any]) -> Iterator[str]:
             if limit is not None and options[option] >= limit:
                 key = recipe_key(run, name)
                 yield f".{option}: {options[option]} must be less than {key}: {limit}."
+    for option in constants.get("HOLDS_BATCH", ()):
+        if options[option] is not None and options[option] < size:
+            key = recipe_key(run, "batch_size")
+            yield f".{option}: {options[option]} must be {key}: {size} or more."
 
 
 def loss_question(run: Run, train: SplitSizes) -> Question:

@@ -51,6 +51,7 @@ DESCRIPTIVE = frozenset(
         "LEAST_IMAGES_PER_CLASS",
         "BELOW_IMAGES_PER_CLASS",
         "BELOW_BATCH_SIZE",
+        "HOLDS_BATCH",
         "SEARCH_SPACE",
     }
 )

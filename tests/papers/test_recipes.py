@@ -40,7 +40,7 @@ def iterations(run, epochs=None):
 
 
 def test_each_paper_has_a_recipe():
-    assert {"htl", "softtriple", "hpl", "rll"} <= FILES.keys()
+    assert {"htl", "softtriple", "hpl", "rll", "xbm"} <= FILES.keys()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -165,6 +165,24 @@ def test_htl_has_the_margins_and_batch_of_the_paper_and_a_triplet_baseline(cells
             assert 650 // loss["images_per_class"] <= classes
 
 
+def test_xbm_remembers_about_the_training_set_and_has_a_baseline_without_a_memory(cells):
+    runs = cells("xbm")
+    assert len(runs) == 8
+    for (dataset, _, name), run in runs.items():
+        images = run.facts["splits"]["train"][1]
+        memory = run.loss_options["memory"]
+        assert run.loss_type == "contrastive"
+        assert (run.recipe.batch_size, run.recipe.images_per_class) == (64, 4)
+        assert (run.recipe.optimizer, run.recipe.lr) == ("adam", 1e-4)
+        if dataset in ("sop", "inshop"):
+            assert iterations(run) == pytest.approx(35_000, rel=0.02)
+        if name == "contrastive":
+            assert memory is None
+        else:
+            assert 0.9 * images < memory <= images, dataset
+            assert iterations(run) > 5 * run.loss_options["memory_start"]
+
+
 def test_hpl_has_the_recipe_of_proxy_anchor(cells):
     runs = cells("hpl")
     for (dataset, _, _), run in runs.items():
@@ -267,6 +285,7 @@ SMALL_RUNS = {
     "rll_2020": ("inshop", "lmh_384", "rll_2020_lmh_inshop", 22, 3, Fraction(1)),
     "htl": ("sop", "bn_inception", "htl_small_classes", 12, 5, Fraction(1, 13)),
     "hpl": ("cub200", "resnet50", "hpl_pa", 20, 3, Fraction(1, 4)),
+    "xbm": ("cub200", "bn_inception", "xbm_cub", 16, 4, Fraction(1)),
     "reality_check": ("cub200", "bn_inception", "hpl_pa", 12, 2, Fraction(1, 4)),
     "recall_at_k": ("cub200", "resnet50", "recall_at_k", 8, 4, Fraction(2, 25)),
 }

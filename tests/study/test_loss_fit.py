@@ -32,6 +32,11 @@ MISFITS = {
         {},
         ".largest_k: 80 must be less than recipe.batch_size: 80.",
     ),
+    "a memory that does not hold a batch": (
+        {"type": "contrastive", "memory": 79},
+        {},
+        ".memory: 79 must be recipe.batch_size: 80 or more.",
+    ),
     "no pairs": (
         {"type": "triplet"},
         {"images_per_class": 1},
@@ -63,6 +68,7 @@ def test_what_does_not_fit_is_named_with_its_option_and_the_fix(case, letters):
         ({"type": "group_loss", "anchors": 3}, {}),
         ({"type": "group_loss", "anchors": 4}, {"images_per_class": None}),
         ({"type": "recall_at_k", "largest_k": 79}, {}),
+        ({"type": "contrastive", "memory": 80}, {}),
         ({"type": "triplet"}, {"images_per_class": 2}),
         ({"type": "triplet"}, {"images_per_class": None}),
         ({"type": "softtriple"}, {"images_per_class": 1}),
