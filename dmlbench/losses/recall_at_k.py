@@ -10,12 +10,12 @@ size squared x `positives`.
 
 Family: ranking.
 
-Differs: without the paper's similarity mixup (SiMix). A query is not in its own ranking (in the
-authors' code it is ahead of its positives). As in the authors' code, recall at k is divided by k if
-there are more than k positives, so that it can reach 1, and a k above the batch size is the batch
-size. The temperature of lists is one for all k; the authors' last code has k itself. Batches need
-not be sorted by class, nor hold equally many images of each class. Images without positives are not
-queries.
+Differs: the paper's similarity mixup (SiMix) is an option, `mixup`, and off by default. A query is
+not in its own ranking (in the authors' code it is ahead of its positives). As in the authors' code,
+recall at k is divided by k if there are more than k positives, so that it can reach 1, and a k
+above the batch size is the batch size. The temperature of lists is one for all k; the authors' last
+code has k itself. Batches need not be sorted by class, nor hold equally many images of each class.
+Images without positives are not queries.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ class RecallAtK(Loss):
     sigmoid((k - rank) / `list_temperature`) over x, at most k, divided by k or by the number of
     positives, whichever is less. Only the nearest `positives` of a query are ranked: at least that
     many images are ahead of any other positive.
+
+    With `mixup`, each two images a and b of a class have a virtual image in the batch, of their
+    class, with the similarities u s_a + (1 - u) s_b to all images: SiMix. It is a query, a positive
+    and a negative as the others are. u is uniform in [0, 1), drawn by torch's global generator for
+    each pair and batch; in evaluation mode there is none. The host waits once for a GPU, as the
+    number of pairs follows from the labels.
     """
 
     def __init__(
@@ -57,15 +63,19 @@ class RecallAtK(Loss):
         list_temperature: float = 1.0,
         largest_k: int = 16,
         positives: int = 16,
+        mixup: bool = False,
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.list_temperature = list_temperature
         self.lengths = largest_k.bit_length()
         self.positives = positives
+        self.mixup = mixup
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         unit = unit_length(embeddings)
+        if self.mixup and self.training:
+            unit, labels = with_mixtures(unit, labels)
         similarity = unit @ unit.T
         positive, negative = pair_masks(labels)
         # P candidates of each query, (N, P): its nearest positives, then others to fill the rows
@@ -87,3 +97,19 @@ class RecallAtK(Loss):
         recall = (retrieved / torch.minimum(k, count).clamp(min=1)).mean(dim=1)
         queries = positive.any(dim=1)
         return ((1 - recall) * queries).sum() / queries.sum().clamp(min=1)
+
+
+def with_mixtures(unit: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch with a random mixture of each two images of a class behind it.
+
+    Mixtures are shorter than 1, so that their inner products are mixtures of similarities.
+
+    Args:
+        unit: embeddings (N, D) at unit length.
+        labels: (N,).
+    """
+    positive, _ = pair_masks(labels)
+    first, second = positive.triu().nonzero().unbind(1)
+    share = torch.rand(len(first), 1, dtype=unit.dtype, device=unit.device)
+    mixtures = share * unit[first] + (1 - share) * unit[second]
+    return torch.cat([unit, mixtures]), torch.cat([labels, labels[first]])

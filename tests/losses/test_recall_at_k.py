@@ -18,10 +18,15 @@ def sigmoid(x):
 def reference(x, labels, t, t_k, ks, ranked=None):
     """The loss by loops over queries and positives; a tensor with a gradient."""
     unit = functional.normalize(x)
+    return reference_of(unit @ unit.T, labels, t, t_k, ks, ranked)
+
+
+def reference_of(similarity, labels, t, t_k, ks, ranked=None):
+    """The same from the similarities of all pairs."""
     losses = []
-    for q, query in enumerate(unit):
-        database = [z for z in range(len(x)) if z != q]
-        s = {z: query @ unit[z] for z in database}
+    for q, row in enumerate(similarity):
+        database = [z for z in range(len(row)) if z != q]
+        s = {z: row[z] for z in database}
         positives = sorted((z for z in database if labels[z] == labels[q]), key=lambda z: -s[z])
         ranks = [
             sum((sigmoid((s[z] - s[p]) / t) for z in database if z != p), torch.ones_like(s[p]))
@@ -29,10 +34,10 @@ def reference(x, labels, t, t_k, ks, ranked=None):
         ]
         for k in (min(k, len(x)) for k in ks if positives):
             listed = sum(sigmoid((k - rank) / t_k) for rank in ranks)
-            retrieved = listed if listed < k else torch.tensor(k, dtype=x.dtype)
+            retrieved = listed if listed < k else torch.tensor(k, dtype=row.dtype)
             losses.append((1 - retrieved / min(k, len(positives))) / len(ks))
     queries = sum((labels == y).sum() > 1 for y in labels)
-    return sum(losses, torch.zeros((), dtype=x.dtype)) / max(1, queries)
+    return sum(losses, torch.zeros((), dtype=similarity.dtype)) / max(1, queries)
 
 
 def test_oracle_value_by_hand(batch):
@@ -116,3 +121,43 @@ def test_equal_images_share_their_ranks(at):
     assert value.item() == pytest.approx(expected.item(), abs=1e-6)
     value.backward()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 1, 2], [0, 0, 0, 0], [0, 1, 2, 3]])
+def test_value_and_gradient_with_mixtures_agree_with_mixed_similarities(labels):
+    """A mixture has no embedding in the reference, only the mixed similarities of two images."""
+    x = torch.randn(len(labels), 3, dtype=torch.float64).requires_grad_()
+    pairs = [
+        (a, b) for a, y in enumerate(labels) for b in range(a + 1, len(labels)) if labels[b] == y
+    ]
+    loss = recall_at_k(dim=3, temperature=0.1, mixup=True)
+    torch.manual_seed(7)
+    value = loss(x, torch.tensor(labels))
+    torch.manual_seed(7)
+    shares = torch.rand(len(pairs), dtype=torch.float64).tolist()
+    # each image as the (weight, image) that it is mixed of
+    parts = [[(1.0, a)] for a in range(len(labels))]
+    parts += [[(u, a), (1 - u, b)] for u, (a, b) in zip(shares, pairs, strict=True)]
+    unit = functional.normalize(x)
+    similarity = torch.stack(
+        [
+            torch.stack(
+                [sum(u * v * (unit[a] @ unit[b]) for u, a in p for v, b in q) for q in parts]
+            )
+            for p in parts
+        ]
+    )
+    mixed = torch.tensor(labels + [labels[a] for a, _ in pairs])
+    expected = reference_of(similarity, mixed, 0.1, 1.0, [1, 2, 4, 8, 16], 16)
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    if expected.requires_grad:
+        gradients = (torch.autograd.grad(scalar, x)[0] for scalar in (value, expected))
+        torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
+
+
+def test_mixtures_are_drawn_anew_for_each_batch_of_a_training_alone():
+    x, labels = torch.randn(8, 3), torch.arange(8) % 2
+    loss = recall_at_k(dim=3, mixup=True)
+    values = {loss(x, labels).item() for _ in range(3)}
+    assert len(values) == 3
+    assert loss.eval()(x, labels).item() == recall_at_k(dim=3)(x, labels).item()
