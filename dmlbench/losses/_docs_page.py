@@ -49,12 +49,12 @@ native too. The others are what these are compared with.
 ## A memory of earlier batches
 
 `contrastive`, `multi_similarity`, `triplet` and `rll` compare the images of a batch. `memory: 8192`
-lets them also compare these with the embeddings of the last 8,192 images: the
-[cross-batch memory](https://arxiv.org/abs/1912.06798) of Wang et al. (CVPR 2020). The loss of the
-batch against the memory is added to the loss of the batch. Embeddings drift fast at first, so the
-memory is used after `memory_start` batches. It is a part of the loss's state, which an interrupted
-training gets back. `history.parquet` records how many embeddings it holds. It takes little memory
-beside the activations of a batch, except for `triplet`.
+lets them also compare these with the embeddings of the last 8,192 images: the [cross-batch
+memory](https://arxiv.org/abs/1912.06798) of Wang et al. (CVPR 2020). The loss of the batch against
+the memory is added to the loss of the batch. Embeddings drift fast at first, so the memory is used
+after `memory_start` batches: a shorter training never uses it. It is a part of the loss's state,
+which an interrupted training gets back. `history.parquet` records how many embeddings it holds. It
+takes little memory beside the activations of a batch, except for `triplet`.
 
 ## Options
 

@@ -188,17 +188,21 @@ def test_a_training_in_chunks_equals_one_of_whole_batches(
     assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("loss", ["proxy_anchor", "remembering"])
 def test_an_interrupted_training_in_chunks_ends_with_the_same_bits(
-    tiny, glyphs, tmp_path, weights_file
+    tiny, glyphs, tmp_path, weights_file, loss
 ):
+    tiny["losses"] = {"remembering": {"type": "contrastive", "memory": 200, "memory_start": 4}}
     recipe = {"epochs": 2, "warmup_steps": 4, "clip_norm": 1.0, "schedule": "cosine"}
-    run = run_of(tiny, "proxy_anchor", weights_file, **recipe, chunk=20)
+    run = run_of(tiny, loss, weights_file, **recipe, chunk=20)
     split = glyphs.split("train", 0.1)
     once, *_ = train(run, glyphs, split, CPU, tmp_path / "once", never)
     for stop in (2, 6, 9):
         with pytest.raises(Stopped):
             train(run, glyphs, split, CPU, tmp_path / "parts", stop_after(stop))
-    resumed, *_ = train(run, glyphs, split, CPU, tmp_path / "parts", never)
+    resumed, _, history = train(run, glyphs, split, CPU, tmp_path / "parts", never)
+    if loss == "remembering":
+        assert [row["memory"] for row in history] == [200, 200]
     for name, value in once.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
