@@ -73,7 +73,7 @@ class ImageInputs:
 
     def to_model(self, squares: Tensor, **drawn: Tensor) -> Tensor:
         """A batch that is on the device -> what the model takes (B, C, S, S), float in [0, 1]."""
-        return batches.floats(squares, **drawn)
+        return batches.floats(squares=squares, **drawn)
 
     def whole_model(self, model: nn.Module) -> nn.Module:
         """`model`, which takes images."""

@@ -32,7 +32,7 @@ def reference_of(similarity, labels, t, t_k, ks, ranked=None):
             sum((sigmoid((s[z] - s[p]) / t) for z in database if z != p), torch.ones_like(s[p]))
             for p in positives[:ranked]
         ]
-        for k in (min(k, len(x)) for k in ks if positives):
+        for k in (min(k, len(row)) for k in ks if positives):
             listed = sum(sigmoid((k - rank) / t_k) for rank in ranks)
             retrieved = listed if listed < k else torch.tensor(k, dtype=row.dtype)
             losses.append((1 - retrieved / min(k, len(positives))) / len(ks))

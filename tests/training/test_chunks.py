@@ -12,11 +12,13 @@ from torch.utils._pytree import tree_leaves
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.losses import create_loss
-from dmlbench.study.settings import Augmentation, Backbone, Jitter, Recipe
+from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.settings import Augmentation, Jitter, Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import batches, chunks
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.inputs import open_inputs
 from dmlbench.training.time_limit import Stopped
 from dmlbench.training.train import embed, train
 
@@ -159,7 +161,7 @@ def run_of(settings, loss, weights_file=None, **recipe):
 
 def embeddings_of(model, run, store):
     test = store.split("test", run.data.class_fraction)
-    return embed(model.eval(), store, test.rows, CPU, run)
+    return embed(model.eval(), open_inputs(run, store), test.rows, CPU)
 
 
 @pytest.mark.parametrize("loss", ["proxy_anchor", "rll"])

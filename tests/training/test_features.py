@@ -167,6 +167,18 @@ def test_a_head_only_training_is_plain_torch_on_the_stored_features(frozen, stor
     )
 
 
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_head_may_be_trained_in_chunks_too(frozen, store, tmp_path, views):
+    histories = []
+    for chunk in (None, 20):
+        frozen["recipe"]["chunk"] = chunk
+        run = make(frozen, store, views)
+        split = store.split("train", run.data.class_fraction)
+        histories.append(train(run, store, split, CPU, tmp_path / str(chunk), lambda: None)[2])
+    whole, chunked = (rows[0]["loss"] for rows in histories)
+    assert chunked == pytest.approx(whole, rel=1e-5)
+
+
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_the_model_that_is_kept_takes_images_and_gives_the_embeddings_of_the_run(
     frozen, store, tmp_path, head
