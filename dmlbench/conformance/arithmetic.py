@@ -1,4 +1,4 @@
-"""Checks of values and gradients: they are right, finite, and computed in float32 or float64."""
+"""Checks of values and gradients: they are right and finite."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dmlbench.conformance.check import Broken, check, describe_error
-from dmlbench.conformance.subject import Subject, batch, value_and_gradient, value_of
+from dmlbench.conformance.subject import Subject, batch, value_of
 from dmlbench.losses.base import Loss
-from dmlbench.utils.device import choose_device
 
 STEP, DIRECTIONS, TRIES = 1e-6, 4, 12
 TOLERANCE = 1e-4  # of a derivative, relative to the gradient; rounding is less, a mistake more
 FOLLOW = (
     "The embeddings are float64 here and in some checks, float32 in a training. Tensors that the "
     "loss holds or creates have to follow them: `self.proxies.to(embeddings.dtype)`."
+)
+OUT_OF_PLACE = (
+    "Write `embeddings = embeddings * 2`, not `embeddings *= 2` or a method that ends in an "
+    "underscore: the batch belongs to the trainer."
 )
 FINITE = (
     "Look for a division by 0, the log or root of 0, exp of large numbers: .clamp(min=...), "
@@ -48,6 +51,7 @@ def call(subject: Subject) -> None:
             value = loss(cast, labels)
         except Exception as error:  # the loss may raise anything
             fix = FOLLOW if dtype == torch.float64 else ""
+            fix = OUT_OF_PLACE if "in-place" in str(error) else fix
             raise Broken(did, f"It raised {describe_error(error)}", fix=fix) from None
         if not isinstance(value, Tensor):
             kind = type(value).__name__
@@ -170,65 +174,6 @@ class _Detached(TorchFunctionMode):
                 return next(self.fixed, result)
             self.values.append(result.clone())
         return result
-
-
-@check(
-    "precision",
-    "bfloat16, float16 and float32 embeddings: finite, computed in float32; float64 stays",
-    why="A model under autocast gives bfloat16 with 3 digits. exp, sums over thousands of classes "
-    "and differences of near distances need float32, or the training stalls or ends in NaN.",
-    fix="Write `compute`, not `forward`: Loss.forward widens the embeddings and turns autocast "
-    "off. Parameters of the loss follow by `.to(embeddings.dtype)`. Use logsumexp or softmax, not "
-    "exp alone. Keep the argument of a root above 0.",
-)
-def precision(subject: Subject) -> str:
-    devices = sorted({"cpu", choose_device().type})
-    for device in devices:
-        for stage, loss in subject.stages():
-            loss.to(device)
-            embeddings, labels = (tensor.to(device) for tensor in batch())
-            for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-                _check_precision(stage, loss, embeddings.to(dtype), labels)
-    return f"on {' and '.join(devices)}"
-
-
-def _check_precision(stage: str, loss: Loss, embeddings: Tensor, labels: Tensor) -> None:
-    dtype = embeddings.dtype
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    value, gradient = value_and_gradient(loss, embeddings, labels)
-    device = embeddings.device
-    did = f"{stage.capitalize()}, it was given {dtype_name(dtype)} embeddings on {device}."
-    if value.shape:
-        raise Broken(did, f"The value has shape {tuple(value.shape)}; it must be one number.")
-    if value.dtype != wide:
-        raise Broken(did, f"The value is {dtype_name(value.dtype)}, not {dtype_name(wide)}.")
-    if not (value.isfinite() and gradient.isfinite().all()):
-        raise Broken(did, f"The value is {value:g}, {describe_gradient(gradient)}.")
-    widened = value_of(loss, embeddings.to(wide), labels)
-    if not torch.isclose(value, widened, rtol=1e-6, atol=1e-7):
-        raise Broken(
-            did, f"The value is {value:.7g}, but {widened:.7g} of the same numbers in float32."
-        )
-
-
-@check(
-    "autocast",
-    "autocast changes nothing",
-    why="The recipe trains under autocast on a GPU. Matrix products inside the loss would be in "
-    "bfloat16 there, with 3 digits, and a study would give another table than on a CPU.",
-    fix="Write `compute`, not `forward`: Loss.forward turns autocast off around it.",
-)
-def autocast(subject: Subject) -> str | None:
-    loss, (embeddings, labels) = subject.prepared(), batch()
-    expected = value_of(loss, embeddings, labels)
-    with torch.autocast("cpu", torch.bfloat16):
-        value = value_of(loss, embeddings, labels)
-    if not torch.equal(value, expected):
-        raise Broken(
-            "The value was computed with and without torch.autocast('cpu', torch.bfloat16).",
-            f"It is {value:.7g} with it, and {expected:.7g} without.",
-        )
-    return None
 
 
 @check(

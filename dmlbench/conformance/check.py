@@ -24,12 +24,16 @@ class Broken(Exception):
         did: what the check did with the loss.
         saw: what it saw that must not be.
         excusable: whether the loss may declare this as its design, if the check allows that.
+        fails: whether it is a failure even where the check only warns about this kind of loss.
         fix: what to do; empty: the text of the check itself says it.
     """
 
-    def __init__(self, did: str, saw: str, *, excusable: bool = True, fix: str = "") -> None:
+    def __init__(
+        self, did: str, saw: str, *, excusable: bool = True, fails: bool = False, fix: str = ""
+    ) -> None:
         super().__init__(did, saw)
-        self.did, self.saw, self.excusable, self.fix = did, saw, excusable, fix
+        self.did, self.saw, self.fix = did, saw, fix
+        self.excusable, self.fails = excusable, fails
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Check:
         excusable = self.declarable and broken.excusable
         if excusable and self.name in subject.by_design:
             return Result(self, "declared", subject.by_design[self.name])
-        verdict: Verdict = "warning" if subject.kind in self.warned else "FAILED"
+        warns = subject.kind in self.warned and not broken.fails
+        verdict: Verdict = "warning" if warns else "FAILED"
         parts = {
             "Did": broken.did,
             "Saw": broken.saw,

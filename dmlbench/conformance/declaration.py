@@ -14,7 +14,10 @@ from dmlbench.losses._catalogue import own_loss
 from dmlbench.utils.declarations import Declarations, read_declarations_of, read_docstring_of
 from dmlbench.utils.errors import UnusableLoss
 
-DECLARABLE = ("gradient", "order", "numbering", "length", "refresh")
+DECLARABLE = (
+    *("gradient", "order", "numbering", "length", "growth"),
+    *("repeats", "random", "refresh", "host"),
+)
 """Checks that a loss may fail by design, if its class says why."""
 
 

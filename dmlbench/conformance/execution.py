@@ -10,12 +10,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlbench.conformance.check import Broken, check, describe_error
-from dmlbench.conformance.subject import Subject, batch
-from dmlbench.conformance.waits import NoHost, NoReading, Waits
+from dmlbench.conformance.subject import N, Subject, batch
+from dmlbench.conformance.waits import NoHost, NoReading, NoRoundTrip, Waits
 
 FOREIGN = frozenset({"wrapped", "library"})
 OWN = frozenset({"own"})
 SECONDS, MIN_EPOCHS, MAX_EPOCHS, RATE = 30, 15, 80, 1e-2
+ON_DEVICE = (
+    "Stay in torch, on the device of the embeddings: pairs of labels by dmlbench.losses.base."
+    "pair_masks(labels), rows of classes by tensor[labels], new tensors by "
+    "torch.arange(n, device=embeddings.device)."
+)
 LEARNT = 0.7  # Recall@1: losses that ignored the labels reached 0.4 at most, others 0.78 or more
 
 
@@ -24,6 +29,7 @@ LEARNT = 0.7  # Recall@1: losses that ignored the labels reached 0.4 at most, ot
     "forward and backward never wait for the GPU",
     skipped=FOREIGN,
     warned=OWN,
+    declarable=True,
     why="A GPU works behind Python, which only queues the work. Each value that Python asks for "
     "empties the queue, at each step, and the loss takes longer than the network's backward.",
     fix="The cause is .item(), bool(tensor), tensor[mask], nonzero, unique, tolist, a tensor made "
@@ -36,11 +42,17 @@ def host(subject: Subject) -> None:
         embeddings, labels = batch()
         loss(embeddings, labels)  # `forward` reads the labels of the first batch, to check them
         embeddings.requires_grad_()
+        did = f"{stage.capitalize()}, forward and backward ran while such calls were watched."
+        try:
+            with NoRoundTrip(N):
+                loss(embeddings, labels).backward()
+        except Waits as error:
+            saw = describe_error(error).removeprefix("Waits: ")
+            raise Broken(did, saw, fails=True, fix=ON_DEVICE) from None
         try:
             with NoReading(), NoHost():
                 loss(embeddings, labels).backward()
         except Waits as error:
-            did = f"{stage.capitalize()}, forward and backward ran while such calls were watched."
             raise Broken(did, describe_error(error).removeprefix("Waits: ")) from None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, is_tensor
 
 from dmlbench.conformance.check import Broken, check
 from dmlbench.conformance.subject import C, N, Subject, batch, value_and_gradient, value_of
+from dmlbench.losses.base import Loss
 
 LIBRARY = frozenset({"library"})
 
@@ -47,14 +50,9 @@ def order(subject: Subject) -> None:
 )
 def numbering(subject: Subject) -> None:
     loss, (embeddings, labels) = subject.prepared().double(), batch()
-    larger = subject.create(num_classes=C + 1).state_dict()
     value = value_of(loss, embeddings.double(), labels)
     number = torch.randperm(C, generator=torch.Generator().manual_seed(3))
-    state = {
-        key: _renumbered(entry, larger[key], number.argsort()) if torch.is_tensor(entry) else entry
-        for key, entry in loss.state_dict().items()
-    }
-    loss.load_state_dict(state)
+    loss.load_state_dict(renumbered_state(loss, subject.create(C + 1), number))
     renumbered = value_of(loss, embeddings.double(), number[labels])
     if not torch.isclose(renumbered, value, rtol=1e-6, atol=1e-9):
         raise Broken(
@@ -64,17 +62,22 @@ def numbering(subject: Subject) -> None:
         )
 
 
-def _renumbered(entry: Tensor, larger: Tensor, order: Tensor) -> Tensor:
-    """An entry of the state with the rows that belong to classes in another order.
+def renumbered_state(loss: Loss, larger: Loss, number: Tensor) -> dict[str, Any]:
+    """The state of `loss` if class c had the number `number[c]`, a permutation (C,).
 
-    A dimension belongs to classes if it is longer in `larger`, the entry for one class more. If a
-    class has several rows, they follow each other.
+    A dimension of its tensors belongs to classes if it is longer in `larger`, a loss for one class
+    more. If a class has several rows, they follow each other.
     """
-    for dim, (size, larger_size) in enumerate(zip(entry.shape, larger.shape, strict=True)):
-        if size != larger_size and size % C == 0:
-            rows = entry.unflatten(dim, (C, size // C)).index_select(dim, order)
-            entry = rows.flatten(dim, dim + 1)
-    return entry
+    order, larger_state = number.argsort(), larger.state_dict()
+    state = {}
+    for key, entry in loss.state_dict().items():
+        sizes = zip(entry.shape, larger_state[key].shape, strict=True) if is_tensor(entry) else ()
+        for dim, (size, larger_size) in enumerate(sizes):
+            if size != larger_size and size % len(number) == 0:
+                rows = entry.unflatten(dim, (len(number), -1)).index_select(dim, order)
+                entry = rows.flatten(dim, dim + 1)
+        state[key] = entry
+    return state
 
 
 @check(

@@ -9,11 +9,16 @@ from typing import Any
 
 from dmlbench.conformance import (
     arithmetic,
+    coverage,
     declaration,
     degenerate,
     execution,
+    growth,
     invariance,
     parameters,
+    precision,
+    purity,
+    repeats,
 )
 from dmlbench.conformance.check import Result
 from dmlbench.conformance.subject import Subject, find_loss
@@ -21,12 +26,16 @@ from dmlbench.losses._usage import UnpreparedLoss
 
 CHECKS = (
     arithmetic.call,
+    # Early, since what counts calls in a global variable may be done with its count later
+    repeats.repeats,
+    purity.random,
+    purity.inputs,
     declaration.header,
     declaration.options,
     declaration.search_space,
     arithmetic.gradient,
-    arithmetic.precision,
-    arithmetic.autocast,
+    precision.precision,
+    precision.autocast,
     arithmetic.divergence,
     degenerate.no_positives,
     degenerate.one_class,
@@ -36,6 +45,9 @@ CHECKS = (
     invariance.order,
     invariance.numbering,
     invariance.length,
+    growth.growth,
+    coverage.dimensions,
+    coverage.many_classes,
     parameters.moves,
     parameters.param_groups,
     parameters.refresh,
@@ -85,7 +97,7 @@ def check_loss(loss: str, options: Mapping[str, Any]) -> bool:
               Saw: It returned nan.
     ...
     1 failed
-    The other 25 checks were skipped: they need a loss that can be called.
+    The other 31 checks were skipped: they need a loss that can be called.
     False
     """
     subject = find_loss(loss, options)
@@ -116,8 +128,8 @@ def run_checks(subject: Subject) -> Iterator[Result]:
 def summary(verdicts: Mapping[str, int]) -> str:
     """The counts of verdicts in words.
 
-    >>> summary(Counter({"ok": 25, "warning": 1}))
-    '0 failed, 25 ok, 1 with a warning'
+    >>> summary(Counter({"ok": 31, "warning": 1}))
+    '0 failed, 31 ok, 1 with a warning'
     """
     words = {"ok": "ok", "declared": "declared", "-": "not checked", "warning": "with a warning"}
     parts: Iterable[str] = (f"{verdicts[v]} {word}" for v, word in words.items() if verdicts[v])

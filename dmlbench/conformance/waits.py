@@ -36,9 +36,13 @@ TAGS = {
 }
 CHECKS = ("multinomial", "histc", "_linalg_check_errors")
 SCATTERS = ("scatter", "scatter_add", "scatter_reduce")
-READS = {
+COPIES = {
+    getattr(Tensor, name): name for name in ("tolist", "numpy", "cpu", "__array__", "__dlpack__")
+}
+"""Calls that bring a whole tensor to the host."""
+READS = COPIES | {
     getattr(Tensor, name): name
-    for name in ("item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__")
+    for name in ("item", "__bool__", "__float__", "__int__", "__index__")
 }
 FROM_PYTHON = (torch.tensor, torch.as_tensor, torch.asarray)
 
@@ -133,6 +137,33 @@ class NoReading(TorchFunctionMode):
         elif func is Tensor.new_tensor or (func in FROM_PYTHON and kwargs.get("device")):
             self.report("a tensor is made from numbers of Python, and copied to the GPU")
         return func(*args, **kwargs)
+
+
+class NoRoundTrip(TorchFunctionMode):
+    """Raises Waits if whole tensors go to the host: to numpy, to a list, or number by number.
+
+    Args:
+        images: of the batch. A loop that reads so many numbers, and a tensor made of so many
+            numbers of Python after it, are such a trip.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images, self.reads = images, 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in COPIES:
+            refuse(f"Tensor.{COPIES[func]}(): a whole tensor goes to the host")
+        if func is Tensor.to and "cpu" in _strings(args, kwargs):
+            refuse("Tensor.to('cpu'): a whole tensor goes to the host")
+        self.reads += func in READS
+        result = func(*args, **kwargs)
+        if func in FROM_PYTHON and self.reads >= self.images <= result.numel():
+            refuse(f"{self.reads} numbers were read one by one, and a tensor is made from numbers")
+        return result
 
 
 def _strings(args: tuple, kwargs: dict[str, Any]) -> list[str]:

@@ -42,6 +42,7 @@ class Margin(PmlLoss):
     BY_DESIGN: ClassVar = {
         "order": "draws pairs, class by class",
         "numbering": "draws pairs, class by class",
+        "random": "draws the negatives of its pairs, by their distance",
     }
 
     def __init__(

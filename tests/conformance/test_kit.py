@@ -3,7 +3,7 @@
 import pytest
 
 from dmlbench.cli.main import main
-from dmlbench.conformance import arithmetic, kit
+from dmlbench.conformance import kit, precision
 from dmlbench.conformance.subject import find_loss
 from dmlbench.losses import list_losses
 from dmlbench.utils.errors import UnusableGpu, UnusableLoss
@@ -119,6 +119,6 @@ def test_a_gpu_that_cannot_be_used_ends_the_check_and_is_no_fault_of_the_loss(
     def refuse():
         raise UnusableGpu("torch cannot compute on the GPU")
 
-    monkeypatch.setattr(arithmetic, "choose_device", refuse)
+    monkeypatch.setattr(precision, "choose_device", refuse)
     with pytest.raises(UnusableGpu, match="torch cannot compute on the GPU"):
-        arithmetic.precision(write_loss())
+        precision.precision(write_loss())
