@@ -148,6 +148,7 @@ def _clock_at(seconds: float) -> Iterator[None]:
     """Let the clocks of the module `time` stand at this time."""
     with ExitStack() as stack:
         for clock in CLOCKS:
-            stack.enter_context(mock.patch.object(time, clock, lambda: seconds))
-            stack.enter_context(mock.patch.object(time, f"{clock}_ns", lambda: int(seconds * 1e9)))
+            stack.enter_context(mock.patch.object(time, clock, return_value=seconds))
+            nanoseconds = mock.patch.object(time, f"{clock}_ns", return_value=int(seconds * 1e9))
+            stack.enter_context(nanoseconds)
         yield

@@ -105,10 +105,14 @@ dmlbench check pml.CircleLoss
 
 `dmlbench check` runs in seconds what every loss of the table above passes:
 
+- the same value at each call, also after hundreds of calls; no random scale, no clock;
+- embeddings and labels that stay as they were given;
 - gradients against finite differences;
+- float32 throughout: gradients against float64, no operator in bfloat16, autocast; divergence;
 - batches without positives or negatives, duplicate images, zero vectors;
-- bfloat16 and autocast; divergence;
 - the order of the batch and of the classes;
+- a mean, which does not grow with the batch or the number of classes;
+- every dimension of an embedding, and the labels of 70,000 classes;
 - parameters and their groups, a resumed training;
 - waiting for the GPU; and whether the loss learns.
 
@@ -126,7 +130,8 @@ FAILED    no_positives   a batch without two images of a class
 ```
 
 The exit code is 1 if a check failed. For a loss outside `dmlbench/losses/`, three things are only
-warnings: a header of another form, waiting for the GPU, and breaks of the compiled graph.
+warnings: a header of another form, waiting for the GPU, and breaks of the compiled graph. A tensor
+that goes to the host and back, as labels by way of numpy, is a failure.
 
 A loss may do on purpose what a check faults, for example stop the gradient at one side of a pair.
 Its class declares that, and the check shows the reason:
@@ -141,8 +146,15 @@ class MyLoss(Loss):
     BY_DESIGN: ClassVar = {{"gradient": "only the query learns from a pair"}}
 ```
 
-`order`, `numbering`, `length` and `refresh` can be declared in the same way. A declared gradient is
-still checked: the finite differences then hold fixed what the loss detaches.
+These can be declared in the same way:
+
+- `order`, `numbering`, `length`, `growth` and `refresh`;
+- `random`: the loss samples pairs by torch's global generator. A random factor stays a failure, and
+  so does any other source of chance.
+- `repeats`: a call changes the state, for example a memory of embeddings;
+- `host`: the loss waits for the GPU on purpose.
+
+A declared gradient is still checked: the finite differences then hold fixed what the loss detaches.
 """
 
 

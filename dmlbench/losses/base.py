@@ -81,7 +81,7 @@ class Loss(nn.Module):
 
     BY_DESIGN: ClassVar[dict[str, str]] = {}
     """Checks of `dmlbench check` that the loss fails on purpose: name of the check -> the reason.
-    Allowed are gradient, order, numbering, length and refresh."""
+    Allowed are gradient, order, numbering, length, growth, repeats, random, refresh and host."""
 
     _usage: Usage
 
@@ -131,7 +131,8 @@ class Loss(nn.Module):
         Embeddings have any length: use `unit_length`. Own parameters follow the embeddings by
         `.to(embeddings.dtype)`. A batch without positives or negatives gives a finite value with a
         finite gradient. A loss that never waits for the GPU keeps it busy: no `.item()`, no
-        `tensor[mask]`.
+        `tensor[mask]`. The value depends on the batch, the parameters and the buffers alone, and
+        is a mean, whose size does not follow that of the batch. It changes none of them.
         """
         raise NotImplementedError
 
