@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dmlbench.evaluation.clustering import ami, nmi
 from dmlbench.evaluation.kmeans import kmeans
-from dmlbench.evaluation.ranking import rank, unit
+from dmlbench.evaluation.ranking import Ranking, rank, unit
 from dmlbench.evaluation.retrieval import (
     average_precision_at_r,
     is_nearest_relevant,
@@ -23,7 +23,6 @@ from dmlbench.evaluation.retrieval import (
     mean_reciprocal_rank,
     r_precision,
     recall_at,
-    recall_at_1_of,
 )
 from dmlbench.evaluation.verification import verification_accuracy
 
@@ -89,15 +88,16 @@ def evaluate(
             was embedded.
         pairs: columns `first` and `second` (ids), `same` (whether they share a class) and `fold`,
             for verification.
-        levels: names of the columns of super-classes.
+        levels: names of the columns of super-classes, the nearest to the class first.
         device: "cpu", or a device of torch that ranks and clusters, such as "cuda".
         clusters: whether to cluster too. Without it, nmi and ami are left out.
 
     Returns:
-        The metrics are recall@K, "recall@1 <level>", map@r, r_precision, map, mrr, nmi and ami
-        (over all images of the protocol, with as many clusters as classes), queries and
-        lone_queries (numbers of queries). Pairs have the protocol "verification", with
-        verification_accuracy, verification_error (its standard error) and pairs (their number).
+        The metrics are recall@K, map@r, r_precision, map, mrr, nmi and ami (over all images of the
+        protocol, with as many clusters as classes), queries and lone_queries (numbers of queries).
+        With levels also "recall@K <level>" of each, h_ap, asi and ndcg (see graded.py). Pairs have
+        the protocol "verification", with verification_accuracy, verification_error (its standard
+        error) and pairs (their number).
         map@r and recall@1 of the first protocol also come query by query.
 
     Raises:
@@ -246,7 +246,7 @@ class _Scorer:
             queries,
             gallery,
             threads=settings["threads"],
-            nearest=bool(images.groups),
+            levels=[*images.groups.values()],
             device=self.device,
         )
         if not len(ranking.ranks):
@@ -256,10 +256,7 @@ class _Scorer:
         precisions[has_relevant] = average_precision_at_r(ranking)
         metrics = {
             **{f"recall@{k}": recall_at(k, ranking) for k in settings["recall_at"]},
-            **{
-                f"recall@1 {level}": recall_at_1_of(groups, queries, gallery, ranking)
-                for level, groups in images.groups.items()
-            },
+            **self._score_levels(ranking),
             "map@r": float(precisions[has_relevant].mean()),
             "r_precision": r_precision(ranking),
             "map": mean_average_precision(ranking),
@@ -269,6 +266,17 @@ class _Scorer:
             "lone_queries": int(np.count_nonzero(~has_relevant)),
         }
         return metrics, _Single(queries, precisions, is_nearest_relevant(ranking))
+
+    def _score_levels(self, ranking: Ranking) -> dict[str, float]:
+        """The metrics of super-classes; none without them."""
+        if (graded := ranking.graded) is None:
+            return {}
+        recalls = {
+            f"recall@{k} {name}": graded.recall_at(k, level)
+            for level, name in enumerate(self.images.groups, 1)
+            for k in self.settings["recall_at"]
+        }
+        return recalls | graded.means()
 
     def _score_clusters(self, rows: Rows) -> dict[str, float]:
         """NMI and AMI of the images `rows`. Repetitions often share their images: cluster once."""

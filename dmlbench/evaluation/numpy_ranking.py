@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlbench.evaluation.graded import Graded
+from dmlbench.evaluation.numpy_graded import Grading
 from dmlbench.evaluation.relevant import Relevant
+from dmlbench.evaluation.similarities import ascending_integers, exact_similarities
 
 BLOCK = 2**24
 """Similarities that a thread holds at once (64 MB): memory does not grow with Q x G."""
@@ -17,24 +20,21 @@ MANY = 2048
 BUCKETS = 1024
 
 
-def ranks_and_nearest(
+def rank_relevant(
     vectors: NDArray[np.float32],
     queries: NDArray[np.integer],
     gallery: NDArray[np.integer],
     relevant: Relevant,
-    nearest: bool,
     threads: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Ranking.ranks`, and the place in the gallery of each query's nearest image (Q,).
-
-    The places are (0,) unless `nearest` asks for them. See `ranking.rank` for the arguments.
-    """
+) -> tuple[NDArray[np.int64], Graded | None]:
+    """`Ranking.ranks` and `Ranking.graded`. See `ranking.rank` for the arguments."""
     import faiss
 
     images, own, counts = vectors[gallery], relevant.own, relevant.counts
     ranks = np.empty(counts.sum(), dtype=np.int64)
-    first = np.empty(len(queries) if nearest else 0, dtype=np.int64)
-    ends, position_by_class = counts.cumsum(), np.argsort(relevant.by_class)
+    ends, by_class = counts.cumsum(), relevant.by_class[0]
+    lowest, highest = relevant.lowest[0], relevant.highest[0]
+    position_by_class = np.argsort(by_class)
     # Rounding depends on an image's place in the matrix, even between equal images: errors of up
     # to 4e-7 were seen in 512 dimensions. Similarities that differ by no more than `tie` are
     # computed exactly: for one query at a time, or for many queries at once if many images tie.
@@ -45,6 +45,9 @@ def ranks_and_nearest(
     faiss.copy_array_to_vector(images.ravel(), product.A)
     product.is_trained = True
     size = max(1, min(BLOCK // len(images), -(-len(queries) // threads)))
+    grading = None
+    if relevant.levels > 1:
+        grading = Grading(vectors[queries], images, relevant, ranks, tie, many_ties)
 
     def rank_blocks(thread: int) -> None:
         """Rank this thread's blocks of queries."""
@@ -54,11 +57,14 @@ def ranks_and_nearest(
             block = vectors[queries[rows]]
             pointers = faiss.swig_ptr(block), faiss.swig_ptr(similarities)
             product.apply_noalloc(len(rows), *pointers)  # type: ignore[attr-defined]
+            if grading:
+                grading.grade(rows, similarities[: len(rows)])
+                continue
             postponed = [
                 row for row in rows.tolist() if not rank_query(row, similarities[row - start])
             ]
             if postponed:
-                _exact_similarities(vectors[queries[postponed]], images, similarities)
+                exact_similarities(vectors[queries[postponed]], images, similarities)
                 for row, similarity in zip(postponed, similarities, strict=False):
                     rank_exactly(row, similarity)
 
@@ -66,14 +72,14 @@ def ranks_and_nearest(
         """Places of the images of the query's class. The query itself is moved to the very end."""
         if own[row] >= 0:
             similarity[own[row]] = -np.inf
-        return relevant.by_class[relevant.lowest[row] : relevant.highest[row]]
+        return by_class[lowest[row] : highest[row]]
 
     def rank_query(row: int, similarity: NDArray[np.float32]) -> bool:
         """Rank the gallery for one query; return False, and rank nothing, if too many tie."""
 
         def settle(tied: NDArray[np.int64]) -> NDArray[np.bool_]:
             positions = position_by_class[sort_exactly(row, tied)]
-            return (positions >= relevant.lowest[row]) & (positions < relevant.highest[row])
+            return (positions >= lowest[row]) & (positions < highest[row])
 
         members = class_members(row, similarity)
         if counts[row]:
@@ -82,27 +88,18 @@ def ranks_and_nearest(
             if query_ranks is None:
                 return False
             ranks[ends[row] - counts[row] : ends[row]] = query_ranks
-        if nearest:
-            near = np.flatnonzero(similarity >= similarity.max() - tie)
-            if len(near) > max(1, many_ties):
-                return False
-            first[row] = near[0] if len(near) == 1 else sort_exactly(row, near)[-1]
         return True
 
     def sort_exactly(row: int, tied: NDArray[np.int64]) -> NDArray[np.int64]:
         """The places `tied`, from the least to the most similar to the query."""
         exact = np.empty((1, len(tied)), dtype=np.float32)
-        _exact_similarities(vectors[queries[[row]]], images[tied], exact)
+        exact_similarities(vectors[queries[[row]]], images[tied], exact)
         return tied[np.lexsort((-tied, exact[0]))]
 
     def rank_exactly(row: int, similarity: NDArray[np.float32]) -> None:
         """Rank the gallery for one query by similarities that are exact."""
         members = class_members(row, similarity)
-        # An integer that descends along the ranking: a float's bits are ordered as the float is.
-        bits = similarity.view(np.int32).astype(np.int64)
-        score = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits) * 2**32 - np.arange(len(bits))
-        if nearest:
-            first[row] = score.argmax()
+        score = ascending_integers(similarity) * 2**32 - np.arange(len(similarity))
         relevant_scores = np.sort(score[members])[len(members) - counts[row] :]
         score = np.sort(score)
         ranks[ends[row] - counts[row] : ends[row]] = (
@@ -111,7 +108,7 @@ def ranks_and_nearest(
 
     with ThreadPoolExecutor(threads, "rank", faiss.omp_set_num_threads, (1,)) as pool:
         list(pool.map(rank_blocks, range(threads)))
-    return ranks, first
+    return ranks, grading.graded if grading else None
 
 
 def _ranks(
@@ -182,14 +179,3 @@ def _near_relevant(
     others = np.bincount(bucket_of_value, minlength=len(is_near)) * ~is_near
     above = others[::-1].cumsum()[::-1]
     return np.flatnonzero(is_near[bucket_of_value]), above[bucket(relevant)]
-
-
-def _exact_similarities(
-    queries: NDArray[np.float32], images: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    """Write the inner products of `queries` (Q, D) and `images` (G, D) to the first Q rows of
-    `out`: computed in float64, then rounded once."""
-    exact = queries.astype(np.float64)[:, None]
-    for start in range(0, len(images), 256):  # what fits the cache
-        part = slice(start, start + 256)
-        out[: len(queries), part] = np.vecdot(images[part].astype(np.float64), exact)

@@ -10,8 +10,7 @@ recall@1 x queries / (queries - lone queries).
 The examples use this ranking: the three relevant images of the first query have the ranks 1, 3 and
 7, the only one of the second query has rank 2, and the third query is a lone one.
 
->>> no_images = np.empty(0, dtype=int)
->>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]), nearest=no_images)
+>>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]))
 >>> recall_at(1, ranking), recall_at(2, ranking)  # of three queries
 (0.3333333333333333, 0.6666666666666666)
 >>> r_precision(ranking)  # (2 / 3 + 0) / 2
@@ -36,33 +35,6 @@ def recall_at(k: int, ranking: Ranking) -> float:
     return float(np.count_nonzero(nearest <= k) / len(ranking.counts))
 
 
-def recall_at_1_of(
-    groups: NDArray[np.integer],
-    queries: NDArray[np.integer],
-    gallery: NDArray[np.integer],
-    ranking: Ranking,
-) -> float:
-    """Recall@1 of super-classes: the fraction of queries whose nearest image is of theirs.
-
-    Queries that have no other image of their super-class in the gallery are left out.
-
-    Args:
-        groups: (N,) super-class of each image, from 0.
-        queries: (Q,) rows of the images that are queries.
-        gallery: (G,) rows of the images that are ranked.
-        ranking: with `Ranking.nearest`.
-
-    >>> from dmlbench.evaluation.ranking import rank, unit
-    >>> vectors, rows = unit([[1, 0], [2, 1], [0, 1], [1, 2]]), np.arange(4)
-    >>> ranking = rank(vectors, np.array([0, 0, 1, 1]), rows, rows, nearest=True)
-    >>> recall_at_1_of(np.array([0, 0, 0, 1]), rows, rows, ranking)
-    0.6666666666666666
-    """
-    own, sizes = groups[queries], np.bincount(groups[gallery], minlength=groups.max() + 1)
-    others = sizes[own] - np.isin(queries, gallery)
-    return float((groups[ranking.nearest] == own)[others > 0].mean())
-
-
 def r_precision(ranking: Ranking) -> float:
     """R-precision: the mean fraction of the R nearest images that are relevant."""
     return _mean_over_queries(_within_r(ranking), ranking)
@@ -80,8 +52,7 @@ def average_precision_at_r(ranking: Ranking) -> NDArray[np.float64]:
 def is_nearest_relevant(ranking: Ranking) -> NDArray[np.bool_]:
     """Whether the nearest image of each query is relevant. Recall@1 is the mean.
 
-    >>> no_images = np.empty(0, dtype=int)
-    >>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]), nearest=no_images)
+        >>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]))
     >>> is_nearest_relevant(ranking).tolist()
     [True, False, False]
     """

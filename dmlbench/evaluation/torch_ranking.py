@@ -14,10 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmlbench.evaluation import torch_graded
+from dmlbench.evaluation.graded import Graded
 from dmlbench.evaluation.relevant import Relevant
 
 BLOCK = 2**25
 """Similarities at once: 0.5 GB with their products, 1.3 GB if they are sorted."""
+GRADED = 2**23
+"""Similarities at once if images are graded: 1 GB with the sums that grading needs."""
 COMPARED = 16
 """Most relevant images of a query whose ranks are found by comparing, and not by sorting.
 
@@ -27,53 +31,60 @@ on average, 12 at most) takes 0.1 s by comparing, and 0.2 s at best by sorting. 
 hundreds of relevant images, takes 8 s or more by comparing, and 1 s at best by sorting."""
 
 
-def ranks_and_nearest(
+def rank_relevant(
     vectors: NDArray[np.float32],
     queries: NDArray[np.integer],
     gallery: NDArray[np.integer],
     relevant: Relevant,
-    nearest: bool,
     device: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`Ranking.ranks`, and the place in the gallery of each query's nearest image (Q,).
-
-    The places are (0,) unless `nearest` asks for them. See `ranking.rank` for the arguments.
-    """
-    counts, sizes = relevant.counts, relevant.highest - relevant.lowest
-    ranked = np.arange(len(queries)) if nearest else np.flatnonzero(counts)
+) -> tuple[NDArray[np.int64], Graded | None]:
+    """`Ranking.ranks` and `Ranking.graded`. See `ranking.rank` for the arguments."""
+    counts, sizes = relevant.counts, relevant.highest[0] - relevant.lowest[0]
+    levels = relevant.levels
+    graded = Graded.empty(levels, len(queries)) if levels > 1 else None
+    ranked = np.arange(len(queries)) if graded else np.flatnonzero(counts)
     ranked = ranked[np.argsort(sizes[ranked], kind="stable")]  # queries of a block have similar R
     starts, ranks = counts.cumsum() - counts, np.empty(counts.sum(), dtype=np.int64)
-    first = np.empty(len(queries) if nearest else 0, dtype=np.int64)
 
     all_images = torch.from_numpy(vectors).to(device)
     images = all_images[torch.from_numpy(gallery).to(device)].double().T
-    by_class = torch.from_numpy(relevant.by_class).to(device)
-    size = max(1, BLOCK // len(gallery))
+    by_class = torch.from_numpy(relevant.by_class[0]).to(device)
+    classes = torch.from_numpy(relevant.classes).to(device)
+    size = max(1, (GRADED if graded else BLOCK) // len(gallery))
     for start in range(0, len(ranked), size):
         rows = ranked[start : start + size]
         query, lowest, highest, own = (
             torch.from_numpy(values[rows]).to(device)
-            for values in (queries, relevant.lowest, relevant.highest, relevant.own)
+            for values in (queries, relevant.lowest[0], relevant.highest[0], relevant.own)
         )
         similarity = (all_images[query].double() @ images).float()
         inside = (own >= 0)[:, None]
         itself = own[:, None].clamp(min=0)
         similarity.scatter_(1, itself, similarity.gather(1, itself).masked_fill(inside, -torch.inf))
-        if nearest:
-            first[rows] = similarity.argmax(1).cpu().numpy()  # the first of equal ones
 
         # The query's class in the gallery (rows, width). Smaller classes are padded; the padding is
         # ranked last of all, after the query itself.
         member = lowest[:, None] + torch.arange(max(1, sizes[rows[-1]]), device=device)
         column = by_class[member.clamp(max=len(gallery) - 1)]
-        rank_columns = _by_comparing if column.shape[1] <= COMPARED else _by_sorting
-        class_ranks = rank_columns(similarity, column)
+        if graded:
+            order = _order(similarity)
+            wanted = torch.from_numpy(relevant.wanted[:, rows]).to(device)
+            shared = torch.stack([a == b[:, None] for a, b in zip(classes, wanted, strict=True)])
+            shared &= ~(inside & (itself == torch.arange(len(gallery), device=device)))
+            found = torch_graded.grade(shared.gather(2, order.expand_as(shared)))
+            class_ranks = _ranks_in(order, column)
+        elif column.shape[1] <= COMPARED:
+            class_ranks = _by_comparing(similarity, column)
+        else:
+            class_ranks = _ranks_in(_order(similarity), column)
         class_ranks.masked_fill_(member >= highest[:, None], len(gallery) + 1)
         numbers = class_ranks.sort(1).values.cpu().numpy()  # here the host waits for the block
         place = np.arange(numbers.shape[1])
         valid = place < counts[rows, None]
         ranks[(starts[rows, None] + place)[valid]] = numbers[valid]
-    return ranks, first
+        if graded:
+            graded.put(rows, Graded(*(values.cpu().numpy() for values in found)))
+    return ranks, graded
 
 
 def _by_comparing(similarity: Tensor, column: Tensor) -> Tensor:
@@ -87,9 +98,13 @@ def _by_comparing(similarity: Tensor, column: Tensor) -> Tensor:
     return torch.stack(ranks, 1)
 
 
-def _by_sorting(similarity: Tensor, column: Tensor) -> Tensor:
-    """The same ranks by a single sort, whatever W is."""
-    order = torch.sort(similarity, dim=1, descending=True, stable=True).indices
+def _order(similarity: Tensor) -> Tensor:
+    """The columns (Q, G) of each row in the order of the ranking."""
+    return torch.sort(similarity, dim=1, descending=True, stable=True).indices
+
+
+def _ranks_in(order: Tensor, column: Tensor) -> Tensor:
+    """The ranks of `_by_comparing`, whatever W is, from the `order` (Q, G) of the ranking."""
     place = torch.arange(1, 1 + order.shape[1], dtype=torch.int32, device=order.device)
     ranks = torch.empty_like(order, dtype=torch.int32)
     return ranks.scatter_(1, order, place.expand_as(order)).gather(1, column).long()

@@ -44,7 +44,9 @@ after the epoch that its own validation chose: no epoch, setting or seed was cho
 classes. R-Precision, MAP@R, MAP and MRR leave out
 queries without another image of their class; Recall@K counts them as misses. "Recall@1 alphabet"
 scores the super-classes of that level: it is the share of queries whose nearest image has the same
-super-class, among the queries for which this is possible. MAP and MRR use the whole ranking of the
+super-class, among the queries for which this is possible. H-AP, ASI and NDCG score the whole
+ranking by classes and super-classes together: a wrong image of the right super-class costs less
+than one of another. MAP and MRR use the whole ranking of the
 gallery. NMI is computed by k-means with as many clusters as there are classes; AMI is NMI corrected
 for chance. Verification accuracy is the share of pairs judged correctly; each fold uses the
 threshold that is best for the other folds. Train time and images/s are means over seeds, without

@@ -49,10 +49,14 @@ RETRIEVAL = {
     "r_precision": "R-Precision",
     "map": "MAP",
     "mrr": "MRR",
+    "h_ap": "H-AP",
+    "asi": "ASI",
+    "ndcg": "NDCG",
     "nmi": "NMI",
     "ami": "AMI",
 }
-"""Names of the metrics of retrieval and clustering. The first one ranks losses."""
+"""Names of the metrics of retrieval and clustering. The first one ranks losses. H-AP, ASI and NDCG
+need super-classes."""
 VERIFICATION = {"verification_accuracy": "Verification accuracy"}
 """Names of the metrics where pairs are verified. The first one ranks losses."""
 VERSION = "version_"

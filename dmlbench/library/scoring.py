@@ -63,8 +63,8 @@ def score(
         query_embeddings: (Q, D), if the queries are other images than the gallery, which is then
             `embeddings`. Without them, each embedding is a query, and all others are its gallery.
         query_labels: (Q,).
-        levels: name of a level -> super-class of each embedding (N,). Each level gives
-            "recall@1 <name>".
+        levels: name of a level -> super-class of each embedding (N,), the nearest level first. Each
+            gives "recall@K <name>", and all together h_ap, asi and ndcg.
         query_levels: the same for the queries, each (Q,).
         pairs: to verify pairs: columns `first` and `second`, rows of `embeddings`; `same`, whether
             they share a class; and `fold`. Each is (P,).
@@ -78,9 +78,10 @@ def score(
             run of a study uses that GPU.
 
     Returns:
-        recall@K, "recall@1 <level>", map@r, r_precision, map, mrr, nmi and ami, each in [0, 1] (ami
-        may be a little below 0); queries and lone_queries, which are counts; with `pairs` also
-        verification_accuracy, verification_error and pairs.
+        recall@K, map@r, r_precision, map, mrr, nmi and ami, each in [0, 1] (ami may be a little
+        below 0); with `levels` also "recall@K <level>", h_ap, asi and ndcg; queries and
+        lone_queries, which are counts; with `pairs` also verification_accuracy,
+        verification_error and pairs.
 
     Raises:
         InvalidArgument: no metric is defined on these arguments; it is a ValueError.
@@ -96,7 +97,7 @@ def score(
     >>> score(gallery, labels[:3], query_embeddings=queries, query_labels=["dog"])["recall@1"]
     1.0
     """
-    vectors, classes = _check_embeddings("embeddings", embeddings, "labels", labels)
+    vectors, classes = check_embeddings("embeddings", embeddings, "labels", labels)
     size = len(vectors)
     groups = _check_levels("levels", {} if levels is None else levels, size)
     roles = np.full(size, "both")
@@ -107,7 +108,7 @@ def score(
     if missing and query_levels is not None:
         _refuse("query_levels", "given without query_embeddings")
     if not missing:
-        more, more_classes = _check_embeddings(
+        more, more_classes = check_embeddings(
             "query_embeddings", query_embeddings, "query_labels", query_labels
         )
         if more.shape[1] != vectors.shape[1]:
@@ -123,7 +124,7 @@ def score(
             for name in groups
         }
         roles = np.repeat(["gallery", "query"], [size, len(more)])
-    numbers = _number_classes(classes, None if missing else size)
+    numbers = number_classes(classes, None if missing else size)
     for name, values in groups.items():
         _check_relevant(f"levels[{name!r}]", values, None if missing else size)
     rows = np.arange(len(vectors))
@@ -184,7 +185,7 @@ def to_array(argument: str, values: Any) -> NDArray[Any]:
         _refuse(argument, f"they are no array with rows of one length ({error})")
 
 
-def _check_embeddings(
+def check_embeddings(
     name: str, embeddings: Any, labels_name: str, labels: Any
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     vectors = to_array(name, embeddings)
@@ -229,7 +230,7 @@ def _is_missing(value: Any) -> bool:
         return True
 
 
-def _number_classes(classes: NDArray[Any], gallery: int | None) -> NDArray[np.integer]:
+def number_classes(classes: NDArray[Any], gallery: int | None) -> NDArray[np.integer]:
     """The class of each embedding, from 0.
 
     Args:
@@ -243,7 +244,7 @@ def _number_classes(classes: NDArray[Any], gallery: int | None) -> NDArray[np.in
 
 
 def _check_relevant(argument: str, classes: NDArray[Any], gallery: int | None) -> None:
-    """Refuse classes by which no query has a relevant image; `gallery`: see `_number_classes`."""
+    """Refuse classes by which no query has a relevant image; `gallery`: see `number_classes`."""
     if gallery is None and len(np.unique(classes)) == len(classes):
         _refuse(argument, "no two embeddings share a class, so no query has a relevant image")
     if gallery is not None and not np.isin(classes[gallery:], classes[:gallery]).any():
@@ -282,6 +283,16 @@ def _check_pairs(pairs: Any, size: int) -> dict[str, NDArray[Any]]:
     if len(np.unique(columns["fold"])) < 2:
         _refuse("pairs['fold']", "there is one, and its threshold is chosen on the others")
     return columns
+
+
+def check_recall_at(recall_at: Any) -> list[int]:
+    """The K of Recall@K.
+
+    Raises:
+        InvalidArgument: they are no list of different whole numbers from 1.
+    """
+    ks: list[int] = _check_settings(recall_at=recall_at)["recall_at"]
+    return ks
 
 
 def _check_settings(**settings: Any) -> dict[str, Any]:

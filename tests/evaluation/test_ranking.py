@@ -18,15 +18,11 @@ def slow_ranks(vectors, labels, queries, gallery):
         others = gallery[gallery != query]
         similarity = np.einsum("nd,d->n", vectors[others], vectors[query]).astype(np.float32)
         ranked = others[np.lexsort((others, -similarity))]
-        nearest = ranked[0] if len(ranked) else query
-        yield (1 + np.flatnonzero(labels[ranked] == labels[query])).tolist(), nearest
+        yield (1 + np.flatnonzero(labels[ranked] == labels[query])).tolist()
 
 
 def by_query(ranking):
-    ranks = [
-        of_query.tolist() for of_query in np.split(ranking.ranks, ranking.counts.cumsum())[:-1]
-    ]
-    return [*zip(ranks, ranking.nearest.tolist(), strict=True)]
+    return [of_query.tolist() for of_query in np.split(ranking.ranks, ranking.counts.cumsum())[:-1]]
 
 
 def test_unit_scales_rows_of_any_length_to_length_one():
@@ -79,8 +75,7 @@ def test_the_ranks_equal_a_slow_ranking_with_ties_and_any_overlap_of_query_and_g
     rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
     queries, gallery = data.draw(rows), data.draw(rows)
     with mock.patch.multiple(numpy_ranking, MANY=many, BLOCK=40, BUCKETS=8):
-        ranking = rank(vectors, labels, queries, gallery, nearest=True)
-        assert rank(vectors, labels, queries, gallery).ranks.tolist() == ranking.ranks.tolist()
+        ranking = rank(vectors, labels, queries, gallery)
     if ranking.counts.any():
         assert by_query(ranking) == list(slow_ranks(vectors, labels, queries, gallery))
     else:
@@ -108,14 +103,14 @@ def test_the_ranks_equal_a_slow_ranking_on_many_images(clusters, spread):
         embeddings = 1 + 0.002 * embeddings  # all similarities within a few rounding errors
     embeddings[::7] = embeddings[700]
     vectors, queries = unit(embeddings), np.arange(0, 4000, 50)
-    ranking = rank(vectors, labels, queries, np.arange(4000), nearest=True)
+    ranking = rank(vectors, labels, queries, np.arange(4000))
     assert by_query(ranking) == list(slow_ranks(vectors, labels, queries, range(4000)))
 
 
 def test_only_the_query_itself_is_excluded_among_its_duplicates():
     vectors = unit(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
-    ranking = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4), nearest=True)
-    assert by_query(ranking) == [([2], 1), ([3], 0), ([1], 0), ([2], 0)]
+    ranking = rank(vectors, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
+    assert by_query(ranking) == [[2], [3], [1], [2]]
 
 
 def test_r_excludes_the_query_only_if_it_is_in_the_gallery():
@@ -130,10 +125,10 @@ def test_the_ranking_depends_neither_on_the_threads_nor_on_the_size_of_blocks(cl
     embeddings[1::2] = embeddings[::2]  # of different classes
     rows, vectors = np.arange(2400), unit(embeddings)
     before = faiss.omp_get_max_threads()
-    single = rank(vectors, labels, rows, rows, nearest=True)
+    single = rank(vectors, labels, rows, rows)
     with mock.patch.object(numpy_ranking, "BLOCK", block):
-        threaded = rank(vectors, labels, rows, rows, threads=2, nearest=True)
-    for field in ("ranks", "counts", "nearest"):
+        threaded = rank(vectors, labels, rows, rows, threads=2)
+    for field in ("ranks", "counts"):
         np.testing.assert_array_equal(getattr(single, field), getattr(threaded, field))
     assert faiss.omp_get_max_threads() == before
 
@@ -154,14 +149,14 @@ def test_many_ties_are_settled_for_a_block_of_queries_at_once(clusters):
     embeddings[::2] = embeddings[0]  # a network that has collapsed in part
     embeddings[1::4] = embeddings[1] + 1e-7 * embeddings[1::4]
     rows, vectors = np.arange(1000), unit(embeddings)
-    exact_similarities = numpy_ranking._exact_similarities
+    exact_similarities = numpy_ranking.exact_similarities
     with (
         mock.patch.object(numpy_ranking, "BLOCK", 250_000),
         mock.patch.object(
-            numpy_ranking, "_exact_similarities", wraps=exact_similarities
+            numpy_ranking, "exact_similarities", wraps=exact_similarities
         ) as products,
     ):
-        ranking = rank(vectors, labels, rows, rows, nearest=True)
+        ranking = rank(vectors, labels, rows, rows)
     assert by_query(ranking) == list(slow_ranks(vectors, labels, rows, rows))
     single = sum(len(call.args[0]) == 1 for call in products.call_args_list)
     assert single < 300  # queries: one by itself takes as long as a hundred in a block

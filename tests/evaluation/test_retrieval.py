@@ -62,7 +62,7 @@ def test_six_angles_give_the_published_check_values(scores):
 def ranked(*ranks):
     """A ranking from the ranks of the relevant images of each query."""
     counts = np.array([len(of_query) for of_query in ranks])
-    return Ranking(np.concatenate(ranks).astype(int), counts, nearest=np.empty(0, dtype=int))
+    return Ranking(np.concatenate(ranks).astype(int), counts)
 
 
 def test_the_metrics_of_three_matches_at_ranks_one_three_and_seven():
@@ -121,44 +121,6 @@ def test_the_metrics_equal_their_definitions_with_ties_lone_queries_and_roles(sc
     result = scores(vectors, labels, rows, recall_at=[1, 3, 30])
     expected = slow_metrics(vectors, labels, queries, gallery, ks=[1, 3, 30])
     assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
-
-
-@given(data=st.data(), size=st.integers(3, 20))
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_the_recall_of_a_level_looks_at_the_super_class_of_the_nearest_image(scores, data, size):
-    def column(values):
-        return np.array(data.draw(st.lists(values, min_size=size, max_size=size)))
-
-    picks, labels = column(st.integers(0, 12)), column(st.integers(0, 6))
-    roles = column(st.sampled_from(["both", "query", "gallery"]))
-    vectors = on_circle(np.arange(0, 13) ** 1.9)[picks]
-    queries, gallery = np.flatnonzero(roles != "gallery"), np.flatnonzero(roles != "query")
-    assume(len(set(picks)) > 1)
-    assume(any(labels[q] == labels[g] and q != g for q in queries for g in gallery))
-    levels = {"level_1": np.array([*"aabbccc"])[labels], "level_2": np.array([*"xxxxyyy"])[labels]}
-
-    result = scores(vectors, labels, [("p", *row, 0) for row in enumerate(roles)], levels)
-    for name, groups in levels.items():
-        hits = []
-        for q in queries:
-            others = [g for g in gallery if g != q]
-            if any(groups[g] == groups[q] for g in others):
-                nearest = min(others, key=lambda g: (-round(float(vectors[q] @ vectors[g]), 6), g))
-                hits.append(groups[nearest] == groups[q])
-        assert result[f"recall@1 {name}"] == pytest.approx(np.mean(hits), abs=1e-12)
-    assert result["recall@1"] <= result["recall@1 level_1"]
-    assert "recall@1 level_1" not in scores(vectors, labels)
-
-
-def test_a_query_that_is_alone_in_its_super_class_is_left_out_of_that_level(scores):
-    groups = np.array(["a", "a", "b"])
-    result = scores(on_circle([0, 1, 90]), [0, 0, 1], levels={"level_1": groups})
-    assert (result["recall@1"], result["recall@1 level_1"]) == (pytest.approx(2 / 3), 1)
-    # alone in its class, but not in its super-class
-    result = scores(on_circle([0, 10, 12, 30]), [0, 0, 1, 2], levels={"level_1": [*"aabb"]})
-    assert result["recall@1 level_1"] == pytest.approx(2 / 4)
 
 
 def pytorch_metric_learning(vectors, labels, queries, gallery):

@@ -18,20 +18,24 @@ BY_TORCH = "cpu:0"
 """The CPU for torch. `rank` takes any device but "cpu" as one of torch."""
 
 
-def assert_the_same_as_numpy(vectors, labels, queries, gallery, nearest=True):
-    expected = rank(vectors, labels, queries, gallery, nearest=nearest)
-    result = rank(vectors, labels, queries, gallery, nearest=nearest, device=BY_TORCH)
-    for field in ("ranks", "counts", "nearest"):
+def assert_the_same_as_numpy(vectors, labels, queries, gallery, levels=()):
+    expected = rank(vectors, labels, queries, gallery, levels=levels)
+    result = rank(vectors, labels, queries, gallery, levels=levels, device=BY_TORCH)
+    if expected.graded:
+        np.testing.assert_array_equal(expected.graded.first, result.graded.first)
+        for numpy_values, torch_values in zip(expected.graded[1:], result.graded[1:], strict=True):
+            np.testing.assert_allclose(numpy_values, torch_values, rtol=1e-12)
+    for field in ("ranks", "counts"):
         numpy_values, torch_values = getattr(expected, field), getattr(result, field)
         np.testing.assert_array_equal(numpy_values, torch_values, err_msg=field)
         assert numpy_values.dtype == torch_values.dtype
 
 
 @pytest.mark.parametrize("compared", [0, 2, 1000], ids=["sorted", "both", "compared"])
-@given(data=st.data(), size=st.integers(2, 25), nearest=st.booleans())
+@given(data=st.data(), size=st.integers(2, 25), levels=st.integers(0, 2))
 @settings(max_examples=60, deadline=None)
 def test_the_ranks_equal_numpy_s_with_ties_lone_queries_and_any_overlap(
-    compared, data, size, nearest
+    compared, data, size, levels
 ):
     # Few directions: duplicates, mirrored ones (ties but for rounding), and lone classes.
     angles = np.deg2rad([0, 10, -10, 10.05, 30, 30.2, 77, 180, -179.9])
@@ -43,8 +47,9 @@ def test_the_ranks_equal_numpy_s_with_ties_lone_queries_and_any_overlap(
     vectors = unit(np.stack([np.cos(angles[picks]), np.sin(angles[picks])], axis=1))
     labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
     rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
-    with mock.patch.multiple(torch_ranking, COMPARED=compared, BLOCK=40):
-        assert_the_same_as_numpy(vectors, labels, data.draw(rows), data.draw(rows), nearest)
+    tree = [np.array([7, 7, 3, 3])[labels], np.array([1, 1, 1, 2])[labels]]
+    with mock.patch.multiple(torch_ranking, COMPARED=compared, BLOCK=40, GRADED=40):
+        assert_the_same_as_numpy(vectors, labels, data.draw(rows), data.draw(rows), tree[:levels])
 
 
 @pytest.mark.parametrize("compared", [0, 1000], ids=["sorted", "compared"])
@@ -57,6 +62,9 @@ def test_the_ranks_equal_numpy_s_on_many_images_with_duplicates(clusters, spread
     with mock.patch.multiple(torch_ranking, COMPARED=compared, BLOCK=2**18):
         assert_the_same_as_numpy(
             unit(embeddings), labels, np.arange(0, 3000, 9), np.arange(0, 3000, 2)
+        )
+        assert_the_same_as_numpy(
+            unit(embeddings), labels, np.arange(0, 3000, 90), np.arange(3000), [labels // 9]
         )
 
 
@@ -93,7 +101,7 @@ result = evaluate(
 )
 scores = {row["metric"]: row["value"] for row in result.rows}
 assert scores["recall@1"] == scores["map"] == scores["nmi"] == 1, scores
-assert scores["recall@1 level_1"] < 1, scores
+assert scores["recall@1 level_1"] < 1 and 0 < scores["h_ap"] < 1, scores
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -110,6 +118,7 @@ def test_the_ranking_does_not_wait_for_the_device(clusters):
     rows, vectors = np.arange(400), unit(embeddings)
     for compared in (0, 1000):
         with mock.patch.object(torch_ranking, "COMPARED", compared), Watch():
-            rank(vectors, labels, rows, rows, nearest=True, device=BY_TORCH)
+            rank(vectors, labels, rows, rows, device=BY_TORCH)
+            rank(vectors, labels, rows, rows, levels=[labels // 3], device=BY_TORCH)
     assert {"mm", "gather", "sort", "scatter_"} <= seen
     assert not seen & {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount"}

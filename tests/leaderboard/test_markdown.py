@@ -225,7 +225,8 @@ def test_thirty_losses_are_thirty_rows(study, page):
 
 def test_recall_by_level_is_shown_with_the_names_of_the_levels(results, page):
     scores = {"recall@1": 0.5, "recall@2": 0.6, "map@r": 0.2}
-    by_level = {"recall@1 level_1": 0.75, "recall@1 level_2": 0.875}
+    by_level = {"recall@1 level_1": 0.75, "recall@2 level_1": 0.8, "recall@1 level_2": 0.875}
+    by_level |= {"h_ap": 0.5, "asi": 0.25, "ndcg": 0.125}
     results.add("htl", 0, scores | by_level, levels=("genus", "family"))
     results.add("htl", 0, scores, dataset="flat", levels=())
     _, deep, flat = tables(page())
@@ -238,7 +239,9 @@ def test_recall_by_level_is_shown_with_the_names_of_the_levels(results, page):
         "MAP@R",
     ]
     assert (deep[0]["Recall@1 genus"], deep[0]["Recall@1 family"]) == ("75.00", "87.50")
+    assert [deep[0][name] for name in ("H-AP", "ASI", "NDCG")] == ["50.00", "25.00", "12.50"]
     assert [*flat[0]][:4] == ["loss", "Recall@1", "Recall@2", "MAP@R"]
+    assert not {"H-AP", "ASI", "NDCG", "Recall@2 genus"} & flat[0].keys()
 
 
 def test_the_names_of_the_levels_are_those_of_the_test_data_set(results, page):
