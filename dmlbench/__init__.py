@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # when it runs, see `__getattr__`
     from dmlbench.library.scoring import score
     from dmlbench.library.stores import StoreDataset, load_store
     from dmlbench.library.training import TrainedRun, train
+    from dmlbench.library.translating import score_as
     from dmlbench.losses import list_losses
 
 _ROOM_FOR_BYTECODE = 8_000_000
@@ -33,6 +34,7 @@ __all__ = [
     "list_losses",
     "load_store",
     "score",
+    "score_as",
     "train",
 ]
 _MODULES = {
@@ -42,6 +44,7 @@ _MODULES = {
     "list_losses": "dmlbench.losses",
     "load_store": "dmlbench.library.stores",
     "score": "dmlbench.library.scoring",
+    "score_as": "dmlbench.library.translating",
     "train": "dmlbench.library.training",
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dmlbench
-from dmlbench.cli import data, jobs, listings, losses, results, studies
+from dmlbench.cli import data, jobs, listings, losses, results, scores, studies
 from dmlbench.cli.arguments import AddCommand
 from dmlbench.utils.device import DEVICE, use_chosen_device
 from dmlbench.utils.errors import UserError, is_out_of_memory
@@ -81,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     results.add_commands(add_command)
     listings.add_commands(add_command)
     losses.add_commands(add_command)
+    scores.add_commands(add_command)
     data.add_commands(_adder(add_command("data", None, "show, fetch, pack and verify data sets")))
     jobs.add_commands(add_command)
     return parser
