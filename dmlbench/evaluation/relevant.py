@@ -54,7 +54,7 @@ def find_relevant(
     """
     # super-classes may be any numbers; 32 bits are compared twice as fast as 64
     numbered = np.stack([np.unique(labels, return_inverse=True)[1] for labels in levels])
-    classes, wanted = (numbered[:, rows].astype(np.int32) for rows in (gallery, queries))
+    classes, wanted = (numbered[:, rows].astype(np.int32, order="C") for rows in (gallery, queries))
     by_class = classes.argsort(axis=1, kind="stable")
     lowest, highest = (
         np.stack(
