@@ -306,7 +306,10 @@ def smooth_ap(embeddings, labels, *, temperature):
 
 
 def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k, positives):
-    """1 - smooth recall, mean over queries with positives and over k = 1, 2, 4, ..."""
+    """1 - smooth recall, mean over queries with positives and over k = 1, 2, 4, ...
+
+    In a batch of N images, each k is at most N.
+    """
     f, losses = [unit(x) for x in embeddings], []
     for q, query in enumerate(f):
         s = [dot(query, x) for x in f]
@@ -319,7 +322,7 @@ def recall_at_k(embeddings, labels, *, temperature, list_temperature, largest_k,
         for x in ranked:
             others = [z for z in range(len(f)) if z not in (q, x)]
             ranks.append(1 + sum(sigmoid((s[z] - s[x]) / temperature) for z in others))
-        lists = [2**e for e in range(5) if 2**e <= largest_k]
+        lists = [min(2**e, len(f)) for e in range(5) if 2**e <= largest_k]
         if ranked:
             recall = 0.0
             for k in lists:
