@@ -52,7 +52,7 @@ def average_precision_at_r(ranking: Ranking) -> NDArray[np.float64]:
 def is_nearest_relevant(ranking: Ranking) -> NDArray[np.bool_]:
     """Whether the nearest image of each query is relevant. Recall@1 is the mean.
 
-        >>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]))
+    >>> ranking = Ranking(np.array([1, 3, 7, 2]), counts=np.array([3, 1, 0]))
     >>> is_nearest_relevant(ranking).tolist()
     [True, False, False]
     """
