@@ -28,9 +28,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dmlbench.backbones.folding import randomise_batch_norms
 from dmlbench.backbones.model import EmbeddingModel
-from dmlbench.training import determinism
+from dmlbench.training import determinism, embedding, inputs
 from dmlbench.training import train as training
-from dmlbench.training.inputs import open_inputs
 from dmlbench.training.time_limit import Stopped
 from dmlbench.utils.cores import usable_cores
 
@@ -153,17 +152,19 @@ def compare_with_cpu(
     rows = store.split("test").rows
     torch.manual_seed(0)
     with randomised_batch_norms():
-        model = training.EmbeddingModel(run.model, run.recipe, store.channels).eval()
+        model = inputs.EmbeddingModel(run.model, run.recipe, store.channels).eval()
     cpu, cosines = torch.device("cpu"), {}
     if device.type == "cuda":  # the bits of the CPU do not matter, and it shall be fast
         torch.set_num_threads(usable_cores())
-    expected = torch.from_numpy(training.embed(model, open_inputs(run, store), rows, cpu))
+    expected = torch.from_numpy(embedding.embed(model, inputs.open_inputs(run, store), rows, cpu))
     expected_gradient = gradient(model, cpu)
     model.to(device)
     asked = run.recipe.gpu_precision
     for precision in LEAST_COSINE:
         run.recipe.gpu_precision = precision
-        embeddings = torch.from_numpy(training.embed(model, open_inputs(run, store), rows, device))
+        embeddings = torch.from_numpy(
+            embedding.embed(model, inputs.open_inputs(run, store), rows, device)
+        )
         cosines[precision] = functional.cosine_similarity(embeddings, expected).min().item()
     run.recipe.gpu_precision = asked
     similarity = functional.cosine_similarity(gradient(model, device), expected_gradient, dim=0)
@@ -198,7 +199,7 @@ def randomised_batch_norms() -> Iterator[list[EmbeddingModel]]:
         models.append(model)
         return model
 
-    with mock.patch.object(training, "EmbeddingModel", create):
+    with mock.patch.object(inputs, "EmbeddingModel", create):
         yield models
 
 
@@ -247,7 +248,7 @@ def trained(
 ) -> np.ndarray:
     """The embeddings of the test split after a training."""
     model = train(run, store, device, state)[0]
-    return training.embed_test(model, store, device, run)[0]
+    return embedding.embed_test(model, store, device, run)[0]
 
 
 def describe_difference(first: np.ndarray, second: np.ndarray) -> str:

@@ -27,8 +27,8 @@ from dmlbench.datasets.names import normalize_path
 from dmlbench.datasets.store.images import unpack_image
 from dmlbench.training.batches import central_boxes, crops, floats
 from dmlbench.training.determinism import repeatable
+from dmlbench.training.embedding import EMBED_BATCH
 from dmlbench.training.execution import autocast, set_up
-from dmlbench.training.train import EMBED_BATCH
 from dmlbench.utils.device import choose_device
 from dmlbench.utils.errors import DatasetError, MissingResult
 from dmlbench.utils.files import replacing

@@ -44,7 +44,7 @@ KEPT_ACTIVATIONS = 1.3
 LIVE_ACTIVATIONS = 0.3
 """The share of the activations that are in memory at once when images are only embedded."""
 EMBEDDED_AT_ONCE = 256
-"""Images; a test compares it with `dmlbench.training.train.EMBED_BATCH`."""
+"""Images; a test compares it with `dmlbench.training.embedding.EMBED_BATCH`."""
 PREPARED_BATCHES = 8
 """Batches of bytes that are prepared, pinned or copied at the same time."""
 SPARE = 1.25

@@ -125,8 +125,9 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
     from dmlbench.study.backbone_settings import Backbone
     from dmlbench.study.run import Run
     from dmlbench.study.settings import Dataset, Evaluation, Recipe
+    from dmlbench.training.embedding import EMBED_BATCH, embed
     from dmlbench.training.inputs import open_inputs
-    from dmlbench.training.train import EMBED_BATCH, embed, train
+    from dmlbench.training.train import train
 
     keep_freed_memory()
     model = Backbone(**spec["backbone"])

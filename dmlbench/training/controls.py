@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from dmlbench.training.embedding import embed, embed_test
 from dmlbench.training.execution import set_up
 from dmlbench.training.inputs import open_inputs
-from dmlbench.training.train import embed, embed_test
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,6 +8,7 @@ import torch
 
 from dmlbench.training.determinism import use_deterministic_kernels
 from dmlbench.utils.arithmetic import use_ieee_float32
+from dmlbench.utils.eager_torch import leave_out_compiler
 
 if TYPE_CHECKING:
     from dmlbench.study.settings import Recipe
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 def set_up(recipe: Recipe, device: torch.device) -> None:
     """Make the arithmetic repeatable: fix the threads, compute in IEEE float32, and use
     deterministic kernels on a GPU."""
+    if not compiles(recipe, device):
+        leave_out_compiler()
     torch.set_num_threads(recipe.cpu_threads)
     use_ieee_float32()
     if device.type == "cuda":

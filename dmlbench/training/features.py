@@ -15,10 +15,12 @@ import torch
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets.store.reader import Store
 from dmlbench.study.features import Features, are_there, features_file, note_features
+from dmlbench.training.embedding import EMBED_BATCH, embed
+from dmlbench.training.execution import set_up
 from dmlbench.training.inputs import TRUNK_SEED, ImageInputs
 from dmlbench.training.process import keep_freed_memory
-from dmlbench.training.train import EMBED_BATCH, Diverged, embed, set_up
 from dmlbench.utils.device import choose_device
+from dmlbench.utils.errors import UserError
 from dmlbench.utils.files import read_json_if_whole, write_json
 from dmlbench.utils.gpu_lease import lease_gpu
 from dmlbench.utils.locks import locked
@@ -35,6 +37,10 @@ BLOCK = 16 * EMBED_BATCH
 """Images after which the progress is noted."""
 VIEW_SEED = 0
 """The seed of the random views: all runs share them."""
+
+
+class UnusableFeatures(UserError):
+    """The features of a frozen trunk hold NaN or infinity."""
 
 
 class RandomView(ImageInputs):
@@ -78,7 +84,7 @@ def compute_features(stores: Path, features: Features, device: torch.device) -> 
     Raises:
         DatasetError: the store is damaged or not packed.
         MissingWeights: the weights of the trunk are missing.
-        Diverged: the features hold NaN or infinity.
+        UnusableFeatures: the features hold NaN or infinity.
     """
     file = features_file(stores, features.path)
     with locked(file.with_suffix(".lock"), f"{file}: another process computes them; waiting"):
@@ -119,7 +125,7 @@ def _write(
         else:
             values = embed(model, ImageInputs(run, store), block, device)
         if not np.isfinite(values).all():
-            raise Diverged(f"the features of {run.backbone} hold NaN or infinity", [])
+            raise UnusableFeatures(f"the features of {run.backbone} hold NaN or infinity")
         if output is None:
             shape = (len(rows), *values.shape[1:])
             output = np.lib.format.open_memmap(partial, "w+", np.float32, shape)

@@ -188,9 +188,10 @@ def _compute(
     with training_imports(run.recipe, stores):
         from dmlbench.training.checkpoint import finishing_copies
         from dmlbench.training.controls import control_embeddings
+        from dmlbench.training.embedding import embed_test
         from dmlbench.training.external_embeddings import read_embeddings
         from dmlbench.training.inputs import open_inputs
-        from dmlbench.training.train import Diverged, embed_test, train
+        from dmlbench.training.train import Diverged, train
 
     device = open_device(run.recipe, run.uses_model, origin)
     test = open_store(stores, run.tested)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from dmlbench.backbones.independence import check_independence
@@ -23,16 +23,15 @@ from dmlbench.losses import create_loss
 from dmlbench.training import batches, chunks
 from dmlbench.training.checkpoint import Checkpoint
 from dmlbench.training.determinism import allow_other_kernels, refused, repeatable
+from dmlbench.training.embedding import embed
 from dmlbench.training.execution import autocast, compiles, set_up
-from dmlbench.training.inputs import BatchKey, Inputs, open_inputs
+from dmlbench.training.inputs import BatchKey, open_inputs
 from dmlbench.training.prefetch import MapFunction, device_batches, host_batches
 from dmlbench.training.progress import Progress
 from dmlbench.training.time_limit import Stopped
 from dmlbench.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from dmlbench.datasets.store.reader import Split, Store
     from dmlbench.losses.base import Loss
     from dmlbench.study.run import Run
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 
 AfterEpoch = Callable[[TrainedModel, int, list[dict[str, Any]]], dict[str, float]]
 """See `train`."""
-EMBED_BATCH = 256
-"""Images that are embedded at once. It is fixed: another size sums in another order, and gives
-other bits."""
 
 
 class Diverged(UserError):
@@ -289,39 +285,6 @@ def _train(
         seconds = 0.0
     progress.close()
     return model, loss, history
-
-
-def embed_test(
-    model: nn.Module, store: Store, device: torch.device, run: Run
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Embed the test split after the last step; nothing is chosen by its result.
-
-    Returns:
-        Embeddings (N, dim), and the rows (N,) of the store's index.
-    """
-    rows = store.split("test", run.data.class_fraction).rows
-    return embed(model.eval(), open_inputs(run, store), rows, device), rows.astype(np.int32)
-
-
-@torch.no_grad()
-@repeatable
-def embed(
-    model: nn.Module, inputs: Inputs, rows: NDArray[np.int64], device: torch.device
-) -> NDArray[np.float32]:
-    """Embed the images `rows` by the test transform; `model` is in eval mode.
-
-    Returns:
-        (len(rows), dim).
-    """
-    keys = [rows[first : first + EMBED_BATCH] for first in range(0, len(rows), EMBED_BATCH)]
-    embeddings = torch.empty(0, device=device)
-    for number, batch in enumerate(device_batches(inputs.test_batch, keys, device)):
-        with autocast(inputs.run.recipe, device):
-            output = model(inputs.to_model(**batch))
-        if not number:
-            embeddings = torch.empty((len(rows), output.shape[1]), device=device)
-        embeddings[number * EMBED_BATCH :][: len(output)] = output
-    return embeddings.cpu().numpy()
 
 
 def create_optimizer(

@@ -16,9 +16,9 @@ from dmlbench.backbones.concatenated import ConcatenatedModels
 from dmlbench.backbones.model import TrainedModel
 from dmlbench.study.reality_check import BLOCKS
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.embedding import embed_test
 from dmlbench.training.execution import set_up
 from dmlbench.training.inputs import open_inputs
-from dmlbench.training.train import embed_test
 from dmlbench.tuning.validation import Validation, fold_folder, run_folds
 from dmlbench.utils.errors import UserError
 

@@ -16,11 +16,12 @@ from dmlbench.datasets.store.format import VALIDATION
 from dmlbench.evaluation.ranking import Ranking, UnusableEmbeddings, rank, unit
 from dmlbench.evaluation.retrieval import average_precision_at_r, r_precision, recall_at
 from dmlbench.training.checkpoint import finish_copying
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.prefetch import THREADS
 from dmlbench.training.provenance import count_parameters
 from dmlbench.training.run_state import CHECKPOINT, FINISHED, PREVIOUS_CHECKPOINT
-from dmlbench.training.train import Diverged, embed, train
+from dmlbench.training.train import Diverged, train
 from dmlbench.utils.cores import usable_cores
 from dmlbench.utils.errors import StudyError
 from dmlbench.utils.files import read_json_if_whole, write_json

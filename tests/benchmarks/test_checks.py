@@ -56,14 +56,14 @@ def test_embeddings_and_gradients_that_differ_from_a_cpu_fail(models, tmp_path, 
 
 
 def test_other_bits_fail(models, tmp_path, monkeypatch, capsys):
-    embed_test, calls = models.training.embed_test, []
+    embed_test, calls = models.embedding.embed_test, []
 
     def other_bits(*arguments):
         embeddings, rows = embed_test(*arguments)
         calls.append(embeddings)
         return embeddings + np.float32(1e-6 * (len(calls) == 3)), rows  # after the resume
 
-    monkeypatch.setattr(models.training, "embed_test", other_bits)
+    monkeypatch.setattr(models.embedding, "embed_test", other_bits)
     with pytest.raises(AssertionError, match="other bits"):
         models.bits(CPU, tmp_path)
     assert "| equal | **differs by up to " in capsys.readouterr().out

@@ -27,7 +27,7 @@ def test_the_recipe_reruns_every_training_and_no_control(finished, tiny):
 CODE = {
     "a comment": ("losses/proxy_anchor.py", '"""', '# why\n"""', {}),
     "the training": (
-        "training/train.py",
+        "training/embedding.py",
         "EMBED_BATCH = 256",
         "EMBED_BATCH = 255",
         {"train": 3, "evaluate": 3, **REST},

@@ -19,7 +19,7 @@ from dmlbench.planning.job_estimates import (
 )
 from dmlbench.planning.model_size import ModelSize
 from dmlbench.study.study import check_study
-from dmlbench.training.train import EMBED_BATCH
+from dmlbench.training.embedding import EMBED_BATCH
 from dmlbench.utils import discovery
 from dmlbench.utils.gpus import Gpus
 

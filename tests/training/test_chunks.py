@@ -18,9 +18,10 @@ from dmlbench.study.study import check_study
 from dmlbench.training import batches, chunks
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.time_limit import Stopped
-from dmlbench.training.train import embed, train
+from dmlbench.training.train import train
 
 from .stops import never, stop_after
 

@@ -16,11 +16,12 @@ from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
+from dmlbench.training.embedding import embed
 from dmlbench.training.execution import compiles
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.process import keep_kernels
 from dmlbench.training.time_limit import Stopped
-from dmlbench.training.train import embed, train
+from dmlbench.training.train import train
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.study.study import check_study
 from dmlbench.training import controls
 from dmlbench.training.controls import control_embeddings, whiten
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
-from dmlbench.training.train import embed
 
 CPU = torch.device("cpu")
 FEATURES = 96

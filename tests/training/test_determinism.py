@@ -19,9 +19,10 @@ from dmlbench.training.determinism import (
     repeatable,
     use_deterministic_kernels,
 )
+from dmlbench.training.embedding import embed_test
 from dmlbench.training.provenance import measurements
 from dmlbench.training.time_limit import Stopped
-from dmlbench.training.train import embed_test, train
+from dmlbench.training.train import train
 
 from .stops import never, stop_after
 

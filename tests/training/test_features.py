@@ -13,9 +13,10 @@ from dmlbench.losses import create_loss
 from dmlbench.study.features import Features, features_file, open_features
 from dmlbench.study.study import check_study
 from dmlbench.training import batches, features
+from dmlbench.training.embedding import embed, embed_test
 from dmlbench.training.features import compute_features
 from dmlbench.training.inputs import TRUNK_SEED, ImageInputs, open_inputs
-from dmlbench.training.train import embed, embed_test, train
+from dmlbench.training.train import train
 from dmlbench.utils.errors import MissingResult
 
 CPU = torch.device("cpu")

@@ -22,8 +22,9 @@ from dmlbench.datasets.store.pack import pack
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import Study, check_study
 from dmlbench.training import job
+from dmlbench.training.embedding import embed_test
 from dmlbench.training.resumable_job import TRY_AGAIN
-from dmlbench.training.train import Diverged, embed_test
+from dmlbench.training.train import Diverged
 from dmlbench.utils.errors import MissingWeights
 from dmlbench.utils.fingerprint import code_digests
 

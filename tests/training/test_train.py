@@ -16,10 +16,11 @@ from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.prefetch import prefetch
 from dmlbench.training.time_limit import Stopped
-from dmlbench.training.train import Diverged, create_optimizer, embed, schedule, train
+from dmlbench.training.train import Diverged, create_optimizer, schedule, train
 
 from .stops import never, stop_after
 

@@ -11,9 +11,10 @@ from dmlbench.datasets.store import reader
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import check_study
 from dmlbench.study.tuning import choice_key, resolve
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.job import train_job
-from dmlbench.training.train import embed, train
+from dmlbench.training.train import train
 from dmlbench.tuning.choice import choose_job
 from dmlbench.tuning.trial import trial_job
 from dmlbench.utils.errors import MissingResult
@@ -115,7 +116,7 @@ def test_what_is_left_of_a_training_with_another_choice_is_not_continued(
     monkeypatch.setattr("dmlbench.training.checkpoint.MAX_TIME_SHARE", 1e9)
     write_choice(study, number=1, epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr("dmlbench.training.train.embed_test", fail)
+        patch.setattr("dmlbench.training.embedding.embed_test", fail)
         with pytest.raises(KeyboardInterrupt):
             train_run()
     assert (study.files.run(PATH).state / "checkpoint.pt").is_file()

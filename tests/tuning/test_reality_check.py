@@ -18,6 +18,7 @@ from dmlbench.study.study import check_study
 from dmlbench.study.tuning import resolve
 from dmlbench.training import train as training
 from dmlbench.training.checkpoint import Checkpoint
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.job import train_job
 from dmlbench.training.train import train
@@ -140,9 +141,9 @@ def test_each_model_is_an_ordinary_training_without_its_block_at_its_best_epoch(
 
         def record(model, epoch, _history, is_out=is_out, by_epoch=by_epoch):
             rows = whole.rows[is_out]
-            validated = training.embed(model.eval(), open_inputs(run, store), rows, CPU)
+            validated = embed(model.eval(), open_inputs(run, store), rows, CPU)
             score = naive_map_at_r(validated, whole.labels[is_out])
-            by_epoch.append((score, training.embed(model, open_inputs(run, store), test.rows, CPU)))
+            by_epoch.append((score, embed(model, open_inputs(run, store), test.rows, CPU)))
             return {}
 
         single = replace(run, protocol="standard")
@@ -184,7 +185,7 @@ def test_the_kept_models_give_the_same_embeddings(results, settings, stores):
     assert isinstance(model, ConcatenatedModels)
     store = Store(stores / run.store)
     wide = replace(run, model=run.model.model_copy(update={"dim": run.embedding_dim}))
-    again = training.embed(model, open_inputs(wide, store), store.split("test").rows, CPU)
+    again = embed(model, open_inputs(wide, store), store.split("test").rows, CPU)
     assert np.array_equal(again, read_embeddings(results))
 
 

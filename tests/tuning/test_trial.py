@@ -15,10 +15,11 @@ import torch
 from dmlbench.datasets.store.folds import draw_folds, hold_out
 from dmlbench.datasets.store.reader import Split
 from dmlbench.study.study import check_study
+from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
 from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.training.run_state import inspect_training
-from dmlbench.training.train import Diverged, embed, train
+from dmlbench.training.train import Diverged, train
 from dmlbench.tuning import trial as trials
 from dmlbench.tuning import validation
 from dmlbench.utils.errors import StudyError
