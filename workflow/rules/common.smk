@@ -268,9 +268,7 @@ def features_of_trial(wildcards):
 
 
 def features_files(run):
-    return [
-        features_file(Path(STORES), features.path) for features in features_of(run)
-    ]
+    return [features_file(Path(STORES), features.path) for features in features_of(run)]
 
 
 def store_of_features(wildcards):
