@@ -54,7 +54,7 @@ class Settings(SimpleNamespace):
 
 
 def settings(model: str, **values: Any) -> Settings:
-    """The `model` of dmlbench/study/settings.py with these values.
+    """The `model` of a study's settings with these values.
 
     The defaults are read from the source, because pydantic may be missing. Only the names of the
     values are checked.
@@ -62,8 +62,9 @@ def settings(model: str, **values: Any) -> Settings:
     Raises:
         TypeError: the model has no such setting.
     """
-    tree = ast.parse((PACKAGE / "study/settings.py").read_bytes())
-    (body,) = (n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == model)
+    files = [PACKAGE / "study" / name for name in ("settings.py", "backbone_settings.py")]
+    nodes = [node for file in files for node in ast.parse(file.read_bytes()).body]
+    (body,) = (n.body for n in nodes if isinstance(n, ast.ClassDef) and n.name == model)
     defaults: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.AnnAssign):

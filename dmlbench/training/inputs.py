@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dmlbench.backbones.concatenated import ConcatenatedModels
 from dmlbench.backbones.model import EmbeddingModel, HeadModel
-from dmlbench.study.features import Features, open_features
 from dmlbench.training import batches
 
 if TYPE_CHECKING:
@@ -90,8 +89,7 @@ class FeatureInputs:
     def __init__(self, run: Run, store: Store) -> None:
         self.run = run
         self.store = store
-        self._stores = store.path.parent
-        self._test_view = open_features(self._stores, Features(run, 0))
+        self._test_view = self._open(views=0)
 
     def create_model(self, pretrained: bool = True) -> HeadModel:
         """The head of the run. It draws from torch's generator."""
@@ -111,8 +109,13 @@ class FeatureInputs:
     @cached_property
     def _random_views(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The rows (M,) of the training images, and the features (M, views, F)."""
-        views = open_features(self._stores, Features(self.run, self.run.model.views))
-        return self.store.split("train").rows, views
+        return self.store.split("train").rows, self._open(self.run.model.views)
+
+    def _open(self, views: int) -> NDArray[np.float32]:
+        # a machine that only trains images, as for a benchmark, may lack what reads a study
+        from dmlbench.study.features import Features, open_features
+
+        return open_features(self.store.path.parent, Features(self.run, views))
 
     def test_batch(self, rows: NDArray[np.int64], map_function: MapFunction) -> dict[str, Tensor]:
         """The features of the central squares of the images `rows`."""
@@ -140,4 +143,4 @@ Inputs = ImageInputs | FeatureInputs
 
 def open_inputs(run: Run, store: Store) -> Inputs:
     """What the model of `run` takes of the images of `store`."""
-    return FeatureInputs(run, store) if run.model.is_frozen else ImageInputs(run, store)
+    return FeatureInputs(run, store) if run.model.trunk == "frozen" else ImageInputs(run, store)

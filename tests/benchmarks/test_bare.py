@@ -9,7 +9,7 @@ import pytest
 
 from dmlbench.datasets.store.pack import pack
 from dmlbench.datasets.store.reader import Store
-from dmlbench.study import settings
+from dmlbench.study import backbone_settings, settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -37,7 +37,8 @@ def test_settings_without_pydantic_equal_those_with_it(bare, model, values):
             {k: plain(v) for k, v in vars(value).items()} if hasattr(value, "__dict__") else value
         )
 
-    expected = getattr(settings, model)(**values).model_dump()
+    module = backbone_settings if model == "Backbone" else settings
+    expected = getattr(module, model)(**values).model_dump()
     if "augmentation" in values:
         values = values | {"augmentation": bare.settings("Augmentation", **values["augmentation"])}
     assert plain(bare.settings(model, **values)) == expected
