@@ -88,11 +88,7 @@ class EmbeddingModel(nn.Module):
                 images = images.flip(1)
             images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             features = self.head.features(self.trunk, images)
-        device = images.device.type
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            return self.head(features)
-        with torch.autocast(device, enabled=False):
-            return self.head(tree_map(Tensor.float, features))
+        return _in_float32(self.head, features, images.device.type)
 
     def train(self, mode: bool = True) -> EmbeddingModel:
         """Switch to training or evaluation. Frozen batch norms stay in evaluation."""
@@ -125,8 +121,19 @@ class HeadModel(nn.Module):
 
     def forward(self, features: Tensor, train_trunk: bool = True) -> Tensor:
         """The embeddings of `features`; `train_trunk` has no meaning here."""
-        with torch.autocast(features.device.type, enabled=False):
-            return self.head(features)
+        return _in_float32(self.head, features, features.device.type)
+
+
+def _in_float32(head: nn.Module, features: object, device: str) -> Tensor:
+    """The embeddings of `features` (a tensor, or several); `head` does not take part in
+    autocast."""
+    embeddings: Tensor
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            embeddings = head(tree_map(Tensor.float, features))
+    else:
+        embeddings = head(features)
+    return embeddings
 
 
 TrainedModel = EmbeddingModel | HeadModel

@@ -79,13 +79,14 @@ def count_model(model: Mapping[str, Any], pooling: str | None, channels: int) ->
         outputs += output.numel() if isinstance(output, torch.Tensor) else 0
 
     with torch.device("meta"), torch.no_grad():
-        whole = EmbeddingModel(Backbone(**model), Recipe(pooling=pooling), channels)
-        side = model["image_size"]
+        backbone = Backbone(**model)
+        whole = EmbeddingModel(backbone, Recipe(pooling=pooling), channels)
+        side = backbone.image_size
         features = count_features(whole, channels, side)
         built: TrainedModel = whole
         argument = torch.empty(BATCH, channels, side, side)
-        if model["trunk"] == "frozen":  # no image passes through a step
-            built, argument = HeadModel(Backbone(**model), features), torch.empty(BATCH, features)
+        if backbone.is_frozen:  # no image passes through a step
+            built, argument = HeadModel(backbone, features), torch.empty(BATCH, features)
         for module in built.modules():
             if not any(module.children()):
                 module.register_forward_hook(count_output)

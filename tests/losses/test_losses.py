@@ -72,6 +72,7 @@ def test_creating_a_loss_imports_its_file_alone():
     )
     modules = run_python(code)
     assert {m for m in modules if m.startswith("dmlbench.losses.")} == {
+        "dmlbench.losses._memory",
         "dmlbench.losses._usage",
         "dmlbench.losses.base",
         "dmlbench.losses.rll",

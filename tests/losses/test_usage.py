@@ -65,7 +65,8 @@ def test_the_repr_is_the_call_that_creates_the_loss_with_its_options():
 def test_the_repr_survives_copies_and_pickles():
     loss = create_loss("triplet", 3, 4, margin=0.5)
     expected = (
-        "Triplet(num_classes=3, embedding_dim=4, margin=0.5, squared=True, mining='semihard')"
+        "Triplet(num_classes=3, embedding_dim=4, margin=0.5, squared=True, mining='semihard', "
+        "memory=None, memory_start=1000)"
     )
     for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert repr(other) == expected

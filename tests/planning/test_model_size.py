@@ -27,6 +27,12 @@ def test_a_larger_image_has_more_operations_and_no_more_parameters():
     assert large.operations == pytest.approx(4 * small.operations, rel=0.01)
 
 
+def test_a_step_with_a_frozen_trunk_has_a_head_alone():
+    model = {"type": "resnet18", "dim": 100, "image_size": 64, "trunk": "frozen"}
+    size = count_model(model, None, 3)
+    assert size == ModelSize(512 * 100 + 100, 100, 2 * 512 * 100, 512)
+
+
 @pytest.fixture
 def runs(tiny):
     tiny["plan"]["backbones"] = ["tiny", "large"]

@@ -81,8 +81,8 @@ LINES = {
     ),
     "empty list": (
         Plan,
-        PLAN | {"losses": []},
-        "losses: found []. Allowed: a list of: a name. It is empty: write one value or more.",
+        PLAN | {"datasets": []},
+        "datasets: found []. Allowed: a list of: a name. It is empty: write one value or more.",
     ),
     "one of two": (
         Recipe,

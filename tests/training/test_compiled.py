@@ -85,7 +85,8 @@ def test_a_compiled_training_in_chunks_has_a_graph_for_each_size_and_pass(
     # chunks of 20 and of 8: without a graph of autograd, in the warm-up, and after it
     assert counters["stats"]["unique_graphs"] == 6
     assert not counters["graph_break"]
-    expected, embeddings = (embed(m.eval(), glyphs, rows, CPU, run) for m in (plain, compiled))
+    inputs = open_inputs(run, glyphs)
+    expected, embeddings = (embed(m.eval(), inputs, rows, CPU) for m in (plain, compiled))
     assert np.abs(embeddings - expected).max() < 1e-3 * np.abs(expected).max()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmlbench.study.study import check_study
-from dmlbench.training import job, resumable_job, train
+from dmlbench.training import embedding, job, resumable_job, train
 from dmlbench.training.resumable_job import TRY_AGAIN
 from dmlbench.utils.errors import UnusableGpu, UserError
 
@@ -115,9 +115,9 @@ def test_a_training_on_a_gpu_records_it_and_the_peak_of_its_memory(run_job, gpu,
         def parameters(self):
             return []
 
-    embeddings = np.ones((2, 16), np.float32), np.arange(2, dtype=np.int32)
+    vectors = np.ones((2, 16), np.float32), np.arange(2, dtype=np.int32)
     monkeypatch.setattr(train, "train", lambda *_: (None, Loss(), []))
-    monkeypatch.setattr(train, "embed_test", lambda *_: embeddings)
+    monkeypatch.setattr(embedding, "embed_test", lambda *_: vectors)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
     code, result, _ = run_job()

@@ -203,10 +203,10 @@ def test_a_run_that_is_always_out_of_time_before_its_first_step_is_a_timeout(stu
 
 
 def test_embeddings_that_are_not_finite_are_a_divergence(study, data_folder, monkeypatch):
-    from dmlbench.training import train
+    from dmlbench.training import embedding
 
     monkeypatch.setattr(
-        train, "embed_test", lambda *_: (np.full((2, 16), np.nan, np.float32), np.arange(2))
+        embedding, "embed_test", lambda *_: (np.full((2, 16), np.nan, np.float32), np.arange(2))
     )
     _, result, out, _ = run_job(study, data_folder)
     assert result["status"] == "diverged"

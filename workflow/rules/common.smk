@@ -257,18 +257,24 @@ def weights_of_trial(wildcards):
 def features_of_run(wildcards):
     """The features that a run with a frozen backbone reads."""
     run = run_of(wildcards)
-    return made_if_missing(features_files(run), run.path in inputs().pending.train)
+    return features_files(run, run.path in inputs().pending.train)
 
 
 @called_for_each_job
 def features_of_trial(wildcards):
     trial = trial_of(wildcards)
-    files = features_files(trial.run)
-    return made_if_missing(files, trial.path in inputs().pending.trials)
+    return features_files(trial.run, trial.path in inputs().pending.trials)
 
 
-def features_files(run):
-    return [features_file(Path(STORES), features.path) for features in features_of(run)]
+def features_files(run, is_pending):
+    """A run that is not pending needs none: those that are missing may be made for another one, and
+    then Snakemake would run it too."""
+    files = [
+        features_file(Path(STORES), features.path) for features in features_of(run)
+    ]
+    if not is_pending:
+        files = [file for file in files if file.is_file()]
+    return made_if_missing(files, is_pending)
 
 
 def store_of_features(wildcards):
