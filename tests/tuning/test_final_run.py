@@ -165,6 +165,10 @@ class CountingStore(reader.Store):
         self.events.append(int(row))
         return super().__getitem__(row)
 
+    def stack(self, rows):
+        self.events.extend(rows.tolist())
+        return super().stack(rows)
+
 
 def test_nothing_before_the_last_embedding_opens_the_test_split(
     study, train_run, data_folder, glyphs, monkeypatch

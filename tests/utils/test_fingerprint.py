@@ -90,9 +90,16 @@ def test_a_file_that_moves_to_another_folder_keeps_the_digest(copied, read_packa
     for file in copied.rglob("*.py"):
         text = file.read_text()
         text = text.replace(f"from {module} import", f"from dmlbench.moved.{stem} import")
-        text = text.replace(
-            f"from {package} import {stem}\n", f"from dmlbench.moved import {stem}\n"
-        )
+        lines = []
+        for line in text.splitlines(keepends=True):
+            names = line.removeprefix(f"from {package} import ").strip().split(", ")
+            if line.startswith(f"from {package} import ") and stem in names:
+                lines.append(f"from dmlbench.moved import {stem}\n")
+                if rest := [name for name in names if name != stem]:
+                    lines.append(f"from {package} import {', '.join(rest)}\n")
+            else:
+                lines.append(line)
+        text = "".join(lines)
         file.write_text(text)
     read_package(copied)
     assert code_digest(*modules) == before
