@@ -18,13 +18,6 @@ SUBSETS = {
     "in22k": "imagenet22k",
 }
 """The part of a tag of timm's weights -> the classes that they have been trained on."""
-IMAGENET = {
-    "in1k": "ImageNet-1k",
-    "in12k": "ImageNet-12k",
-    "in21k": "ImageNet-21k",
-    "in22k": "ImageNet-22k",
-    "inw21k": "ImageNet-W21 (Winter 2021)",
-}
 FROM_THE_WEB = {
     "openai": "400 million pictures with texts, OpenAI",
     "laion400m": "LAION-400M",
@@ -99,8 +92,10 @@ def describe_pretraining(weights: str) -> list[str]:
     for part in dict.fromkeys(weights.partition(".")[2].split("_")):
         if part in FROM_THE_WEB:
             found.append(f"{FROM_THE_WEB[part]} ({WEB})")
-        elif part in IMAGENET:
-            found.append(IMAGENET[part])
+        elif part in SUBSETS:
+            found.append(f"ImageNet-{part.removeprefix('in')}")
+        elif part == "inw21k":  # its classes are in no list of timm
+            found.append("ImageNet-W21 (Winter 2021)")
     return found
 
 

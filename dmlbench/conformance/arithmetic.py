@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dmlbench.conformance.check import Broken, check, describe_error
+from dmlbench.conformance.check import LIBRARY, Broken, check, describe_error
 from dmlbench.conformance.subject import Subject, batch, value_of
 from dmlbench.losses.base import Loss
 
@@ -68,7 +68,7 @@ def call(subject: Subject) -> None:
 @check(
     "gradient",
     "autograd's gradient is the derivative of the value",
-    warned=frozenset({"library"}),
+    warned=LIBRARY,
     declarable=True,
     why="The optimiser never sees the value, only the gradient. If that belongs to another "
     "function, the other function is minimised, and the curve of the loss means nothing.",

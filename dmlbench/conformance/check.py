@@ -15,6 +15,8 @@ from dmlbench.utils.errors import UnusableGpu, WrongEnvironment
 Verdict = Literal["ok", "declared", "warning", "FAILED", "-"]
 WIDTH = 100
 HERE = Path(__file__).parent
+LIBRARY = frozenset({"library"})
+"""Losses of another library: some checks only warn about them, or leave them out."""
 
 
 class Broken(Exception):

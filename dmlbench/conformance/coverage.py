@@ -11,11 +11,10 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.invariance import renumbered_state
 from dmlbench.conformance.subject import C, D, Subject, batch, draw, value_of
 
-LIBRARY = frozenset({"library"})
 WIDE = 2520  # dimensions: more than any model here gives, and a multiple of 1 to 10
 TRIED = 32  # dimensions that are tried of so many
 NOISES = (1.5, 3.0, 0.7)  # of the batches; a margin may leave out all pairs of one

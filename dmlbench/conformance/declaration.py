@@ -6,7 +6,7 @@ import inspect
 import sys
 from typing import Any
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.subject import Subject
 from dmlbench.losses import _docs_page
 from dmlbench.losses._bounds import option_bounds
@@ -24,7 +24,7 @@ DECLARABLE = (
 @check(
     "header",
     "title, paper, and what differs from it",
-    skipped=frozenset({"library"}),
+    skipped=LIBRARY,
     warned=frozenset({"own"}),
     why="Readers of a leaderboard must know which paper a row is, and where it departs from it. "
     "The table of all losses is written from the headers.",
@@ -45,7 +45,7 @@ def header(subject: Subject) -> str:
 @check(
     "options",
     "keyword-only, annotated, with literal defaults",
-    skipped=frozenset({"library"}),
+    skipped=LIBRARY,
     why="A study is checked from the source of the loss, without importing it. So a wrong option "
     "is refused before any job, and not after an hour in a queue.",
     fix="Write `def __init__(self, num_classes: int, embedding_dim: int, parents: Tensor | None = "
@@ -80,7 +80,7 @@ def options(subject: Subject) -> str:
 @check(
     "search_space",
     "literal ranges of declared options, within their bounds",
-    skipped=frozenset({"library"}),
+    skipped=LIBRARY,
     why="Losses are compared after equally many trials. A range with values that an option does "
     "not allow wastes trials on settings that are refused; without a range nothing is tuned.",
     fix="Write SEARCH_SPACE = {'margin': {'low': 0.05, 'high': 1.0, 'log': True}} at the top level "

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.subject import Subject, draw, value_and_gradient
 
 FACTOR = 4  # the last batch is so many times as large as the first
@@ -22,7 +22,7 @@ losses here have 1.5 at most."""
 @check(
     "growth",
     "more images or more classes do not make it larger, but for a logarithm",
-    warned=frozenset({"library"}),
+    warned=LIBRARY,
     declarable=True,
     why="A sum over images, pairs or classes gives another length of step to each batch size and "
     "data set. A learning rate and a weight beside another loss then fit one batch size alone, and "

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, is_tensor
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.subject import C, N, Subject, batch, value_and_gradient, value_of
 from dmlbench.losses.base import Loss
-
-LIBRARY = frozenset({"library"})
 
 
 @check(

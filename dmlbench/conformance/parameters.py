@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.subject import C, Subject, batch, same, training_set, value_of
 from dmlbench.losses.base import Loss
 from dmlbench.utils.text import count_of
@@ -102,7 +102,7 @@ def refresh(subject: Subject) -> str | None:
 @check(
     "device",
     "to(device) moves every tensor that it holds",
-    warned=frozenset({"library"}),
+    warned=LIBRARY,
     why="The trainer moves the loss to the GPU once. A tensor that stays behind meets embeddings "
     "on the GPU, and the first step raises: on a cluster, after the time in the queue.",
     fix="Write self.register_buffer('name', tensor, persistent=...) in place of self.name = "

@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dmlbench.conformance.arithmetic import dtype_name
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.subject import Subject, batch, same, value_of
 
-LIBRARY = frozenset({"library"})
 CLOCKS = ("time", "monotonic", "perf_counter", "process_time")
 SOURCES: dict[str, dict[str, Any]] = {
     "torch's global generator": {"torch_seed": 2},

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dmlbench.conformance.check import Broken, check
+from dmlbench.conformance.check import LIBRARY, Broken, check
 from dmlbench.conformance.subject import Subject, batch, draw, same, value_of
 from dmlbench.losses.base import Loss
 
@@ -27,7 +27,7 @@ DEPTH, ENTRIES = 4, 1_000  # of containers in containers, and of each, that are 
 @check(
     "repeats",
     "the same batch has the same value at each call, and no call changes the state",
-    warned=frozenset({"library"}),
+    warned=LIBRARY,
     declarable=True,
     why="A value that depends on how often the loss was called is another loss after some steps: "
     "it follows no schedule of the recipe, and a resumed training begins to count again.",

@@ -82,14 +82,10 @@ def features_of(run: Run) -> list[Features]:
     return [*{features.path: features for features in read}.values()]
 
 
-def features_folder(stores: Path) -> Path:
-    """The folder of all features; `stores` is that of the packed images."""
-    return stores.parent / "features"
-
-
 def features_file(stores: Path, path: str) -> Path:
-    """The file that says that the features `path` (as of `Features.path`) are there."""
-    return features_folder(stores) / f"{path}.json"
+    """The file that says that the features `path` (as of `Features.path`) are there; `stores` is
+    the folder of the packed images."""
+    return stores.parent / "features" / f"{path}.json"
 
 
 def are_there(stores: Path, features: Features) -> bool:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets.store.reader import Store
 from dmlbench.study.features import Features, are_there, features_file, note_features
 from dmlbench.training.embedding import EMBED_BATCH, embed
 from dmlbench.training.execution import set_up
-from dmlbench.training.inputs import TRUNK_SEED, ImageInputs
+from dmlbench.training.inputs import ImageInputs, create_frozen
 from dmlbench.training.process import keep_freed_memory
 from dmlbench.utils.device import choose_device
 from dmlbench.utils.errors import UserError
@@ -107,9 +106,8 @@ def _write(
     """Write the features of the images `rows` to the file `target`."""
     run = features.run
     set_up(run.recipe, device)
-    torch.manual_seed(TRUNK_SEED)
     backbone = run.model.model_copy(update={"head": "none"})
-    model = EmbeddingModel(backbone, run.recipe, store.channels).to(device).eval()
+    model = create_frozen(backbone, run.recipe, store.channels).to(device).eval()
     views = [RandomView(run, store, view) for view in range(features.views)]
 
     partial = target.with_name(f"{target.stem}.partial.npy")

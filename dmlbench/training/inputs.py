@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dmlbench.datasets.store.reader import Store
+    from dmlbench.study.backbone_settings import Backbone
     from dmlbench.study.run import Run
+    from dmlbench.study.settings import Recipe
     from dmlbench.training.prefetch import MapFunction
 
 TRUNK_SEED = 0
@@ -51,10 +53,7 @@ class ImageInputs:
 
     def training_batch(self, key: BatchKey, map_function: MapFunction) -> dict[str, Tensor]:
         """A batch with random crops, and the other changes that were drawn for it."""
-        epoch, step, rows = key
-        # from 1: [seed, epoch, 0] would be the sampler's own stream
-        random = np.random.default_rng([self.run.seed, epoch, step + 1])
-        return self.random_batch(rows, random, map_function)
+        return self.random_batch(key[2], _generator(self.run, key), map_function)
 
     def random_batch(
         self, rows: NDArray[np.int64], random: np.random.Generator, map_function: MapFunction
@@ -97,13 +96,11 @@ class FeatureInputs:
 
     def training_batch(self, key: BatchKey, map_function: MapFunction) -> dict[str, Tensor]:
         """A batch of features: of a random view of each image, if the backbone has `views`."""
-        epoch, step, rows = key
-        count = self.run.model.views
+        rows, count = key[2], self.run.model.views
         if not count:
             return self.test_batch(rows, map_function)
-        random = np.random.default_rng([self.run.seed, epoch, step + 1])
         places, views = self._random_views
-        drawn = random.integers(count, size=len(rows))
+        drawn = _generator(self.run, key).integers(count, size=len(rows))
         return {"features": torch.from_numpy(views[np.searchsorted(places, rows), drawn])}
 
     @cached_property
@@ -132,10 +129,22 @@ class FeatureInputs:
         return self._with_trunk(model)
 
     def _with_trunk(self, model: nn.Module) -> EmbeddingModel:
-        torch.manual_seed(TRUNK_SEED)  # as when the features were computed
-        whole = EmbeddingModel(self.run.model, self.run.recipe, self.store.channels)
+        whole = create_frozen(self.run.model, self.run.recipe, self.store.channels)
         whole.load_state_dict({**whole.state_dict(), **model.state_dict()})
         return whole
+
+
+def create_frozen(backbone: Backbone, recipe: Recipe, channels: int) -> EmbeddingModel:
+    """A model with the trunk whose features all runs share."""
+    torch.manual_seed(TRUNK_SEED)
+    return EmbeddingModel(backbone, recipe, channels)
+
+
+def _generator(run: Run, key: BatchKey) -> np.random.Generator:
+    """What the changes of a batch are drawn by."""
+    epoch, step, _ = key
+    # from 1: [seed, epoch, 0] would be the sampler's own stream
+    return np.random.default_rng([run.seed, epoch, step + 1])
 
 
 Inputs = ImageInputs | FeatureInputs
