@@ -288,6 +288,22 @@ def hpl_softtriple(embeddings, labels, *, proxies, **options):
     return softtriple(embeddings, labels, centers=centers, **options)
 
 
+# Losses on pairs
+
+
+def lifted_structure(embeddings, labels, *, margin):
+    """Half the squared hinge of d + log sum exp(margin - d_neg), mean over positive pairs."""
+    f, count, total = [unit(x) for x in embeddings], 0, 0.0
+    images = range(len(f))
+    for i, j in [(i, j) for i in images for j in images if i < j and labels[i] == labels[j]]:
+        others = [k for k in images if labels[k] != labels[i]]
+        count += 1
+        if others:
+            ends = [cmath.exp(margin - distance(f[e], f[k])) for e in (i, j) for k in others]
+            total += positive_part(distance(f[i], f[j]) + cmath.log(sum(ends))) ** 2 / 2
+    return total / max(count, 1)
+
+
 # Losses on ranks
 
 

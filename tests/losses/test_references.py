@@ -61,6 +61,7 @@ OPTIONS = {
         "centers_per_class": [2, 1],
         "tau": [0.2, 0.7],
     },
+    "lifted_structure": {"margin": [1.0, 0.4, 0.0, 3.0]},
     "smooth_ap": {"temperature": [0.01, 0.05, 0.3, 1.0]},
     "recall_at_k": {
         "temperature": [0.01, 0.05, 0.3],
