@@ -8,7 +8,7 @@ import torch
 
 from dmlbench.training.determinism import use_deterministic_kernels
 from dmlbench.utils.arithmetic import use_ieee_float32
-from dmlbench.utils.eager_torch import leave_out_compiler
+from dmlbench.utils.late_imports import import_late, leave_out_compiler
 
 if TYPE_CHECKING:
     from dmlbench.study.settings import Recipe
@@ -19,6 +19,7 @@ def set_up(recipe: Recipe, device: torch.device) -> None:
     deterministic kernels on a GPU."""
     if not compiles(recipe, device):
         leave_out_compiler()
+    import_late("scipy.stats")
     torch.set_num_threads(recipe.cpu_threads)
     use_ieee_float32()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Optimizers take the same steps without torch's compiler, which is there for who asks for it."""
+"""Large modules are imported by who uses them; trainings have the same bits without them."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 STEPS = """
 import sys
 import torch
-from dmlbench.utils.eager_torch import leave_out_compiler
+from dmlbench.utils.late_imports import leave_out_compiler
 
 torch.manual_seed(0)
 if "{mode}" != "plain":
@@ -45,3 +45,24 @@ def test_steps_have_the_same_bits_and_the_compiler_is_imported_by_who_asks_for_i
     expected = run("plain")
     for mode in ("left out", "compiled", "imported"):
         assert run(mode) == expected, mode
+
+
+LATE = """
+import sys
+from dmlbench.utils.late_imports import import_late
+
+import_late("scipy.stats")
+from pytorch_metric_learning import losses
+import scipy.stats
+assert "scipy.stats._stats_py" not in sys.modules
+import_late("scipy.stats")
+print(scipy.stats.rankdata([3, 1, 2]).tolist(), scipy.stats.norm.cdf(0))
+from scipy.stats import t
+import_late("scipy.stats")
+assert scipy.stats.t is t is sys.modules["scipy.stats"].t
+"""
+
+
+def test_a_late_module_is_whole_for_who_uses_it():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert done.stdout == "[3.0, 1.0, 2.0] 0.5\n"
