@@ -67,6 +67,7 @@ COLOURS = {
     "smooth_ap": "#cda0e1",
     "angular": "#69465a",
     "snr": "#006400",
+    "proxygml": "#0000ff",
 }
 MARKERS = "os^DvPX<>ph"
 

@@ -1,87 +1,26 @@
 """The native losses a second time: slow loops over plain numbers, from the papers' formulas.
 
-Vectors are lists of numbers. `derivatives` uses the complex step: a number that is moved by
-1e-100 i carries its derivative in its imaginary part. This is exact to rounding, since it is no
-difference of two values. What a loss treats as constant (weights, galleries) loses its imaginary
-part.
+Vectors are lists of numbers. What a loss treats as constant (weights, galleries) loses its
+imaginary part, which carries the derivative.
 """
 
 import cmath
+import math
 
-STEP = 1e-100
-KINK = 1e-7
-
-
-class AtKink(Exception):
-    """The derivative of a hinge, or of another function with a kink, is wanted at the kink."""
-
-
-def derivatives(function, numbers):
-    """d function(numbers) / d numbers, for a list of floats and a function that gives a number."""
-    return [
-        complex(function([*numbers[:i], x + STEP * 1j, *numbers[i + 1 :]])).imag / STEP
-        for i, x in enumerate(numbers)
-    ]
-
-
-def refuse_kink(x):
-    if abs(x.real) < KINK and x.imag:
-        raise AtKink
-
-
-def positive_part(x):
-    """[x]_+"""
-    refuse_kink(x)
-    return x if x.real > 0 else 0.0
-
-
-def dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def unit(vector):
-    length = cmath.sqrt(dot(vector, vector))
-    return [x / length for x in vector]
-
-
-def constant(vector):
-    return [x.real for x in vector]
-
-
-def mean_vector(vectors):
-    return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
-
-
-def squared_distance(a, b):
-    return sum((x - y) * (x - y) for x, y in zip(a, b, strict=True))
-
-
-def distance(a, b):
-    """Euclidean distance; 0 with derivative 0 between equal vectors."""
-    squared = squared_distance(a, b)
-    return cmath.sqrt(squared) if squared.real > 1e-14 else 0.0
-
-
-def log_sum_exp(values):
-    largest = max(x.real for x in values)
-    return largest + cmath.log(sum(cmath.exp(x - largest) for x in values))
-
-
-def softmax(values):
-    largest = max(x.real for x in values)
-    exponentials = [cmath.exp(x - largest) for x in values]
-    return [e / sum(exponentials) for e in exponentials]
-
-
-def sigmoid(x):
-    if x.real < 0:
-        return 1 - sigmoid(-x)
-    return 1 / (1 + cmath.exp(-x))
-
-
-def cross_entropy(logits, label):
-    return log_sum_exp(logits) - logits[label]
-
+from tests.losses.plain_numbers import (
+    constant,
+    cross_entropy,
+    distance,
+    dot,
+    log_sum_exp,
+    mean_vector,
+    positive_part,
+    refuse_kink,
+    sigmoid,
+    softmax,
+    squared_distance,
+    unit,
+)
 
 # HTL
 
@@ -288,6 +227,27 @@ def hpl_softtriple(embeddings, labels, *, proxies, **options):
     return softtriple(embeddings, labels, centers=centers, **options)
 
 
+def proxygml(embeddings, labels, *, proxies, ratio, regularization):
+    """ProxyGML; `proxies` (C, K, D)."""
+    p = [[unit(proxy) for proxy in own] for own in proxies]
+    per_class, total = len(p[0]), 0.0
+    everything = [(c, k) for c in range(len(p)) for k in range(per_class)]
+    size = max(math.ceil(ratio * len(everything)), 2 * per_class)
+    for x, label in zip(embeddings, labels, strict=True):
+        x = unit(x)
+        s = {(c, k): dot(x, p[c][k]) for c, k in everything}
+        others = [place for place in everything if place[0] != label]
+        others.sort(key=lambda place: -s[place].real)
+        graph = [(label, k) for k in range(per_class)] + others[: size - per_class]
+        logits = {c: sum(s[place] for place in graph if place[0] == c) for c, _ in graph}
+        total += log_sum_exp(logits.values()) - logits[label]
+    total /= len(embeddings)
+    for c, k in everything:
+        logits = [sum(dot(p[c][k], other) for other in own) for own in p]
+        total += regularization * cross_entropy(logits, c) / len(everything)
+    return total
+
+
 # Losses on pairs
 
 
@@ -299,8 +259,8 @@ def lifted_structure(embeddings, labels, *, margin):
         others = [k for k in images if labels[k] != labels[i]]
         count += 1
         if others:
-            ends = [cmath.exp(margin - distance(f[e], f[k])) for e in (i, j) for k in others]
-            total += positive_part(distance(f[i], f[j]) + cmath.log(sum(ends))) ** 2 / 2
+            near = log_sum_exp([margin - distance(f[e], f[k]) for e in (i, j) for k in others])
+            total += positive_part(distance(f[i], f[j]) + near) ** 2 / 2
     return total / max(count, 1)
 
 

@@ -50,7 +50,7 @@ def test_the_list_shows_names_code_titles_and_options(list_command):
 @pytest.mark.parametrize(
     ("word", "names"),
     [
-        ("proxy", ["proxy_anchor", "proxynca_pp"]),
+        ("proxy", ["proxy_anchor", "proxygml", "proxynca_pp"]),
         ("h*l", ["hpl", "htl"]),
         ("rll", ["rll"]),
         ("?nr", ["snr"]),

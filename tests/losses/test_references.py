@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from dmlbench.losses import create_loss, list_losses
 from dmlbench.losses._docs_page import header
+from tests.losses.plain_numbers import AtKink, derivatives, distance, positive_part, sigmoid
 
 NATIVE = [name for name in list_losses() if not header(name).wraps]
 
@@ -60,6 +61,11 @@ OPTIONS = {
         "temperature": [None, 0.3],
         "centers_per_class": [2, 1],
         "tau": [0.2, 0.7],
+    },
+    "proxygml": {
+        "proxies_per_class": [3, 1, 2],
+        "ratio": [0.05, 0.7, 1.0],
+        "regularization": [0.3, 0.0, 2.0],
     },
     "lifted_structure": {"margin": [1.0, 0.4, 0.0, 3.0]},
     "smooth_ap": {"temperature": [0.01, 0.05, 0.3, 1.0]},
@@ -135,6 +141,11 @@ def softtriple(references, loss, options, random, parents):
     return partial(references.softtriple, **options)
 
 
+def proxygml(references, loss, options, random, parents):
+    options = {key: value for key, value in options.items() if key != "proxies_per_class"}
+    return partial(references.proxygml, **options)
+
+
 def rll(references, loss, options, random, parents):
     """RLL with the papers' alpha and shares, which the defaults of its options mean."""
     options = dict(options)
@@ -182,6 +193,7 @@ def group_loss(references, loss, options, random, parents):
 SPECIAL = {
     "htl": htl,
     "softtriple": softtriple,
+    "proxygml": proxygml,
     "rll": rll,
     "hpl": hpl,
     "group_loss": group_loss,
@@ -198,25 +210,24 @@ def arguments(numbers, shapes):
     return {name: fill(shape) for name, shape in shapes.items()}
 
 
-def test_derivatives_are_exact_to_rounding(references):
+def test_derivatives_are_exact_to_rounding():
     def function(numbers):
         x, y = numbers
-        return references.sigmoid(x / y) * references.distance([x, y], [y, x])
+        return sigmoid(x / y) * distance([x, y], [y, x])
 
     x, y = 0.3, 0.7
     logistic, apart = 1 / (1 + math.exp(-x / y)), math.sqrt(2) * (y - x)
     slope = logistic * (1 - logistic) * apart
     expected = [slope / y - math.sqrt(2) * logistic, -slope * x / y**2 + math.sqrt(2) * logistic]
-    assert references.derivatives(function, [x, y]) == pytest.approx(expected, rel=1e-14)
+    assert derivatives(function, [x, y]) == pytest.approx(expected, rel=1e-14)
 
 
-def test_a_hinge_lacks_a_derivative_at_its_kink_alone(references):
-    hinge = references.positive_part
+def test_a_hinge_lacks_a_derivative_at_its_kink_alone():
     for x, slope in ((-0.1, 0), (0.1, 1)):
-        assert references.derivatives(lambda numbers: hinge(*numbers), [x]) == [slope]
-    with pytest.raises(references.AtKink):
-        references.derivatives(lambda numbers: hinge(*numbers), [1e-9])
-    assert hinge(1e-9) == 1e-9
+        assert derivatives(lambda numbers: positive_part(*numbers), [x]) == [slope]
+    with pytest.raises(AtKink):
+        derivatives(lambda numbers: positive_part(*numbers), [1e-9])
+    assert positive_part(1e-9) == 1e-9
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -256,8 +267,8 @@ def test_value_and_gradient_equal_the_formulas_of_the_paper(name, references, da
 
     assert value.item() == pytest.approx(complex(evaluate(numbers)).real, rel=1e-9, abs=1e-9)
     try:
-        expected = references.derivatives(evaluate, numbers)
-    except references.AtKink:
+        expected = derivatives(evaluate, numbers)
+    except AtKink:
         return
     largest = max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(gradient / largest, np.divide(expected, largest), rtol=0, atol=1e-9)

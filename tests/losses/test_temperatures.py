@@ -39,6 +39,7 @@ PAPERS = {
     "proxy_anchor": [{"alpha": alpha, "delta": 0.1} for alpha in (32.0, 64.0)],
     "normalized_softmax": [{"temperature": t} for t in (0.01, 0.05, 0.1)],
     "proxynca_pp": [{"temperature": 1 / scale} for scale in (1.0, 9.0, 32.0)],
+    "proxygml": [{}, {"proxies_per_class": 1, "ratio": 1.0, "regularization": 0.0}],
     "lifted_structure": [{"margin": margin} for margin in (0.0, 1.0, 1000.0)],
     "smooth_ap": [{"temperature": t} for t in (0.001, 0.01, 0.1)],
     "recall_at_k": [{"temperature": t} for t in (0.001, 0.01, 0.1)],
