@@ -11,7 +11,7 @@ KINK = 1e-7
 
 
 class AtKink(Exception):
-    """The derivative of a hinge, or of another function with a kink, is wanted at the kink."""
+    """The derivative of a hinge, or of another function with a kink, is wanted near the kink."""
 
 
 def derivatives(function, numbers):
@@ -55,8 +55,13 @@ def squared_distance(a, b):
 
 
 def distance(a, b):
-    """Euclidean distance; 0 with derivative 0 between equal vectors."""
+    """Euclidean distance; 0 with derivative 0 between equal vectors.
+
+    Between vectors that nearly coincide, 2 - 2 cos has no precise derivative.
+    """
     squared = squared_distance(a, b)
+    if 1e-14 < squared.real < 1e-6 and squared.imag:
+        raise AtKink
     return cmath.sqrt(squared) if squared.real > 1e-14 else 0.0
 
 
