@@ -31,7 +31,7 @@ demo: $(INSTALLED)
 	snakemake
 
 test: $(INSTALLED)
-	python -m pytest -n 2 -m "not slow"
+	python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)
 	python -m pytest -n 2 --dist loadfile -m slow
@@ -60,7 +60,7 @@ chaos: $(INSTALLED)
 
 # Which lines of the package the tests run. Lines that run in other processes are not counted.
 coverage: $(INSTALLED)
-	python -m pytest -n 2 -m "not slow" --cov=dmlbench --cov-report=term:skip-covered
+	python -m pytest -n 2 --dist worksteal -m "not slow" --cov=dmlbench --cov-report=term:skip-covered
 
 docs: $(INSTALLED)
 	mkdocs build --strict --quiet

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ class Inputs:
             is_forced: whether the user forces jobs to run. Then what comes after them runs too.
         """
         self.study, self.stores, self.is_asked = study, stores, is_asked
-        self.ignore_date = ignore_date if is_asked and not is_forced else str
+        self._ancient = ignore_date
+        self._runs_pending_alone = is_asked and not is_forced
 
     @cached_property
     def pending(self) -> Pending:
@@ -97,6 +98,20 @@ class Inputs:
             if path.lstat().st_mtime != date:  # another user, who may own it, has not set it
                 os.utime(path, (date, date), follow_symlinks=False)
         return str(MARKER)
+
+    def made_if_missing(self, files: Sequence[str], is_pending: bool) -> list[Any]:
+        """Inputs that are made if they are missing, and are never a reason to run a job again: its
+        key says which they are.
+
+        A pending job has them as they are: Snakemake does not run what comes after an `ancient`
+        file that is there and is made again all the same. Any other job has those that are there:
+        what is missing may be made for a pending job, and then Snakemake would run this one too.
+        """
+        if is_pending:
+            return [*files]
+        if self._runs_pending_alone:
+            files = [file for file in files if Path(file).is_file()]
+        return [self._ancient(file) for file in files]
 
     def of_trial(self, path: str) -> list[Any]:
         """Beside the images and the weights or the features."""
@@ -161,4 +176,5 @@ class Inputs:
     def _inputs(self, files: Iterable[object], is_pending: bool) -> list[Any]:
         if is_pending:
             return [*map(str, files), self.marker]
-        return [self.ignore_date(str(file)) for file in files]
+        ignore_date = self._ancient if self._runs_pending_alone else str
+        return [ignore_date(str(file)) for file in files]

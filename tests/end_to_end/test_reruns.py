@@ -48,11 +48,11 @@ def test_studies_share_a_store_and_changed_facts_make_another(finished, tiny, tm
     """Here the workflow itself packs: what it noted of a store must not make it pack again."""
     finished.environment["DMLBENCH_DATA"] = str(tmp_path / "data")
     tiny["plan"] |= {"losses": ["proxy_anchor"], "controls": []}
-    one = {"train": 1, "evaluate": 1, **REST}
+    one, new_store = {"train": 1, "evaluate": 1, **REST}, {"pack_store": 1, "find_duplicates": 1}
     for name in ("first", "second"):
         tiny["study"] = name
         finished.write(tiny)
-        assert finished.planned() == one | ({"pack_store": 1} if name == "first" else {})
+        assert finished.planned() == one | (new_store if name == "first" else {})
         finished.run()
     tiny["study"] = "first"
     finished.write(tiny)
@@ -60,8 +60,15 @@ def test_studies_share_a_store_and_changed_facts_make_another(finished, tiny, tm
     (manifest,) = (tmp_path / "data/stores").glob("*/manifest.json")
     manifest.touch()
     assert finished.planned() == {}
+    tiny["plan"]["seeds"] = [0, 1]
+    finished.write(tiny)
+    manifest.unlink()  # of a user who needs the space: it is packed again for the new run alone
+    assert finished.planned() == one | new_store
+    tiny["plan"]["seeds"] = [0]
+    finished.write(tiny)
+    assert finished.planned() == {}
     finished.edit("dmlbench/datasets/glyphs.py", '"version": 1', '"version": 2')
-    assert finished.planned() == one | {"pack_store": 1}
+    assert finished.planned() == one | new_store
 
 
 def test_changed_metrics_are_in_the_table_after_the_next_call(finished, tiny):

@@ -133,3 +133,20 @@ def test_a_marker_of_another_user_that_is_right_is_not_touched(tiny, inputs_of, 
 
     monkeypatch.setattr(os, "utime", refuse)
     assert inputs_of(study).marker == OUTDATED
+
+
+def test_what_is_missing_is_made_for_pending_jobs_alone(finished, inputs_of, tmp_path):
+    there, missing = tmp_path / "there.json", tmp_path / "missing.json"
+    there.touch()
+    files = [str(there), str(missing)]
+    assert inputs_of(finished).made_if_missing(files, is_pending=True) == files
+    assert inputs_of(finished).made_if_missing(files, is_pending=False) == [ignored(there)]
+
+
+@pytest.mark.parametrize("options", [{"is_forced": True}, {"is_asked": False}])
+def test_a_job_that_runs_whatever_is_pending_waits_for_what_is_missing(
+    finished, inputs_of, options, tmp_path
+):
+    missing = str(tmp_path / "missing.json")
+    inputs = inputs_of(finished, **options)
+    assert inputs.made_if_missing([missing], is_pending=False) == [ignored(missing)]

@@ -149,19 +149,12 @@ def trials_of(wildcards):
         raise WorkflowError(str(error))
 
 
-def made_if_missing(files, is_pending):
-    """Inputs that are made if they are missing, and are never a reason to run a job again: its key
-    says which they are. A pending job has them as they are: Snakemake does not run what comes after
-    an `ancient` file that is there and is made again all the same."""
-    return files if is_pending else [ancient(file) for file in files]
-
-
 @called_for_each_job
 def stores_of(wildcards):
     """The packed images that a run reads."""
     run = run_of(wildcards)
     files = [f"{STORES}/{store}/manifest.json" for store in run.stores]
-    return made_if_missing(files, run.path in inputs().pending.train)
+    return inputs().made_if_missing(files, run.path in inputs().pending.train)
 
 
 @called_for_each_job
@@ -169,7 +162,7 @@ def store_of_trial(wildcards):
     """The packed images that a trial reads."""
     trial = trial_of(wildcards)
     files = [f"{STORES}/{trial.run.store}/manifest.json"]
-    return made_if_missing(files, trial.path in inputs().pending.trials)
+    return inputs().made_if_missing(files, trial.path in inputs().pending.trials)
 
 
 @called_for_each_job
@@ -177,7 +170,7 @@ def test_store_of(wildcards):
     """The packed images that a run is tested on."""
     run = run_of(wildcards)
     files = [f"{STORES}/{run.tested.store}/manifest.json"]
-    return made_if_missing(files, run.path in inputs().pending.evaluate)
+    return inputs().made_if_missing(files, run.path in inputs().pending.evaluate)
 
 
 @called_for_each_job
@@ -188,14 +181,14 @@ def duplicates_of(wildcards):
     pair = run.store, run.tested.store
     file, pending = duplicates_path(Path(STORES), *pair), inputs().pending
     files = [str(file)] if file.is_file() or pair in pending.duplicates else []
-    return made_if_missing(files, run.path in pending.evaluate)
+    return inputs().made_if_missing(files, run.path in pending.evaluate)
 
 
 def stores_of_search(wildcards):
     """The packed images that are searched for near-duplicates."""
     pair = wildcards.trained, wildcards.store
     files = [f"{STORES}/{store}/manifest.json" for store in dict.fromkeys(pair)]
-    return made_if_missing(files, pair in inputs().pending.duplicates)
+    return inputs().made_if_missing(files, pair in inputs().pending.duplicates)
 
 
 def outdated_search(wildcards):
@@ -206,7 +199,7 @@ def archives_of(wildcards):
     """The note of a store's archives, if it has some."""
     store = wildcards.store
     files = [f"{STORES}/{store}/archives.json"] * STUDY.stores[store].has_archives
-    return made_if_missing(files, store in inputs().pending.stores)
+    return inputs().made_if_missing(files, store in inputs().pending.stores)
 
 
 def archive_source(wildcards):
@@ -242,13 +235,15 @@ def weights_file(run):
 @called_for_each_job
 def weights_of(wildcards):
     run = run_of(wildcards)
-    return made_if_missing(weights_file(run), run.path in inputs().pending.train)
+    return inputs().made_if_missing(
+        weights_file(run), run.path in inputs().pending.train
+    )
 
 
 @called_for_each_job
 def weights_of_trial(wildcards):
     trial = trial_of(wildcards)
-    return made_if_missing(
+    return inputs().made_if_missing(
         weights_file(trial.run), trial.path in inputs().pending.trials
     )
 
@@ -257,35 +252,34 @@ def weights_of_trial(wildcards):
 def features_of_run(wildcards):
     """The features that a run with a frozen backbone reads."""
     run = run_of(wildcards)
-    return features_files(run, run.path in inputs().pending.train)
+    return inputs().made_if_missing(
+        features_files(run), run.path in inputs().pending.train
+    )
 
 
 @called_for_each_job
 def features_of_trial(wildcards):
     trial = trial_of(wildcards)
-    return features_files(trial.run, trial.path in inputs().pending.trials)
+    return inputs().made_if_missing(
+        features_files(trial.run), trial.path in inputs().pending.trials
+    )
 
 
-def features_files(run, is_pending):
-    """A run that is not pending needs none: those that are missing may be made for another one, and
-    then Snakemake would run it too."""
-    files = [
-        features_file(Path(STORES), features.path) for features in features_of(run)
+def features_files(run):
+    return [
+        str(features_file(Path(STORES), features.path)) for features in features_of(run)
     ]
-    if not is_pending:
-        files = [file for file in files if file.is_file()]
-    return made_if_missing(files, is_pending)
 
 
 def store_of_features(wildcards):
     """The packed images that features are computed from."""
     files = [f"{STORES}/{wildcards.store}/manifest.json"]
-    return made_if_missing(files, is_pending_features(wildcards))
+    return inputs().made_if_missing(files, is_pending_features(wildcards))
 
 
 def weights_of_features(wildcards):
     run = STUDY.features[path_of_features(wildcards)].run
-    return made_if_missing(weights_file(run), is_pending_features(wildcards))
+    return inputs().made_if_missing(weights_file(run), is_pending_features(wildcards))
 
 
 def outdated_features(wildcards):
@@ -375,7 +369,7 @@ def store_of_group(wildcards):
     """The packed images that pictures show."""
     group = GROUP.format(**wildcards)
     files = [f"{STORES}/{STUDY.gallery(group)[0].tested.store}/manifest.json"]
-    return made_if_missing(files, group in inputs().pending.galleries)
+    return inputs().made_if_missing(files, group in inputs().pending.galleries)
 
 
 def key_of_group(wildcards):
