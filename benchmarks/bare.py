@@ -49,6 +49,9 @@ Check = Callable[[torch.device, Path], str]
 class Settings(SimpleNamespace):
     """Settings by name. A loop over them gives pairs of name and value, as in pydantic's models."""
 
+    part = None
+    """Of a data set: a SyntheticStore has only whole splits."""
+
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(vars(self).items())
 
@@ -88,7 +91,7 @@ class SyntheticStore(Images):
             form, channels = str(table["form"]), int(table["channels"])
         super().__init__(folder / "images.bin", form, channels, *packing)
 
-    def split(self, name: str, class_fraction: float = 1.0) -> SimpleNamespace:
+    def split(self, name: str, part: None = None) -> SimpleNamespace:
         """The images and classes of the split "train" or "test"; every class, always."""
         rows = np.flatnonzero(self.test == (name == "test"))
         classes, labels = np.unique(self.label[rows], return_inverse=True)

@@ -125,7 +125,7 @@ def _score(
     """
     with np.load(file, allow_pickle=False) as content:
         embeddings, ids = content["embeddings"], content["id"]
-    store = Store(stores / run.tested.store)
+    store, part = Store(stores / run.tested.store), run.tested.data.part
     leaks = find_leaks(run, store, stores)
 
     def score(device: str = "cpu") -> _Scored:
@@ -133,9 +133,9 @@ def _score(
             evaluate,
             ids=ids,
             index=store.index,
-            protocols=store.protocols,
+            protocols=store.protocols_of(part),
             settings=run.metric_settings,
-            partial=run.tested.data.class_fraction < 1,
+            partial=part.class_fraction < 1,
             pairs=store.pairs,
             levels=store.levels,
             device=device,
@@ -148,7 +148,7 @@ def _score(
             return score_them(vectors)
 
         scores = score_part(embeddings)
-        without = score_without(leaks, store, embeddings, ids, score_part) if leaks else []
+        without = score_without(leaks, store, part, embeddings, ids, score_part) if leaks else []
         quality = describe_quality(run, store, embeddings, leaks, bool(without))
         by_epoch = {epoch: _score_epoch(score_model, path) for epoch, path in epochs.items()}
         scores = scores._replace(rows=[*scores.rows, *without])

@@ -13,6 +13,7 @@ from dmlbench.datasets.store.duplicates_file import read_duplicates
 from dmlbench.datasets.store.reader import Store
 
 if TYPE_CHECKING:
+    from dmlbench.datasets.store.part import Part
     from dmlbench.evaluation.evaluate import Scores
     from dmlbench.study.run import Run
 
@@ -32,7 +33,7 @@ class Leaks(NamedTuple):
 def has_duplicates(run: Run, stores: Path) -> bool:
     """Whether somebody has searched for the near-duplicates of `run`; `stores` is the folder of the
     packed images."""
-    return read_duplicates(stores, run.store, run.tested.store) is not None
+    return read_duplicates(stores, *run.searched) is not None
 
 
 def find_leaks(run: Run, tested: Store, stores: Path) -> Leaks | None:
@@ -50,13 +51,13 @@ def find_leaks(run: Run, tested: Store, stores: Path) -> Leaks | None:
     Returns:
         None if nobody has searched for near-duplicates.
     """
-    pairs = read_duplicates(stores, run.store, run.tested.store)
+    pairs = read_duplicates(stores, *run.searched)
     if pairs is None:
         return None
     trained = tested if run.store == run.tested.store else Store(stores / run.store)
-    train = trained.split("train", run.data.class_fraction).rows
-    test = tested.split("test", run.tested.data.class_fraction).rows
-    test = np.intersect1d(test, _scored(tested))
+    train = trained.split("train", run.data.part).rows
+    test = tested.split("test", run.tested.data.part).rows
+    test = np.intersect1d(test, _scored(tested, run.tested.data.part))
     ids = np.array(pairs["test"], dtype=np.int64)
     counts = np.isin(ids, test) & np.isin(np.array(pairs["train"], dtype=np.int64), train)
     if not run.recipe.augmentation.flip:
@@ -64,15 +65,16 @@ def find_leaks(run: Run, tested: Store, stores: Path) -> Leaks | None:
     return Leaks(len(test), np.unique(ids[counts]))
 
 
-def _scored(tested: Store) -> NDArray[np.int64]:
+def _scored(tested: Store, part: Part) -> NDArray[np.int64]:
     """The ids of the images that a protocol or a pair names."""
     sides = [] if tested.pairs is None else [tested.pairs["first"], tested.pairs["second"]]
-    return np.unique(np.concatenate([tested.protocols["id"], *sides]))
+    return np.unique(np.concatenate([tested.protocols_of(part)["id"], *sides]))
 
 
 def score_without(
     leaks: Leaks,
     tested: Store,
+    part: Part,
     embeddings: NDArray[np.floating],
     ids: NDArray[np.integer],
     score: Callable[..., Scores],
@@ -83,6 +85,7 @@ def score_without(
 
     Args:
         tested: the store of the test images.
+        part: the classes of it that are used.
         embeddings: (N, D).
         ids: (N,) of their images.
         score: gives what `evaluate` gives for a part of the embeddings, with its arguments `ids`
@@ -91,7 +94,7 @@ def score_without(
     Returns:
         Rows with the name of the protocol and WITHOUT_LEAKS; none if nothing is left to score.
     """
-    table = tested.protocols
+    table = tested.protocols_of(part)
     leaked = np.isin(table["id"], leaks.ids)
     changed = {*table["protocol"][leaked].tolist()}
     if tested.pairs is not None and any(

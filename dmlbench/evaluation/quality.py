@@ -43,7 +43,7 @@ def describe_quality(
         is_scored_without: whether the scores without these images are there.
     """
     shape = _lowest_shape(embeddings, run.models)
-    class_names = tested.split("test", run.tested.data.class_fraction).class_names
+    class_names = tested.split("test", run.tested.data.part).class_names
     findings = [*find_in_leaks(leaks, is_scored_without)]
     if not run.control:
         findings += find_in_shape(shape, len(class_names))

@@ -145,7 +145,7 @@ class _Drawing:
         run, loss = seed.run, page.loss
         if self.images is None:
             levels = run.tested.facts["levels"]
-            self.images = read_images(self.store, seed.ids, levels)
+            self.images = read_images(self.store, run.tested.data.part, seed.ids, levels)
         images = self.images
         vectors = vectors_of(images, seed.embeddings, seed.ids, run.models)
         found = find_neighbours(vectors, images.labels, images.queries, images.gallery, NEAREST)

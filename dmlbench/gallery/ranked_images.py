@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
 from dmlbench.evaluation.ranking import unit
 
@@ -46,18 +47,20 @@ class RankedImages:
         return self.class_names[self.labels[row]]
 
 
-def read_images(store: Store, ids: Rows, level_names: list[str]) -> RankedImages:
+def read_images(store: Store, part: Part, ids: Rows, level_names: list[str]) -> RankedImages:
     """The images `ids` of `store` that the first repetition of its first protocol ranks.
 
     Args:
+        part: the classes of `store` that are used.
         ids: (N,) of all images that were embedded, in any order. Other images are left out.
         level_names: names of the levels of super-classes, the nearest level first.
 
     Raises:
         ValueError: the data set ranks no images, as one that only verifies pairs.
     """
+    table = store.protocols_of(part)
     name, image, role, repetition = (
-        store.protocols[column] for column in ("protocol", "id", "role", "repetition")
+        table[column] for column in ("protocol", "id", "role", "repetition")
     )
     embedded = np.isin(image, ids)
     if not embedded.any():

@@ -65,8 +65,8 @@ def compare(
         for loss in panel.rows["loss"].unique():
             run_settings = settings[panel.dataset, panel.backbone, loss]
             system = remarks.systems.get(loss)
-            # no paper has numbers for a test on another data set
-            if not system or "test" in run_settings:
+            # no paper has numbers for a test on another data set, or for a split of a holdout
+            if not system or "test" in run_settings or "holdout" in run_settings["dataset"]:
                 continue
             rows = panel.rows[panel.rows["loss"] == loss]
             candidates = [row for row in remarks.published if row.system == system]

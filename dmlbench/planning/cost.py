@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dmlbench.datasets.store.format import store_bytes
 from dmlbench.planning.pending import AFTER_CHOICE, Pending
 from dmlbench.planning.throughput import ModelSpeed, Throughput, embeds_between_epochs
+from dmlbench.study.class_sizes import count_used_images
 from dmlbench.study.run import GPU_SCORING_IMAGES, Run, count_images, count_training_images
 from dmlbench.study.study import Study
 from dmlbench.study.tuning import Trial
@@ -19,6 +20,8 @@ TRIAL_BYTES, TRIAL_ROW_BYTES = 10_000, 60
 """Of the files of a trial, and of each row of its curve."""
 CHECKPOINT_FLOATS = 3
 """Numbers that a checkpoint has for each parameter: its value, and two moments of Adam."""
+
+Counts = Mapping[str, Mapping[str, float] | None]
 
 
 class Work(NamedTuple):
@@ -167,12 +170,12 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
         stores: the folder of the packed images.
     """
     total = Cost()
-    counts = {name: count_images(run, stores / name) for name, run in study.stores.items()}
     for name in pending.stores:
-        run, splits = study.stores[name], counts[name]
-        if splits:
+        run = study.stores[name]
+        if splits := count_images(run, stores / name):
             channels, form = run.facts["channels"], run.data.store
             total.stores += store_bytes(sum(splits.values()), channels, run.model.side, form)
+    counts = count_by_dataset(study, stores)
     _add_trials(total, study, pending, speeds, counts)
     cells: dict[tuple[str, str, str], Cell] = {}
     for path, run in study.runs.items():
@@ -212,12 +215,25 @@ def estimate_cost(study: Study, pending: Pending, speeds: Throughput, stores: Pa
     return total
 
 
+def count_by_dataset(study: Study, stores: Path) -> Counts:
+    """Data set -> split -> number of images that `study` uses of it; None if it is not known.
+
+    Args:
+        stores: the folder of the packed images.
+    """
+    counts: dict[str, Mapping[str, float] | None] = {}
+    for reader in study.readers:
+        if not counts.get(reader.dataset):  # a store of another side may be packed
+            counts[reader.dataset] = count_used_images(reader, stores / reader.store)
+    return counts
+
+
 def _add_trials(
     total: Cost,
     study: Study,
     pending: Pending,
     speeds: Throughput,
-    counts: Mapping[str, dict[str, int] | None],
+    counts: Counts,
 ) -> None:
     """Add the cost of the pending trials to `total`."""
     cells: dict[str, TrialCell] = {}
@@ -275,15 +291,12 @@ class Cell:
         return training_seconds(self.work, self.speed, self.rate, self.overhead, done)
 
 
-def read_cell(run: Run, counts: Mapping[str, dict[str, int] | None], speeds: Throughput) -> Cell:
-    """The cell of `run`; `counts` holds the number of images of each store by split."""
+def read_cell(run: Run, counts: Counts, speeds: Throughput) -> Cell:
+    """The cell of `run`; `counts` as of `count_by_dataset`."""
     readers = {"train": run} if run.reads_training_images else {}
     readers["test"] = run.tested
-    known = {split: counts[reader.store] for split, reader in readers.items()}
-    sizes = {
-        split: round(_count(known[split] or {}, split) * reader.data.class_fraction)
-        for split, reader in readers.items()
-    }
+    known = {split: counts[reader.dataset] for split, reader in readers.items()}
+    sizes = {split: round(_count(used or {}, split)) for split, used in known.items()}
     return Cell(
         run=run,
         work=training_work(run, sizes.get("train", 0), sizes["test"]),
@@ -330,21 +343,19 @@ class TrialCell:
         return (1 - done) * (steps + validation) + start
 
 
-def _count(counts: Mapping[str, int], split: str) -> int:
+def _count(counts: Mapping[str, float], split: str) -> float:
     """The images that a run reads of a split."""
     return count_training_images(counts) if split == "train" else counts.get(split, 0)
 
 
-def read_trial_cell(
-    trial: Trial, counts: Mapping[str, dict[str, int] | None], speeds: Throughput
-) -> TrialCell:
-    """The cell of `trial`; `counts` as of `read_cell`."""
+def read_trial_cell(trial: Trial, counts: Counts, speeds: Throughput) -> TrialCell:
+    """The cell of `trial`; `counts` as of `count_by_dataset`."""
     run, tuning = trial.run, trial.tuning
-    splits = counts[run.store] or {}
-    train = count_training_images(splits) * run.data.class_fraction
+    splits = counts[run.dataset] or {}
+    train = count_training_images(splits)
     held_out = train / tuning.folds
     if tuning.classes == "published":
-        held_out = splits.get("validation", 0) * run.data.class_fraction
+        held_out = splits.get("validation", 0)
     return TrialCell(
         work=trial_work(trial, train, held_out),
         is_counted=bool(splits),

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from dmlbench.planning.cost import Cell, read_cell, read_trial_cell
+from dmlbench.planning.cost import Cell, count_by_dataset, read_cell, read_trial_cell
 from dmlbench.planning.measured_speed import read_throughput
 from dmlbench.planning.model_size import ModelSize, model_sizes, size_spec
 from dmlbench.planning.throughput import Device, ModelSpeed, forward_passes, last_probed
-from dmlbench.study.run import Run, count_images
+from dmlbench.study.run import Run
 from dmlbench.study.study import Study
 from dmlbench.training.provenance import processor
 from dmlbench.utils.files import read_json_if_whole, write_json
@@ -74,7 +74,7 @@ def estimate_jobs(study: Study, stores: Path) -> dict[str, Estimate]:
     on_gpu = study.settings.cluster.device == "gpu"
     device = _cluster_device(study, on_gpu)
     speeds = read_throughput(study, device)
-    counts = {name: count_images(run, stores / name) for name, run in study.stores.items()}
+    counts = count_by_dataset(study, stores)
     runs = {run.cell: run for run in study.runs.values()}
     sizes = model_sizes(runs.values())
     estimates = {}

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dmlbench.datasets.store.duplicates_file import can_be_written, read_duplicates
+from dmlbench.datasets.store.duplicates_file import can_be_written, read_duplicates, searched_stores
 from dmlbench.datasets.store.format import MANIFEST_FILE
 from dmlbench.leaderboard.made_of import results_digest
 from dmlbench.planning.reasons import (
@@ -246,7 +246,7 @@ def _add_searched(study: Study, results: Results, stores: Path, pending: Pending
     unsearched: dict[tuple[str, str], list[str]] = {}
     for result in results.runs:
         if result.is_scored_unsearched and result.path not in pending.train:
-            unsearched.setdefault(_pair(study.runs[result.path]), []).append(result.path)
+            unsearched.setdefault(study.runs[result.path].searched, []).append(result.path)
     for pair, paths in unsearched.items():
         if read_duplicates(stores, *pair) is not None:
             for path in paths:
@@ -278,7 +278,7 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
     scored = [study.runs[path] for path in pending.evaluate]
     pending.duplicates = [
         pair
-        for pair in dict.fromkeys(map(_pair, scored))
+        for pair in dict.fromkeys(run.searched for run in scored)
         if _is_to_be_searched(stores, pair, pending.stores)
     ]
     building = (*tried, *trained, *(features.run for features in missing.values()))
@@ -289,16 +289,12 @@ def _add_inputs(study: Study, stores: Path, pending: Pending) -> None:
     ]
 
 
-def _pair(run: Run) -> tuple[str, str]:
-    """The stores of the training images and of the test images of `run`."""
-    return run.store, run.tested.store
-
-
 def _is_to_be_searched(stores: Path, pair: tuple[str, str], packed: Sequence[str]) -> bool:
-    """Whether near-duplicates are to be found between a pair of stores.
+    """Whether near-duplicates are to be found between a pair of stores, as of `Run.searched`.
 
     The images must be there, or be `packed` by a pending job: a search is no reason to pack. And
     the store of the test images must be writable: it may belong to others.
     """
-    is_there = all(name in packed or (stores / name / MANIFEST_FILE).is_file() for name in pair)
+    needed = searched_stores(*pair)
+    is_there = all(name in packed or (stores / name / MANIFEST_FILE).is_file() for name in needed)
     return is_there and can_be_written(stores, pair[1]) and read_duplicates(stores, *pair) is None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from dmlbench.datasets.store.part import Part
     from dmlbench.datasets.store.reader import Split, Store
     from dmlbench.study.run import Run
 
@@ -89,7 +90,7 @@ class RandomImages:
         self.pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         self.sizes = np.full((count, 2), side)
 
-    def split(self, name: str, class_fraction: float) -> Split:
+    def split(self, name: str, part: Part) -> Split:
         import numpy as np
 
         from dmlbench.datasets.store.reader import Split
@@ -158,7 +159,8 @@ def probe(spec: Mapping[str, Any], asked: float) -> dict[str, float]:
         images = cast("Store", RandomImages(path, channels, model.side, largest, count))
         timer, now = StepTimer(device), time.monotonic()
         with contextlib.suppress(Stopped):
-            train(run, images, images.split("train", 1.0), device, Path(folder) / "state", timer)
+            split = images.split("train", run.data.part)
+            train(run, images, split, device, Path(folder) / "state", timer)
         start += timer.times[0] - now
         rate = recipe.batch_size / timer.step_seconds
 

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.datasets import Row, load
 from dmlbench.datasets.store.checks import read_manifest
-from dmlbench.datasets.store.format import VALIDATION
-from dmlbench.study.run import Run
+from dmlbench.datasets.store.format import VALIDATION, ZERO_SHOT
+from dmlbench.datasets.store.part import (
+    OWN_TEST,
+    Part,
+    UnusableHoldout,
+    choose_classes,
+    hold_out,
+)
+from dmlbench.study.run import Run, count_images
 from dmlbench.utils.discovery import remember, remembered, versions
 from dmlbench.utils.modules import module_file
 
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class SplitSizes(NamedTuple):
-    """A split, with the `class_fraction` that a study uses."""
+    """A split, with the part of the classes that a study uses."""
 
     classes: int
     """Where only the facts are known, at most this many. It is exact without super-classes."""
@@ -67,21 +74,22 @@ def class_sizes(run: Run, stores: Path) -> ClassSizes | None:
 
     Raises:
         DatasetError: the rows of the data set, or its store, cannot be read.
+        UnusableHoldout: its classes cannot be dealt out as the study wants.
     """
-    dataset, fraction = load(run.data.type, run.data.options), run.data.class_fraction
+    dataset, part = load(run.data.type, run.data.options), run.data.part
     manifest = read_manifest(stores / run.store)
     has_rows = not dataset.SOURCES or getattr(dataset, "is_staged", False)
     if has_rows:
         code = sha256(module_file(f"dmlbench.datasets.{run.data.type}").read_bytes()).hexdigest()
-        facts = ["rows", run.data.type, dict(run.facts), code, versions("matplotlib"), fraction]
+        facts = ["rows", run.data.type, dict(run.facts), code, versions("matplotlib"), part]
     elif "content" in manifest:
-        facts = ["store", manifest["content"], fraction]
+        facts = ["store", manifest["content"], part]
     else:
         return _from_facts(run)
     known = remembered("split sizes", facts)
     if known is None:
         rows = known_rows(dataset)
-        sizes = _read(run, stores) if rows is None else _count(rows, fraction)
+        sizes = _read(run, stores) if rows is None else _count(rows, part)
         remember("split sizes", facts, sizes)
         return sizes
     train, test, protocols, validation = known
@@ -99,6 +107,10 @@ def _from_facts(run: Run) -> ClassSizes | None:
     if splits is None:
         return None
     fraction, levels = run.data.class_fraction, run.facts["levels"]
+    if run.data.holdout:
+        classes, images = (sum(numbers) for numbers in zip(*splits.values(), strict=True))
+        everything = SplitSizes(classes, images)
+        return ClassSizes(everything, everything, {})
 
     def sizes(*names: str) -> SplitSizes | None:
         if names[0] not in splits:
@@ -120,29 +132,42 @@ def known_rows(dataset: Any) -> Sequence[Row] | None:
     return [row for row, _ in dataset.images({})] if rows is None else rows
 
 
-def _count(rows: Iterable[Row], fraction: float) -> ClassSizes:
+def _count(rows: Sequence[Row], part: Part) -> ClassSizes:
     """The sizes by the rows of a data set that has no protocols of its own."""
-    by_split: dict[str, list[Row]] = {"train": [], "test": []}
-    for row in rows:
-        by_split["train" if row.split == VALIDATION else row.split].append(row)
-    chosen = {split: chosen_rows(split_rows, fraction) for split, split_rows in by_split.items()}
-    train, test = chosen["train"], chosen["test"]
-    validation = [row for row in train if row.split == VALIDATION]
+    train, test = chosen_rows(rows, "train", part), chosen_rows(rows, "test", part)
+    validation = [row for row in train if row.split == VALIDATION and not part.holdout]
     roles = [(row.class_name, row.role) for row in test]
-    protocols = {"zero_shot": _protocol(roles)} if test else {}
+    protocols = {ZERO_SHOT: _protocol(roles)} if test else {}
     return ClassSizes(_split(train), _split(test), protocols, _split(validation))
 
 
-def chosen_rows(rows: Sequence[Row], fraction: float) -> Sequence[Row]:
-    """The rows of the classes that `class_fraction` leaves, as the reader of a store has them."""
-    if fraction == 1 or not rows:
-        return rows
-    from dmlbench.datasets.store.reader import _choose_classes  # imports numpy and pyarrow
+def chosen_rows(rows: Sequence[Row], split: str, part: Part) -> Sequence[Row]:
+    """Those of the rows of a data set that are in a split, as the reader of a store has them.
 
-    group = {row.class_name: row.levels[:1] for row in rows}
-    names = sorted(group)
-    chosen = _choose_classes(names, [group[name] for name in names], fraction)
-    kept = {names[place] for place in chosen.tolist()}
+    Args:
+        rows: all rows.
+        split: "train", which has those of a validation part too, or "test".
+
+    Raises:
+        UnusableHoldout: the classes cannot be dealt out as `part` says.
+    """
+    if not part.holdout:
+        splits = ("train", VALIDATION) if split == "train" else (split,)
+        rows = [row for row in rows if row.split in splits]
+        if part.class_fraction == 1:
+            return rows
+    levels = {row.class_name: row.levels for row in rows}
+    names = sorted(levels)
+    if part.holdout:
+        if any(row.role != "both" for row in rows):
+            raise UnusableHoldout(f"{part.holdout}, and {OWN_TEST}")
+        of_classes = [*zip(*(levels[name] for name in names), strict=True)]
+        dealt = hold_out(part, names, of_classes)
+        chosen = dealt.train if split == "train" else dealt.test
+    else:
+        nearest = [levels[name][:1] for name in names]
+        chosen = choose_classes(names, nearest, part.class_fraction)
+    kept = {names[place] for place in chosen}
     return [row for row in rows if row.class_name in kept]
 
 
@@ -182,16 +207,16 @@ def _read(run: Run, stores: Path) -> ClassSizes:
     from dmlbench.datasets.store.reader import Store
 
     store = Store(stores / run.store)
-    fraction = run.data.class_fraction
+    part = run.data.part
     splits: dict[str, SplitSizes | None] = {"train": None, "test": None}
-    for name in {*store.index["split"].tolist()} - {VALIDATION}:
-        split = store.split(name, fraction)
+    for name in splits if part.holdout else {*store.index["split"].tolist()} - {VALIDATION}:
+        split = store.split(name, part)
         counts = Counter(split.labels.tolist())
         parents = [] if split.parents is None else split.parents.tolist()
         splits[name] = SplitSizes(len(counts), len(split.rows), max(counts.values()), parents)
-    test = {*store.split("test", fraction).rows.tolist()} if splits["test"] else set()
-    labels = store.index["label"].tolist()
-    columns = [store.protocols[name].tolist() for name in ("protocol", "repetition", "id", "role")]
+    test = {*store.split("test", part).rows.tolist()} if splits["test"] else set()
+    labels, table = store.index["label"].tolist(), store.protocols_of(part)
+    columns = [table[name].tolist() for name in ("protocol", "repetition", "id", "role")]
     repetitions: dict[tuple[str, int], list[tuple[Any, str]]] = {}
     for protocol, repetition, image, role in zip(*columns, strict=True):
         if image in test:
@@ -201,14 +226,36 @@ def _read(run: Run, stores: Path) -> ClassSizes:
         sizes = _protocol(roles)
         smallest = protocols.get(protocol, sizes)
         protocols[protocol] = ProtocolSizes(*map(min, smallest, sizes))
-    return ClassSizes(splits["train"], splits["test"], protocols, _read_validation(store, fraction))
+    return ClassSizes(splits["train"], splits["test"], protocols, _read_validation(store, part))
 
 
-def _read_validation(store: Store, fraction: float) -> SplitSizes | None:
-    """The sizes of the validation part of the classes that train."""
-    part = store.index["split"]
-    if not (part == VALIDATION).any():
+def _read_validation(store: Store, part: Part) -> SplitSizes | None:
+    """The sizes of the validation part of the classes that train; a holdout has none."""
+    split = store.index["split"]
+    if part.holdout or not (split == VALIDATION).any():
         return None
-    train = store.split("train", fraction)
-    counts = Counter(train.labels[part[train.rows] == VALIDATION].tolist())
+    train = store.split("train", part)
+    counts = Counter(train.labels[split[train.rows] == VALIDATION].tolist())
     return SplitSizes(len(counts), counts.total(), max(counts.values())) if counts else None
+
+
+def count_used_images(run: Run, store: Path) -> dict[str, float] | None:
+    """Split -> number of images that the run's data set uses of it; None if nobody has counted
+    them. It is an estimate if not all classes are used and the exact sizes are not known.
+
+    Args:
+        store: folder of the packed images, which need not exist.
+
+    Raises:
+        DatasetError: the rows of the data set, or its store, cannot be read.
+    """
+    counts, data = count_images(run, store), run.data
+    if counts is None:
+        return None
+    if not data.holdout:
+        return {split: count * data.class_fraction for split, count in counts.items()}
+    sizes = class_sizes(run, store.parent)
+    if sizes and sizes.train and sizes.test and sizes.protocols:
+        return {"train": sizes.train.images, "test": sizes.test.images}
+    images = sum(counts.values()) * data.class_fraction
+    return {"train": images / 2, "test": images / (8 if len(run.facts["levels"]) > 1 else 4)}

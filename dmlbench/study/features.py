@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmlbench.backbones.catalogue import backbone_module
 from dmlbench.datasets.store.checks import read_manifest
+from dmlbench.datasets.store.part import WHOLE, Part
 from dmlbench.study.run import FEATURES, Run, json_key
 from dmlbench.utils.digests import (
     FileRecord,
@@ -49,6 +50,12 @@ class Features(NamedTuple):
         return f"{self.run.model.type}{views}-{json_key(self.settings)[:8]}"
 
     @property
+    def part(self) -> Part:
+        """The training images of the random views. Those of all classes serve any class_fraction of
+        them; a holdout draws others for each."""
+        return self.run.data.part if self.run.data.holdout else WHOLE
+
+    @property
     def path(self) -> str:
         """`store/name`: what they are known by."""
         return f"{self.store}/{self.name}"
@@ -66,6 +73,7 @@ class Features(NamedTuple):
             "cpu_threads": recipe.cpu_threads,
             "views": self.views,
             "augmentation": recipe.augmentation.model_dump(mode="json") if self.views else None,
+            **({"part": self.part} if self.views and self.part != WHOLE else {}),
             "code": code_digest(FEATURES, backbone_module(run.model.type)),
         }
 

@@ -19,23 +19,19 @@ from dmlbench.backbones.weights import package_weights
 from dmlbench.datasets import list_datasets, load
 from dmlbench.losses import list_losses
 from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.dataset_checks import dataset_problems, size_problems
 from dmlbench.study.error_messages import describe_errors, show, show_text
 from dmlbench.study.loss_options import options_model
 from dmlbench.study.numbers import with_number_types
 from dmlbench.study.plan import Plan
 from dmlbench.study.reality_check import REALITY_CHECK
 from dmlbench.study.row_names import CONTROL, EMBEDDINGS, is_trained
-from dmlbench.study.run import ResolvedDataset, Run, count_training_images
+from dmlbench.study.run import ResolvedDataset, Run
 from dmlbench.study.settings import Dataset, Embeddings, Recipe, Settings
 from dmlbench.utils.declarations import read_declarations
 from dmlbench.utils.errors import DatasetError, MissingWeights, UnusableLoss
 from dmlbench.utils.reading import open_file
-from dmlbench.utils.text import count_of, did_you_mean, format_bytes
-
-BYTES = 4
-"""Of a float32, as which a batch of images enters the backbone."""
-MAX_BATCH_BYTES = 10**12
-MAX_STEPS = 10**9
+from dmlbench.utils.text import count_of, did_you_mean
 
 
 class ResolvedLoss(NamedTuple):
@@ -79,7 +75,7 @@ def grid(settings: Settings, recipe: dict[str, Any], problems: list[str]) -> Ite
         merged = _merge_recipe(recipe, overrides, problems)
         if not merged:
             continue
-        problems += _check_sizes(resolved, backbone, model, merged)
+        problems += size_problems(resolved, backbone, model, merged)
         problems += _check_patience(settings, dataset, backbone, merged)
         problems += _check_frozen(dataset, backbone, model, merged)
         if merged.freeze_bn is None:
@@ -135,12 +131,8 @@ def _resolve_entries(settings: Settings, problems: list[str]) -> Entries:
 def _check_plan(plan: Plan, entries: Entries) -> Iterator[str]:
     """Problems with the selected entries and with the combinations that are left out."""
     for name in plan.datasets:
-        dataset = entries.datasets[name]
-        if dataset and "train" not in dataset.facts.get("splits", ["train"]):
-            yield (
-                f"datasets.{name}: it has no training split. Train on another data set, and give "
-                f"that one `test_on: {name}`."
-            )
+        if dataset := entries.datasets[name]:
+            yield from dataset_problems(dataset, entries.test_on[name])
     for name in plan.backbones:
         if backbone := entries.backbones[name]:
             yield from _check_weights(name, backbone)
@@ -351,30 +343,6 @@ def _check_frozen(dataset: str, backbone: str, model: Backbone, recipe: Recipe) 
             f"backbones.{backbone} on {dataset}: recipe.freeze_bn: false does not go with trunk: "
             f"frozen, which keeps all of the backbone as it is. Set `recipe: {{freeze_bn: true}}` "
             f"under backbones.{backbone}."
-        )
-
-
-def _check_sizes(
-    dataset: ResolvedDataset, backbone: str, model: Backbone, recipe: Recipe
-) -> Iterator[str]:
-    """Problems of numbers that are each allowed, and together are more than any machine can do."""
-    path = f"backbones.{backbone} on {dataset.dataset}"
-    channels = dataset.facts["channels"]
-    size = recipe.batch_size * model.image_size**2 * channels * BYTES
-    if size > MAX_BATCH_BYTES:
-        yield (
-            f"{path}: batch_size {recipe.batch_size:,} x image_size {model.image_size:,} squared x "
-            f"{count_of(channels, 'channel')} x {BYTES} bytes are {format_bytes(size)} in a batch, "
-            f"and {format_bytes(MAX_BATCH_BYTES)} are the most that is allowed."
-        )
-    splits = dataset.facts.get("splits", {})
-    images = count_training_images({split: count for split, (_, count) in splits.items()})
-    steps = recipe.epochs * (images // recipe.batch_size)
-    if steps > MAX_STEPS:
-        yield (
-            f"{path}: {recipe.epochs:,} epochs of {images:,} images in batches of "
-            f"{recipe.batch_size:,} are {steps:,} steps, and {MAX_STEPS:,} are the most that is "
-            f"allowed."
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from dmlbench.backbones import trial as backbone_trial
 from dmlbench.backbones.trial import backbone_problems
 from dmlbench.datasets.store.format import MANIFEST_FILE
+from dmlbench.datasets.store.part import Part, UnusableHoldout
 from dmlbench.losses import _trial as loss_trial
 from dmlbench.losses._trial import loss_problems
 from dmlbench.study.class_sizes import ClassSizes, SplitSizes, class_sizes
@@ -38,7 +39,7 @@ class ExternalFile(NamedTuple):
     file: str
     type: str
     options: dict[str, Any]
-    class_fraction: float
+    part: Part
     store: str
     """The folder of the packed images, which need not exist."""
 
@@ -77,10 +78,12 @@ def _cells(runs: Iterable[Run]) -> list[Run]:
 def _sizes_of_datasets(study: Study, stores: Path, problems: list[str]) -> dict[str, ClassSizes]:
     """Data set -> its sizes, where they are known. Every problem is added to `problems`."""
     sizes = {}
-    for name, run in {run.dataset: run for run in study.stores.values()}.items():
+    for name, run in {run.dataset: run for run in study.readers}.items():
         try:
             if known := class_sizes(run, stores):
                 sizes[name] = known
+        except UnusableHoldout as error:
+            problems.append(f"datasets.{name}.holdout: {error}.")
         except DatasetError as error:
             problems.append(f"datasets.{name}: {error}")
     return sizes
@@ -125,6 +128,8 @@ def _multiple_below(count: int, step: int) -> int:
 def _more_classes(run: Run, split: str) -> str:
     if run.data.class_fraction < 1:
         return f"Raise class_fraction: {run.data.class_fraction}."
+    if run.data.holdout:
+        return f"Give it more classes, or leave out holdout: {run.data.holdout}."
     return f"Give it images of another class in the split {split}."
 
 
@@ -242,7 +247,7 @@ def _embedding_problems(cells: Iterable[Run], stores: Path) -> Iterator[str]:
                 str(run.embeddings),
                 test.data.type,
                 test.data.options,
-                test.data.class_fraction,
+                test.data.part,
                 str(store),
             )
             is_packed = (store / MANIFEST_FILE).is_file()

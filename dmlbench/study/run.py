@@ -17,7 +17,7 @@ from dmlbench.backbones.catalogue import backbone_module, timm_weights
 from dmlbench.backbones.weights import checkpoint_file
 from dmlbench.datasets import load
 from dmlbench.datasets.store.checks import read_manifest
-from dmlbench.datasets.store.duplicates_file import SEARCH
+from dmlbench.datasets.store.duplicates_file import HOLDOUT, SEARCH
 from dmlbench.datasets.store.format import FORMAT, VALIDATION
 from dmlbench.losses._catalogue import loss_module
 from dmlbench.study.backbone_settings import Backbone
@@ -155,10 +155,13 @@ class Run:
 
         A change of the facts, the checksums or the format gives another name. So a store is packed
         once and never changes. For a data set with options, the name begins with that of its entry.
+        Entries with a holdout differ in their split alone, so those of equal options share a store.
         """
-        name = self.dataset if self.data.options else self.data.type
+        named = self.data.options and not self.data.holdout
+        name = self.dataset if named else self.data.type
         suffix = "" if self.data.store == "pixels" else f"-{self.data.store}"
-        digest = json_key(FORMAT, self.facts, self.data.checksums)[:8]
+        shared = [self.data.options] if self.data.options and self.data.holdout else []
+        digest = json_key(FORMAT, self.facts, self.data.checksums, *shared)[:8]
         return f"{name}-{self.model.side}{suffix}-{digest}"
 
     @property
@@ -172,6 +175,11 @@ class Run:
         if self.test_on is None:
             return self
         return replace(self, **self.test_on._asdict(), test_on=None)
+
+    @property
+    def searched(self) -> tuple[str, str]:
+        """What is searched for near-duplicates of its training images, as of `duplicates_path`."""
+        return HOLDOUT if self.data.holdout else self.store, self.tested.store
 
     @property
     def stores(self) -> list[str]:
@@ -283,6 +291,8 @@ def _data_settings(run: Run) -> dict[str, Any]:
         "class_fraction": run.data.class_fraction,
         "facts": dict(run.facts),
     }
+    if run.data.holdout:
+        data["holdout"] = run.data.holdout
     if run.data.store != "pixels":
         data["store"] = run.data.store
     return data
@@ -301,7 +311,8 @@ def json_key(*parts: Any) -> str:
 
 
 def count_images(run: Run, store: Path) -> dict[str, int] | None:
-    """Split -> number of images of the run's data set; None if nobody has counted them.
+    """Split -> number of images of the run's data set, by its own split, of all its classes; None
+    if nobody has counted them.
 
     The numbers come from the facts, from the packed `store`, or from ABOUT of the data set.
     """
@@ -311,7 +322,7 @@ def count_images(run: Run, store: Path) -> dict[str, int] | None:
     return {split: count for split, (_, count) in splits.items()} if splits else None
 
 
-def count_training_images(counts: Mapping[str, int]) -> int:
+def count_training_images(counts: Mapping[str, float]) -> float:
     """The images that train, by the `counts` of a data set: its own validation part trains too.
 
     >>> count_training_images({"train": 8, "validation": 2, "test": 9})

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dmlbench.datasets.archives.checksums import parse_checksum
+from dmlbench.datasets.store.part import Part
 from dmlbench.study.cluster import Cluster
 from dmlbench.study.model import Model
 from dmlbench.study.numbers import AS_NUMBER
@@ -211,6 +212,10 @@ class Dataset(Model):
     class_fraction: Fraction = 1.0
     """Use only this share of the classes of each split. It is drawn with a fixed seed within each
     super-class."""
+    holdout: Literal["class", "level_1", "level_2"] | None = None
+    """Make another split, in which a class, its nearest super-class (level_1), or the super-class
+    one level higher (level_2) is unseen in training. All three have the same test classes and
+    equally many training classes. null takes the split of the data set."""
     test_on: Name | None = None
     """Train on the training classes of this data set, and test on the test split of another one. It
     is named by its entry or type. null tests on this one."""
@@ -232,6 +237,11 @@ class Dataset(Model):
             return {name: parse_checksum(text, name) for name, text in checksums.items()}
         except DatasetError as error:
             raise ValueError(str(error).removeprefix("checksums: ")) from None
+
+    @property
+    def part(self) -> Part:
+        """Which of its classes are used."""
+        return Part(self.class_fraction, self.holdout)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -70,6 +70,12 @@ class Study:
         return {reader.store: reader for run in self.runs.values() for reader in (run, run.tested)}
 
     @cached_property
+    def readers(self) -> list[Run]:
+        """A run of each data set that is trained or tested on, for each store of it."""
+        readers = (reader for run in self.runs.values() for reader in (run, run.tested))
+        return [*{(reader.dataset, reader.store): reader for reader in readers}.values()]
+
+    @cached_property
     def features(self) -> dict[str, Features]:
         """`store/name` of the features of frozen backbones that the study reads -> what they are
         computed from."""

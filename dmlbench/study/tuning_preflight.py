@@ -75,9 +75,8 @@ def _too_few_classes(run: Run, tuning: Tuning, known: ClassSizes) -> str | None:
     if tuning.classes == "published":
         held_out = known.validation.classes if known.validation else 0
         if not held_out:
-            return (
-                f"published, and {run.dataset} has no validation part. Take random or contiguous."
-            )
+            name = f"{run.dataset} with its holdout" if run.data.holdout else run.dataset
+            return f"published, and {name} has no validation part. Take random or contiguous."
         if held_out < 2 or classes - held_out < 2:
             return (
                 f"published, and of {run.dataset} {count_of(held_out, 'class')} of "

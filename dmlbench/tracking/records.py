@@ -350,6 +350,8 @@ def _datasets(run: Run) -> list[dict[str, str]]:
     for split, source in zip(SPLITS, (run, run.tested), strict=True):
         identity = f"{source.store} {source.data.class_fraction}"
         profile = {**source.facts, "class_fraction": source.data.class_fraction}
+        if holdout := source.data.holdout:
+            identity, profile = f"{identity} {holdout}", {**profile, "holdout": holdout}
         datasets.append(
             {
                 "name": f"{source.data.type}-{split}",

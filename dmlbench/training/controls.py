@@ -54,12 +54,12 @@ def control_embeddings(
         model = open_inputs(bare.tested, test).create_model().to(device).eval()
         features, rows = embed_test(model, test, device, bare.tested)
         if train is not None:
-            seen = train.split("train", run.data.class_fraction).rows
+            seen = train.split("train", run.data.part).rows
             trained = embed(model, open_inputs(bare, train), seen, device)
             features = whiten(trained, features, run.model.dim)
         return features, rows
     random = np.random.default_rng(run.seed)
-    split = test.split("test", run.tested.data.class_fraction)
+    split = test.split("test", run.tested.data.part)
     if run.control == "oracle":
         classes = int(split.labels.max()) + 1
         directions = random.standard_normal((classes, run.model.dim), dtype=np.float32)

@@ -32,7 +32,7 @@ def embed_test(
     Returns:
         Embeddings (N, dim), and the rows (N,) of the store's index.
     """
-    rows = store.split("test", run.data.class_fraction).rows
+    rows = store.split("test", run.data.part).rows
     return embed(model.eval(), open_inputs(run, store), rows, device), rows.astype(np.int32)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from dmlbench.datasets import load
 from dmlbench.datasets.store.format import MANIFEST_FILE
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
 from dmlbench.study.class_sizes import chosen_rows, known_rows
 from dmlbench.study.preflight import ExternalFile
@@ -27,17 +28,17 @@ MAKES_NUMBERS = False
 def problem_of(question: ExternalFile) -> str:
     """Why the file cannot be scored; empty if it can, as far as the images are known."""
     file, store = Path(question.file), Path(question.store)
-    fraction = question.class_fraction
+    part = Part(*question.part)
     try:
         if (store / MANIFEST_FILE).is_file():
             packed = Store(store)
-            read_embeddings(file, packed, packed.split("test", fraction).rows)
+            read_embeddings(file, packed, packed.split("test", part).rows)
             return ""
         rows = known_rows(load(question.type, question.options))
         if rows is None:
             return _problem_of_arrays(file)
         rows = sorted(rows)
-        test = {row.path for row in chosen_rows([r for r in rows if r.split == "test"], fraction)}
+        test = {row.path for row in chosen_rows(rows, "test", part)}
         paths = np.array([row.path for row in rows], dtype=object)
         images: Any = SimpleNamespace(index={"path": paths, "id": np.arange(len(rows))})
         wanted = np.flatnonzero([row.path in test for row in rows])

@@ -90,7 +90,7 @@ def compute_features(stores: Path, features: Features, device: torch.device) -> 
         if are_there(stores, features):
             return f"{file}: the features are there already"
         store = Store(stores / features.store)
-        rows = store.split("train").rows if features.views else np.arange(len(store))
+        rows = store.split("train", features.part).rows if features.views else np.arange(len(store))
         _write(store, features, rows, file.with_suffix(".npy"), device)
         note_features(stores, features)
     return f"{file}: the features of {count_of(len(rows), 'image')}"

@@ -20,6 +20,7 @@ from dmlbench.training import batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from dmlbench.datasets.store.part import Part
     from dmlbench.datasets.store.reader import Store
     from dmlbench.study.backbone_settings import Backbone
     from dmlbench.study.run import Run
@@ -88,7 +89,7 @@ class FeatureInputs:
     def __init__(self, run: Run, store: Store) -> None:
         self.run = run
         self.store = store
-        self._test_view = self._open(views=0)
+        _, self._test_view = self._open(views=0)
 
     def create_model(self, pretrained: bool = True) -> HeadModel:
         """The head of the run. It draws from torch's generator."""
@@ -106,13 +107,16 @@ class FeatureInputs:
     @cached_property
     def _random_views(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The rows (M,) of the training images, and the features (M, views, F)."""
-        return self.store.split("train").rows, self._open(self.run.model.views)
+        part, views = self._open(self.run.model.views)
+        return self.store.split("train", part).rows, views
 
-    def _open(self, views: int) -> NDArray[np.float32]:
+    def _open(self, views: int) -> tuple[Part, NDArray[np.float32]]:
+        """The features, and the part of the classes that has random views."""
         # a machine that only trains images, as for a benchmark, may lack what reads a study
         from dmlbench.study.features import Features, open_features
 
-        return open_features(self.store.path.parent, Features(self.run, views))
+        features = Features(self.run, views)
+        return features.part, open_features(self.store.path.parent, features)
 
     def test_batch(self, rows: NDArray[np.int64], map_function: MapFunction) -> dict[str, Tensor]:
         """The features of the central squares of the images `rows`."""

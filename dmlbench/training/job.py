@@ -196,7 +196,7 @@ def _compute(
     device = open_device(run.recipe, run.uses_model, origin)
     test = open_store(stores, run.tested)
     if run.embeddings:
-        rows = test.split("test", run.tested.data.class_fraction).rows
+        rows = test.split("test", run.tested.data.part).rows
         return Output([], read_embeddings(run.embeddings, test, rows), rows.astype(np.int32))
     if run.control:
         training = open_store(stores, run) if run.reads_training_images else None
@@ -204,7 +204,7 @@ def _compute(
     store = open_store(stores, run)
     files = study.files.run(run.path)
     with finishing_copies():
-        split = store.split("train", run.data.class_fraction)
+        split = store.split("train", run.data.part)
         after_epoch = None
         if run.report_optimism:
             after_epoch = epoch_embedder(
@@ -246,7 +246,7 @@ def save_model(model: nn.Module, path: Path) -> None:
 
 def _artefact(learnt: dict[str, Any], run: Run, key: str, store: Store) -> dict[str, Any]:
     """What the loss has learnt, with the names of the classes that it knows by their numbers."""
-    split = store.split("train", run.data.class_fraction)
+    split = store.split("train", run.data.part)
     example = split.rows[np.unique(split.labels, return_index=True)[1]]  # an image of each class
     return {
         "train_key": key,

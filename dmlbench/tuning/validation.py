@@ -50,10 +50,12 @@ def make_folds(run: Run, tuning: Tuning, store: Store) -> Iterator[tuple[Split, 
     Raises:
         StudyError: there are too few classes, or the data set has no validation part.
     """
-    split = store.split("train", run.data.class_fraction)
+    split = store.split("train", run.data.part)
     try:
         if tuning.classes == "published":
-            folds = [published_fold(split, store.index["split"][split.rows] == VALIDATION)]
+            # a holdout deals the classes of the validation part out too
+            is_held_out = store.index["split"][split.rows] == VALIDATION
+            folds = [published_fold(split, is_held_out & (run.data.holdout is None))]
         elif tuning.classes == "contiguous":
             folds = cut_folds(split, tuning.folds)
         else:

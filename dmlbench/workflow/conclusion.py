@@ -120,7 +120,7 @@ def _find_obstacle(run: Run, failed: FailedJobs) -> Hole | None:
     for features in features_of(run):
         if job := failed.get(("compute_features", features.path)):
             return _hole("missing_data", "the features of its backbone are missing", job)
-    search = "find_duplicates", search_target(run.store, run.tested.store)
+    search = "find_duplicates", search_target(*run.searched)
     if job := failed.get(search):
         return _hole("missing_data", "nobody knows its near-duplicates", job)
     return None

@@ -95,7 +95,7 @@ def _jobs(study: Study, data: Path) -> Iterator[_Job]:
             if not _were_put_in_place(sources, data / "archives", log):
                 yield _Job("fetch_archives", store, log, note)
         yield _Job("pack_store", store, files.packing_log(store), packed)
-    for pair in dict.fromkeys((run.store, run.tested.store) for run in study.runs.values()):
+    for pair in dict.fromkeys(run.searched for run in study.runs.values()):
         searched = duplicates_path(data / "stores", *pair)
         yield _Job("find_duplicates", search_target(*pair), files.duplicates_log(*pair), searched)
     started = {run.weights: None for run in study.runs.values() if run.uses_model and run.weights}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dmlbench.study.class_sizes import count_used_images
 from dmlbench.study.cluster import Cluster
-from dmlbench.study.run import GPU_SCORING_IMAGES, Run, count_images
+from dmlbench.study.run import GPU_SCORING_IMAGES, Run
 
 GPU_CORES = 9
 """The most cores that a training on a GPU uses: one drives the GPU, the others prepare images."""
@@ -49,5 +50,4 @@ def scores_on_gpu(run: Run, store: Path) -> bool:
     Args:
         store: folder of the packed test images. It does not have to exist yet.
     """
-    count = (count_images(run.tested, store) or {}).get("test", 0)
-    return count * run.tested.data.class_fraction >= GPU_SCORING_IMAGES
+    return (count_used_images(run.tested, store) or {}).get("test", 0) >= GPU_SCORING_IMAGES

@@ -194,7 +194,7 @@ def test_runs_whose_speed_is_not_known_are_unmeasured(tiny, monkeypatch):
 
 
 def test_data_sets_whose_images_nobody_counted_are_uncounted(tiny, monkeypatch):
-    monkeypatch.setattr("dmlbench.planning.cost.count_images", lambda *_: None)
+    monkeypatch.setattr("dmlbench.planning.cost.count_used_images", lambda *_: None)
     cost = cost_of(omniglot(tiny))
     assert (cost.jobs, cost.unmeasured, [*cost.uncounted]) == ([], [], ["letters"])
 

@@ -141,7 +141,7 @@ def test_a_probe_on_a_node_of_the_cluster_replaces_the_guess(tiny, stores, monke
 
 
 def test_the_time_for_images_that_nobody_counted_is_not_known(tiny, stores, monkeypatch):
-    monkeypatch.setattr(job_estimates, "count_images", lambda *_: None)
+    monkeypatch.setattr("dmlbench.planning.cost.count_used_images", lambda *_: None)
     estimate = estimate_jobs(check_study(tiny, "tiny"), stores)[CELL]
     assert (estimate.training_seconds, estimate.scoring_seconds) == (None, None)
     assert estimate.training_mb > 0

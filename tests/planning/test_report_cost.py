@@ -140,7 +140,7 @@ def test_an_unknown_cost_names_the_option_that_measures_it(plan, monkeypatch):
 
 
 def test_data_sets_whose_images_are_not_counted_are_named(plan, monkeypatch):
-    monkeypatch.setattr("dmlbench.planning.cost.count_images", lambda *_: None)
+    monkeypatch.setattr("dmlbench.planning.cost.count_used_images", lambda *_: None)
     _, _, err = plan()
     assert "cost: not known for the runs on letters. `snakemake data` packs and counts" in err
 

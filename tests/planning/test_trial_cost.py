@@ -126,7 +126,7 @@ def test_speeds_and_images_that_nobody_knows_are_said(tuned, stores, monkeypatch
     monkeypatch.setattr(Known, "validation_time", lambda *_: None)
     cost = cost_of(study, stores)
     assert [job.trial for job in cost.unmeasured] == [0, 1, 0, 1]
-    monkeypatch.setattr("dmlbench.planning.cost.count_images", lambda *_: None)
+    monkeypatch.setattr("dmlbench.planning.cost.count_used_images", lambda *_: None)
     cost = cost_of(study, stores)
     assert (trials_of(cost), cost.unmeasured, [*cost.uncounted]) == ([], [], ["letters"])
 

@@ -161,7 +161,7 @@ def run_of(settings, loss, weights_file=None, **recipe):
 
 
 def embeddings_of(model, run, store):
-    test = store.split("test", run.data.class_fraction)
+    test = store.split("test", run.data.part)
     return embed(model.eval(), open_inputs(run, store), test.rows, CPU)
 
 

@@ -44,7 +44,7 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     tiny["recipe"]["warmup_steps"] = 2
     tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)  # so batch norm is frozen
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
-    rows = glyphs.split("test", run.data.class_fraction).rows
+    rows = glyphs.split("test", run.data.part).rows
     plain = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "plain", lambda: None)[0]
 
     asked = iter(range(10))
@@ -75,7 +75,7 @@ def test_a_compiled_training_in_chunks_has_a_graph_for_each_size_and_pass(
     tiny["recipe"] |= {"warmup_steps": 2, "chunk": 20, "lr": 1e-4}
     tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
-    rows = glyphs.split("test", run.data.class_fraction).rows
+    rows = glyphs.split("test", run.data.part).rows
     split = glyphs.split("train", 0.1)
     plain = train(run, glyphs, split, CPU, tmp_path / "plain", lambda: None)[0]
     torch._dynamo.reset()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dmlbench.datasets.store.part import WHOLE, Part
 from dmlbench.study.preflight import ExternalFile
 from dmlbench.training.embedding_trial import problem_of
 
@@ -25,7 +26,7 @@ def ask(tmp_path, monkeypatch):
     def ask(type="csv", **arrays):
         np.savez("own.npz", **arrays)
         options = {"file": "my.csv"} if type == "csv" else {}
-        return problem_of(ExternalFile("own.npz", type, options, 1.0, str(tmp_path / "store")))
+        return problem_of(ExternalFile("own.npz", type, options, WHOLE, str(tmp_path / "store")))
 
     return ask
 
@@ -51,6 +52,6 @@ def test_a_packed_store_says_which_images_there_are(glyphs, data_folder, store_n
     folder = str(data_folder / "stores" / store_name)
     rows = glyphs.split("test", 0.1).rows
     np.savez(tmp_path / "own.npz", embeddings=np.ones((len(rows), 2)), id=rows)
-    question = ExternalFile(str(tmp_path / "own.npz"), "glyphs", {}, 0.1, folder)
+    question = ExternalFile(str(tmp_path / "own.npz"), "glyphs", {}, Part(0.1), folder)
     assert problem_of(question) == ""
-    assert "test images" in problem_of(question._replace(class_fraction=0.5))
+    assert "test images" in problem_of(question._replace(part=Part(0.5)))

@@ -134,7 +134,7 @@ def test_a_computation_that_is_killed_goes_on_and_ends_with_the_same_bits(
 @pytest.mark.parametrize("views", [0, 3])
 def test_a_head_only_training_is_plain_torch_on_the_stored_features(frozen, store, tmp_path, views):
     run = make(frozen, store, views)
-    split = store.split("train", run.data.class_fraction)
+    split = store.split("train", run.data.part)
     model, _, history = train(run, store, split, CPU, tmp_path / "state", lambda: None)
 
     torch.manual_seed(run.seed)
@@ -174,7 +174,7 @@ def test_a_head_may_be_trained_in_chunks_too(frozen, store, tmp_path, views):
     for chunk in (None, 20):
         frozen["recipe"]["chunk"] = chunk
         run = make(frozen, store, views)
-        split = store.split("train", run.data.class_fraction)
+        split = store.split("train", run.data.part)
         histories.append(train(run, store, split, CPU, tmp_path / str(chunk), lambda: None)[2])
     whole, chunked = (rows[0]["loss"] for rows in histories)
     assert chunked == pytest.approx(whole, rel=1e-5)
@@ -186,7 +186,7 @@ def test_the_model_that_is_kept_takes_images_and_gives_the_embeddings_of_the_run
 ):
     frozen["backbones"]["tiny"]["head"] = head
     run = make(frozen, store)
-    split = store.split("train", run.data.class_fraction)
+    split = store.split("train", run.data.part)
     model, _, _ = train(run, store, split, CPU, tmp_path / "state", lambda: None)
     embeddings, rows = embed_test(model, store, CPU, run)
     whole = open_inputs(run, store).whole_model(model).eval()

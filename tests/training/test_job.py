@@ -54,7 +54,7 @@ def test_a_training_writes_its_embeddings_history_settings_and_provenance(
     assert (code, result["status"], result["error"]) == (0, "ok", None)
     run = study.runs[PATH]
     with np.load(out / "embeddings.npz") as file:
-        test = glyphs.split("test", run.data.class_fraction)
+        test = glyphs.split("test", run.data.part)
         assert file["embeddings"].shape == (len(test.rows), 16)
         assert file["embeddings"].dtype == np.float32
         assert np.array_equal(file["id"], test.rows)

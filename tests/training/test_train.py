@@ -34,7 +34,7 @@ def run_of(settings, loss, **recipe):
 
 
 def embeddings_of(model, run, store):
-    test = store.split("test", run.data.class_fraction)
+    test = store.split("test", run.data.part)
     return embed(model.eval(), open_inputs(run, store), test.rows, CPU)
 
 

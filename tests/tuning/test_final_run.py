@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dmlbench.datasets.store import reader
+from dmlbench.datasets.store.part import WHOLE
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import check_study
 from dmlbench.study.tuning import choice_key, resolve
@@ -157,9 +158,9 @@ class CountingStore(reader.Store):
 
     events = []  # noqa: RUF012
 
-    def split(self, name, class_fraction=1.0):
+    def split(self, name, part=WHOLE):
         self.events.append(name)
-        return super().split(name, class_fraction)
+        return super().split(name, part)
 
     def __getitem__(self, row):
         self.events.append(int(row))

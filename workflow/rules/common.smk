@@ -14,7 +14,7 @@ from snakemake.logging import logger
 ROOT = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dmlbench.datasets.store.duplicates_file import duplicates_path
+from dmlbench.datasets.store.duplicates_file import duplicates_path, searched_stores
 from dmlbench.planning.outdated import Inputs
 from dmlbench.study.features import features_file, features_of
 from dmlbench.study.preflight import check_before_jobs
@@ -178,7 +178,7 @@ def duplicates_of(wildcards):
     """The near-duplicates of the training images of a run among its test images, if they are known
     or to be found."""
     run = run_of(wildcards)
-    pair = run.store, run.tested.store
+    pair = run.searched
     file, pending = duplicates_path(Path(STORES), *pair), inputs().pending
     files = [str(file)] if file.is_file() or pair in pending.duplicates else []
     return inputs().made_if_missing(files, run.path in pending.evaluate)
@@ -187,7 +187,8 @@ def duplicates_of(wildcards):
 def stores_of_search(wildcards):
     """The packed images that are searched for near-duplicates."""
     pair = wildcards.trained, wildcards.store
-    files = [f"{STORES}/{store}/manifest.json" for store in dict.fromkeys(pair)]
+    stores = dict.fromkeys(searched_stores(*pair))
+    files = [f"{STORES}/{store}/manifest.json" for store in stores]
     return inputs().made_if_missing(files, pair in inputs().pending.duplicates)
 
 

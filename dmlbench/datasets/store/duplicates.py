@@ -85,9 +85,21 @@ def find_duplicates(trained: Store, tested: Store) -> Duplicates:
 
     Of each test image at most VERIFIED pairs are found.
     """
+    return _find(trained, trained.split("train").rows, tested, tested.split("test").rows)
+
+
+def find_holdout_duplicates(store: Store) -> Duplicates:
+    """As `find_duplicates`, for all holdouts of `store` at once: they have the same test images,
+    and train on some of the other images."""
+    test = store.split("test", store.farthest_holdout()).rows
+    return _find(store, np.setdiff1d(np.arange(len(store)), test), store, test)
+
+
+def _find(
+    trained: Store, train: NDArray[np.int64], tested: Store, test: NDArray[np.int64]
+) -> Duplicates:
     import faiss  # takes long to import
 
-    train, test = trained.split("train").rows, tested.split("test").rows
     load_train = lru_cache(REMEMBERED)(partial(_load, trained))
     cores = usable_cores()
     faiss.omp_set_num_threads(cores)

@@ -2,6 +2,7 @@
 
 It is in the store of the test images, `near_duplicates/<store of the training images>.json`, so it
 is made once for all studies. It says what it was made from: both stores and the code that searched.
+All holdouts of a store have the file `near_duplicates/holdout.json`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 MAKES_NUMBERS = False
 SEARCH = "dmlbench.datasets.store.duplicates"
 """The module that finds near-duplicates."""
+HOLDOUT = "holdout"
+"""In place of the name of the store of the training images: they are what the holdouts of the store
+of the test images may train on."""
 COLUMNS = {"test": int, "train": int, "distance": int, "correlation": float, "mirrored": bool}
 """The columns of the pairs, with the type of their values."""
 
@@ -32,7 +36,7 @@ def duplicates_path(stores: Path, trained: str, tested: str) -> Path:
 
     Args:
         stores: the folder of the packed images.
-        trained: the name of the store of the training images.
+        trained: the name of the store of the training images, or HOLDOUT.
         tested: the name of the store of the test images.
     """
     return stores / tested / "near_duplicates" / f"{trained}.json"
@@ -41,10 +45,16 @@ def duplicates_path(stores: Path, trained: str, tested: str) -> Path:
 def duplicates_origin(stores: Path, trained: str, tested: str) -> dict[str, str] | None:
     """What the file is made from; None as long as a store is not packed. Arguments as of
     `duplicates_path`."""
-    contents = [read_manifest(stores / name).get("content") for name in (trained, tested)]
+    names = searched_stores(trained, tested)
+    contents = [read_manifest(stores / name).get("content") for name in names]
     if None in contents:
         return None
     return {"train": str(contents[0]), "test": str(contents[1]), "code": code_digest(SEARCH)}
+
+
+def searched_stores(trained: str, tested: str) -> tuple[str, str]:
+    """The names of the stores of the training images and of the test images."""
+    return (tested if trained == HOLDOUT else trained), tested
 
 
 def read_duplicates(stores: Path, trained: str, tested: str) -> dict[str, list[Any]] | None:
@@ -96,19 +106,22 @@ def write_duplicates(stores: Path, trained: str, tested: str) -> str:
     Raises:
         DatasetError: a store is damaged or not packed, or the file cannot be written.
     """
-    from dmlbench.datasets.store.duplicates import find_duplicates
+    from dmlbench.datasets.store.duplicates import find_duplicates, find_holdout_duplicates
     from dmlbench.datasets.store.reader import Store
 
     path = duplicates_path(stores, trained, tested)
     pairs = read_duplicates(stores, trained, tested)
     if pairs is None:
-        train_store = Store(stores / trained)
-        test_store = train_store if tested == trained else Store(stores / tested)
+        test_store = Store(stores / tested)
+        train_store = test_store if trained in (HOLDOUT, tested) else Store(stores / trained)
         try:
             with locked(path.with_suffix(".lock"), f"{path}: another process makes it; waiting"):
                 pairs = read_duplicates(stores, trained, tested)
                 if pairs is None:
-                    pairs = _columns(find_duplicates(train_store, test_store))
+                    if trained == HOLDOUT:
+                        pairs = _columns(find_holdout_duplicates(test_store))
+                    else:
+                        pairs = _columns(find_duplicates(train_store, test_store))
                     origin = duplicates_origin(stores, trained, tested)
                     write_with_digest(path, {"made_from": origin, "pairs": pairs})
         except DiskError:
@@ -127,4 +140,6 @@ def _columns(duplicates: Duplicates) -> dict[str, list[Any]]:
 
 def search_target(trained: str, tested: str) -> str:
     """What a search for near-duplicates is about: the stores of training and test images."""
+    if trained == HOLDOUT:
+        return f"{tested}, holdouts"
     return tested if trained == tested else f"{trained} -> {tested}"

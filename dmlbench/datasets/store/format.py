@@ -11,6 +11,9 @@ VALIDATION = "validation"
 """The split of images that a data set itself holds out of its training images. They train too,
 unless a study holds them out to choose settings."""
 
+ZERO_SHOT = "zero_shot"
+"""The protocol in which each test image is a query, and all others are the gallery."""
+
 MANIFEST_FILE = "manifest.json"
 IMAGES_FILE = "images.bin"
 INDEX_FILE = "index.parquet"

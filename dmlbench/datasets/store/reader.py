@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +19,18 @@ from dmlbench.datasets.store.format import (
     PAIRS_FILE,
     PROTOCOLS_FILE,
     VALIDATION,
+    ZERO_SHOT,
 )
 from dmlbench.datasets.store.images import Images
+from dmlbench.datasets.store.part import (
+    OWN_TEST,
+    RUNGS,
+    WHOLE,
+    Part,
+    UnusableHoldout,
+    choose_classes,
+    hold_out,
+)
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.text import error_reason
 
@@ -203,54 +211,85 @@ class Store(Images):
         """The columns of the index with super-classes, the nearest level first."""
         return [name for name in self.index if name.startswith("level_")]
 
-    def split(self, name: str, class_fraction: float = 1.0) -> Split:
-        """The images of the split `name`, or of a fixed share of its classes.
+    def split(self, name: str, part: Part = WHOLE) -> Split:
+        """The images of the split `name`, or of a part of its classes.
 
         Args:
             name: "train", which has the images of a validation part too, or "test".
-            class_fraction: share of the classes, in (0, 1]. It is taken within each super-class of
-                the nearest level, and keeps at least one class of each. The classes of a smaller
-                share are among those of a larger one.
+            part: `class_fraction` is a share of the classes, in (0, 1]. It is taken within each
+                super-class of the nearest level, and keeps at least one class of each. Without a
+                holdout, the classes of a smaller share are among those of a larger one. A holdout
+                deals the classes of all splits out anew; see `hold_out`.
 
         Raises:
             DatasetError: the store has no such split.
+            UnusableHoldout: its classes cannot be dealt out as `part` says.
             ValueError: `class_fraction` is not in (0, 1].
         """
-        if not 0 < class_fraction <= 1:
-            raise ValueError(f"class_fraction is {class_fraction}, not in (0, 1]")
-        label, part = self.index["label"], self.index["split"]
-        is_in_split = part == name
+        if not 0 < part.class_fraction <= 1:
+            raise ValueError(f"class_fraction is {part.class_fraction}, not in (0, 1]")
+        if part.holdout:
+            return self._held_out(name, part)
+        split = self.index["split"]
+        is_in_split = split == name
         if name == "train":
-            is_in_split |= part == VALIDATION
+            is_in_split |= split == VALIDATION
         in_split = np.flatnonzero(is_in_split)
         if not len(in_split):
             raise DatasetError(f"{self.path}: no images in the split '{name}'")
-        classes, first = np.unique(label[in_split], return_index=True)
-        example = in_split[first]  # an image of each class
-        levels = [self.index[name] for name in self.levels]
-        names = self.index["class_name"]
-        groups = levels[0][example] if levels else np.zeros(len(example))
-        chosen = _choose_classes(names[example].tolist(), groups.tolist(), class_fraction)
-        classes, example = classes[chosen], example[chosen]
-        rows = in_split[np.isin(label[in_split], classes)]
-        parents = [np.unique(level[example], return_inverse=True)[1] for level in levels]
+        classes, example = self._classes(in_split)
+        groups = self.index[self.levels[0]][example] if self.levels else np.zeros(len(example))
+        names = self.index["class_name"][example].tolist()
+        chosen = choose_classes(names, groups.tolist(), part.class_fraction)
+        return self._split_of(in_split, classes[chosen], example[chosen])
+
+    def protocols_of(self, part: Part) -> Mapping[str, NDArray[Any]]:
+        """The columns of `protocols`. A holdout has one protocol of its own, zero_shot: each test
+        image is a query, and all others are the gallery."""
+        if not part.holdout:
+            return self.protocols
+        rows = self.split("test", part).rows
+        return {
+            "protocol": np.full(len(rows), ZERO_SHOT, object),
+            "id": rows.astype(np.int32),
+            "role": np.full(len(rows), "both", object),
+            "repetition": np.zeros(len(rows), np.int32),
+        }
+
+    def farthest_holdout(self) -> Part:
+        """The holdout with the farthest training classes. All holdouts have its test classes.
+
+        Raises:
+            UnusableHoldout: the data set has no super-classes.
+        """
+        return Part(holdout=RUNGS[min(len(self.levels), 2)])
+
+    def _held_out(self, name: str, part: Part) -> Split:
+        if self.pairs is not None or {*self.protocols["role"].tolist()} != {"both"}:
+            raise UnusableHoldout(f"{part.holdout}, and {OWN_TEST}")
+        everything = np.arange(len(self))
+        classes, example = self._classes(everything)
+        levels = [self.index[level][example].tolist() for level in self.levels]
+        dealt = hold_out(part, self.index["class_name"][example].tolist(), levels)
+        chosen = dealt.train if name == "train" else dealt.test
+        return self._split_of(everything, classes[chosen], example[chosen])
+
+    def _classes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The classes of the images `rows`, ascending, and an image of each."""
+        classes, first = np.unique(self.index["label"][rows], return_index=True)
+        return classes, rows[first]
+
+    def _split_of(
+        self, rows: NDArray[np.int64], classes: NDArray[np.int32], example: NDArray[np.int64]
+    ) -> Split:
+        """Those of the images `rows` that are of `classes` (C,); `example` (C,) is one of each."""
+        label = self.index["label"]
+        rows = rows[np.isin(label[rows], classes)]
+        levels = [self.index[name][example] for name in self.levels]
+        parents = [np.unique(level, return_inverse=True)[1] for level in levels]
         return Split(
             rows,
             np.searchsorted(classes, label[rows]),
-            names[example].tolist(),
+            self.index["class_name"][example].tolist(),
             np.stack(parents) if parents else None,
         )
-
-
-def _choose_classes(
-    names: Sequence[str], groups: Sequence[Hashable], fraction: float
-) -> NDArray[np.int64]:
-    """Positions of the chosen classes: the first of each group by the digest of their names.
-
-    The digests give an arbitrary order that no version of a library can change.
-    """
-    members: dict[Hashable, list[int]] = {}
-    for position in sorted(range(len(names)), key=lambda i: sha256(names[i].encode()).digest()):
-        members.setdefault(groups[position], []).append(position)
-    chosen = [m[: max(1, math.floor(fraction * len(m) + 0.5))] for m in members.values()]
-    return np.sort(np.concatenate(chosen))

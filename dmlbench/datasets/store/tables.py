@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from dmlbench.datasets import Row
 from dmlbench.datasets.decoding import PackedImage
+from dmlbench.datasets.store.format import ZERO_SHOT
 from dmlbench.utils.errors import DatasetError
 from dmlbench.utils.text import count_of
 
@@ -152,7 +153,7 @@ def build_protocols(
     """
     if protocols is None:
         tests = ((number, row) for number, row in enumerate(rows) if row.split == "test")
-        protocols = (("zero_shot", number, row.role, 0) for number, row in tests)
+        protocols = ((ZERO_SHOT, number, row.role, 0) for number, row in tests)
     return _check_ids(_to_table(protocols, PROTOCOL_SCHEMA), ["id"], len(rows))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dmlbench.datasets import Row
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
 from dmlbench.utils.errors import DatasetError
 
@@ -78,7 +79,7 @@ def test_without_super_classes_there_are_no_parents(
     images = [(Row(f"{i}", f"{i}", (), "train"), solid) for i in range(4)]
     store = pack_images(images, 2, tmp_path / "store")
     assert store.split("train").parents is None
-    assert len(store.split("train", 0.5).class_names) == 2
+    assert len(store.split("train", Part(0.5)).class_names) == 2
 
 
 @given(fractions=st.tuples(*[st.floats(0.001, 1.0)] * 2), name=st.sampled_from(["train", "test"]))
@@ -87,7 +88,7 @@ def test_a_share_keeps_every_script_and_complete_classes_and_a_larger_share_cont
     glyphs: Store, fractions: tuple[float, float], name: str
 ):
     whole, (small, large) = glyphs.split(name), sorted(fractions)
-    split, larger = glyphs.split(name, small), glyphs.split(name, large)
+    split, larger = glyphs.split(name, Part(small)), glyphs.split(name, Part(large))
     assert split.parents is not None
     assert whole.parents is not None
     exact = np.bincount(whole.parents[0]) * small
@@ -104,15 +105,15 @@ def test_the_share_is_the_same_on_every_machine(pack_images: Callable[..., Store
     images = [(Row(f"{i}", f"class {i}", ("s",), "train"), solid) for i in range(10)]
     store = pack_images(images, 2, tmp_path / "store")
     pinned = ["class 3", "class 8", "class 9"]
-    assert store.split("train", 0.3).class_names == pinned
+    assert store.split("train", Part(0.3)).class_names == pinned
     shuffled = pack_images(images[::-1], 2, tmp_path / "shuffled")
-    assert shuffled.split("train", 0.3).class_names == pinned
+    assert shuffled.split("train", Part(0.3)).class_names == pinned
 
 
 def test_an_impossible_share_or_split_is_refused(glyphs: Store):
     for fraction in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="class_fraction"):
-            glyphs.split("train", fraction)
+            glyphs.split("train", Part(fraction))
     with pytest.raises(DatasetError, match="no images in the split 'validation'"):
         glyphs.split("validation")
 
