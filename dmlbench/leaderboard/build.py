@@ -77,6 +77,7 @@ def build(
     - plots/{recall,recall_curves,time,training}.{png,svg,pdf}; what does not fit into one picture
       goes on in recall-2.png, ...;
     - plots/{trials,trial_settings}.{png,svg,pdf} if losses are tuned;
+    - plots/ladder.{png,svg,pdf} if data sets are rungs of a ladder;
     - plots/critical_difference.{png,svg,pdf} if losses are ranked over several data sets;
     - plots/published.{png,svg,pdf} in the paper track;
     - plots/trees/<dataset>/<backbone>/<loss>.{png,svg,pdf} of each loss that learns a tree, and
@@ -162,6 +163,7 @@ def _list_plots(
     from dmlbench.leaderboard.cells import cell_of
     from dmlbench.leaderboard.plots.critical_difference import critical_difference
     from dmlbench.leaderboard.plots.groups import groups, has_groups
+    from dmlbench.leaderboard.plots.ladder import ladder
     from dmlbench.leaderboard.plots.published import published
     from dmlbench.leaderboard.plots.recall import recall
     from dmlbench.leaderboard.plots.recall_curves import recall_curves
@@ -169,9 +171,11 @@ def _list_plots(
     from dmlbench.leaderboard.plots.training import training
     from dmlbench.leaderboard.plots.tree import tree
     from dmlbench.leaderboard.plots.trials import trial_settings, trials
-    from dmlbench.study.mean_ranks import has_mean_ranks
+    from dmlbench.study.ladders import find_ladders
+    from dmlbench.study.mean_ranks import has_mean_ranks, ranked_cells
 
     planned = [result.planned for result in results]
+    rungs = find_ladders(planned)
     cells: dict[str, list[Result]] = {}
     for result in results:
         name = result.planned["tree"] or f"groups/{cell_of(result)}"
@@ -185,7 +189,9 @@ def _list_plots(
     if choices:
         plots["trials"] = partial(trials, choices)
         plots["trial_settings"] = partial(trial_settings, choices)
-    if has_mean_ranks((r["backbone"], (r["dataset"], r["tested_on"]), r["loss"]) for r in planned):
+    if rungs:
+        plots["ladder"] = partial(ladder, table, results)
+    if has_mean_ranks(ranked_cells(planned)):
         plots["critical_difference"] = partial(critical_difference, statistics)
     if remarks.track == "paper":
         plots["published"] = partial(published, comparisons)

@@ -41,6 +41,11 @@ CAPTIONS = {
         "Tuning: the settings of the best of the n trials of each loss; thick: the chosen one; "
         "scores without an interval"
     ),
+    "ladder": (
+        "Taxonomy ladder: MAP@R and Recall@1 against what is unseen in training: mean over the n "
+        "seeds that succeeded, the 95 % interval of the mean (Student's t over seeds), and single "
+        "seeds"
+    ),
     "critical_difference": (
         "Mean ranks over n data sets; a thick line joins what Nemenyi's test does not separate"
     ),

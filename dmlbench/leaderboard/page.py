@@ -14,6 +14,7 @@ from dmlbench.leaderboard.comparison import Comparison
 from dmlbench.leaderboard.content import Page, distinct, format_settings, shared_settings
 from dmlbench.leaderboard.sections.audit import audit_sections
 from dmlbench.leaderboard.sections.backbones import backbone_sections
+from dmlbench.leaderboard.sections.ladder import ladder_sections
 from dmlbench.leaderboard.sections.learnt import learnt_sections
 from dmlbench.leaderboard.sections.optimism import optimism_sections
 from dmlbench.leaderboard.sections.overview import read_overview
@@ -129,6 +130,7 @@ def compose(
         sections=[
             *([overview.section()] if overview else []),
             *scores,
+            *ladder_sections(table, results),
             *backbone_sections(table, results),
             *statistics_sections(statistics),
             *tuning_sections(choices),

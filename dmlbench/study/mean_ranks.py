@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from dmlbench.study.ladders import find_ladders
 from dmlbench.study.row_names import is_trained
 
 MAKES_NUMBERS = False
@@ -31,3 +33,16 @@ def has_mean_ranks(cells: Iterable[tuple[str, tuple[str, str], str]]) -> bool:
         if len(everywhere) >= LEAST_DATASETS and losses >= LEAST_LOSSES:
             return True
     return False
+
+
+def ranked_cells(
+    rows: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, tuple[str, str], str]]:
+    """The argument of `has_mean_ranks` for `rows`, as of `Study.rows`. All rungs of a ladder are
+    one data set: they share their test images."""
+    rungs = find_ladders(rows)
+    for row in rows:
+        dataset = row["dataset"], row["tested_on"]
+        if rung := rungs.get(row["dataset"]):
+            dataset = rung.ladder, rung.ladder
+        yield row["backbone"], dataset, row["loss"]

@@ -193,7 +193,7 @@ class Run:
         """The settings that can change the training's numbers: no names, no paths."""
         if self.embeddings:
             digest = _file_digest(self.embeddings)
-            return {"dataset": _data_settings(self.tested), "embeddings": digest}
+            return {"dataset": data_settings(self.tested), "embeddings": digest}
         unused = {"patience"} if self.models == 1 else set()
         model = self.model.model_dump(mode="json", exclude={"recipe"})
         if self.model.is_frozen:
@@ -210,8 +210,8 @@ class Run:
             recipe = {name: recipe[name] for name in names}
         model["pretrained"] = self.first_weights
         return {
-            "dataset": _data_settings(self),
-            **({"test": _data_settings(self.tested)} if self.test_on else {}),
+            "dataset": data_settings(self),
+            **({"test": data_settings(self.tested)} if self.test_on else {}),
             "backbone": model,
             "loss": {"type": self.loss_type, **self.loss_options},
             "recipe": recipe,
@@ -263,7 +263,7 @@ class Run:
             **({"optimism": True} if self.report_optimism else {}),
             "near_duplicates": {
                 "mirrored": self.recipe.augmentation.flip,
-                **({"dataset": _data_settings(self)} if self.test_on else {}),
+                **({"dataset": data_settings(self)} if self.test_on else {}),
             },
         }
 
@@ -284,7 +284,7 @@ class Run:
         return json_key(self.train_key, self.metric_settings, code_digest(*self.metric_modules))
 
 
-def _data_settings(run: Run) -> dict[str, Any]:
+def data_settings(run: Run) -> dict[str, Any]:
     """The settings of the data set of `run` that can change a number."""
     data: dict[str, Any] = {
         "type": run.data.type,

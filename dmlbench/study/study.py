@@ -18,11 +18,12 @@ from pydantic import ValidationError
 from dmlbench.study.error_messages import describe_errors, show
 from dmlbench.study.features import Features, features_of
 from dmlbench.study.grid import grid
-from dmlbench.study.mean_ranks import has_mean_ranks
+from dmlbench.study.ladders import find_ladders
+from dmlbench.study.mean_ranks import has_mean_ranks, ranked_cells
 from dmlbench.study.remarks import Remarks, find_wrong_remarks, read_remarks
 from dmlbench.study.result_files import RESULTS, SNAPSHOT, StudyFiles
 from dmlbench.study.row_names import is_control
-from dmlbench.study.run import Run, json_key
+from dmlbench.study.run import Run, data_settings, json_key
 from dmlbench.study.settings import Settings
 from dmlbench.study.tuning import Trial, make_trials
 from dmlbench.study.tuning_checks import tuning_problems
@@ -145,10 +146,26 @@ class Study:
     @cached_property
     def has_mean_ranks(self) -> bool:
         """Whether losses are ranked over several data sets, which is a plot of its own."""
-        runs = self.runs.values()
-        return has_mean_ranks(
-            (run.backbone, (run.dataset, run.tested.dataset), run.loss) for run in runs
-        )
+        return has_mean_ranks(ranked_cells(self._cells))
+
+    @cached_property
+    def has_ladder(self) -> bool:
+        """Whether data sets are rungs of a ladder, which is a plot of its own."""
+        return bool(find_ladders(self._cells))
+
+    @cached_property
+    def _cells(self) -> list[dict[str, Any]]:
+        """Of `rows`, what needs no key: a plan of many runs asks for it."""
+        return [
+            {
+                "dataset": run.dataset,
+                "tested_on": run.tested.dataset,
+                "backbone": run.backbone,
+                "loss": run.loss,
+                "settings": {"dataset": data_settings(run)},
+            }
+            for run in {run.cell: run for run in self.runs.values()}.values()
+        ]
 
     @cached_property
     def leaderboard_key(self) -> str:

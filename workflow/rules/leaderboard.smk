@@ -13,6 +13,8 @@ if STUDY.settings.tuning:
         "trials": "validation score against trials",
         "trial_settings": "settings of the best trials",
     }
+if STUDY.has_ladder:
+    PLOTS |= {"ladder": "scores against what is unseen in training"}
 if STUDY.has_mean_ranks:
     PLOTS |= {"critical_difference": "mean ranks over data sets"}
 if STUDY.settings.track == "paper":

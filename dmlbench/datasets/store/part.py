@@ -11,6 +11,7 @@ library. No order of the rows counts.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
@@ -57,10 +58,10 @@ class HeldOut(NamedTuple):
 def hold_out(part: Part, names: Sequence[str], levels: Sequence[Sequence[str]]) -> HeldOut:
     """Deal all classes of a data set out to training and test, as `part.holdout` says.
 
-    Of each group, `part.class_fraction` of its classes are used. With two levels or more, half of
-    the level_2 groups are the region of the test, and half of the level_1 groups in it are the
-    groups of the test. With one level, these are half of all groups. Every second class of the
-    groups of the test is a test class. The training takes
+    With two levels or more, the region of the test is half of the level_2 groups, and the groups of
+    the test are at most half of the level_1 groups of each of these. With one level, they are half
+    of all groups. A group of the test has two classes or more, and every second one is a test
+    class. The training takes
 
     - `class`: the other classes of these groups first, then those of the region, then those
       outside it;
@@ -69,7 +70,10 @@ def hold_out(part: Part, names: Sequence[str], levels: Sequence[Sequence[str]]) 
 
     until it has as many as there are outside the region (with one level, outside the groups of the
     test). If it does not need all classes of one of these kinds, it takes the same share of each
-    level_1 group. Digests of the names decide which groups and which classes are chosen.
+    level_1 group. So each test class has other classes of its group beside it on the first rung,
+    and other groups of its level_2 group on the second one. Digests of the names decide which
+    groups and which classes are chosen. Of the classes of each level_1 group, only the share
+    `part.class_fraction` is dealt out.
 
     Args:
         names: C names of all classes of the data set, each once.
@@ -105,10 +109,10 @@ def hold_out(part: Part, names: Sequence[str], levels: Sequence[Sequence[str]]) 
     test, sources = _deal(part.class_fraction, names, levels)
     sources = sources[RUNGS.index(rung) :]
     if not any(sources[0]):  # it would be the next rung under another name
-        fix = "Leave this rung out"
-        if part.class_fraction < 1:
-            fix += f", or raise class_fraction: {part.class_fraction:g}"
-        raise UnusableHoldout(f"{rung}, and {_NONE_LEFT[rung]}. {fix}")
+        raise UnusableHoldout(
+            f"{rung}, and no class that is so near to the test classes is left to train on. Raise "
+            f"class_fraction: {part.class_fraction:g}"
+        )
     train: list[int] = []
     count = sum(map(len, sources[-1]))
     for groups in sources:
@@ -116,10 +120,11 @@ def hold_out(part: Part, names: Sequence[str], levels: Sequence[Sequence[str]]) 
     return HeldOut(sorted(train), sorted(test))
 
 
-_NONE_LEFT = {
-    "class": "each level_1 group of the test has one class, so none is left to train on",
-    "level_1": "the level_2 groups of the test have one level_1 group, so none is left to train on",
-}
+_TOO_FEW = (
+    "it needs two super-classes, of which one has two classes",
+    "it needs two super-classes of level_2, of which one has two super-classes of level_1, of "
+    "which one has two classes",
+)
 
 
 def _deal(
@@ -129,30 +134,44 @@ def _deal(
     distance has a list of classes for each of its groups.
 
     Raises:
-        UnusableHoldout: there is one group at the farthest level.
+        UnusableHoldout: there are too few groups, or they have too few classes.
     """
     paths: list[Group] = [*zip(*levels[1::-1], strict=True)]
-    members: dict[Group, list[int]] = {path: [] for path in _in_order({*paths})}
+    sizes = Counter(paths)
+    groups = _in_order(sizes)
+    if len(levels) == 1:
+        tested = {*_half([group for group in groups if sizes[group] > 1])}
+        region = tested
+    else:
+        tops = _in_order({group[:1] for group in groups})
+        below: dict[Group, list[Group]] = {top: [] for top in tops}
+        for group in groups:
+            below[group[:1]].append(group)
+        # so that both other classes of the group and other groups of the level_2 group can train
+        held = {
+            top: [group for group in of_top if sizes[group] > 1][: len(of_top) // 2]
+            for top, of_top in below.items()
+        }
+        others = [top for top in tops if not held[top]]
+        near = [*_half([top for top in tops if held[top]]), *others[: len(others) // 2]]
+        tested = {group for top in near for group in held[top]}
+        region = {group for top in near for group in below[top]}
+    if not tested or len(region) == len(groups):
+        raise UnusableHoldout(f"{_TOO_FEW[len(levels) > 1]}. Leave it out")
+
+    members: dict[Group, list[int]] = {group: [] for group in groups}
     for place in _by_digest(choose_classes(names, paths, fraction), names):
         members[paths[place]].append(place)
-    depth = len(levels[:2])
-    farthest = _in_order({path[:1] for path in members})
-    if len(farthest) == 1:
-        raise UnusableHoldout(
-            f"all classes are in one super-class of level_{depth}, {farthest[0][0]}. It needs two "
-            f"or more"
-        )
-    region = [*members]
-    if depth > 1:
-        is_near = {*_first_half(farthest)}
-        region = [path for path in members if path[:1] in is_near]
-    tested = _first_half(region) or region
-    distances = [
-        [members[path][1::2] for path in tested],
-        [members[path] for path in region if path not in tested],
-        [members[path] for path in members if path not in region],
-    ]
-    return [c for path in tested for c in members[path][::2]], distances[: depth + 1]
+    siblings = [members[group][1::2] for group in tested]
+    beside = [members[group] for group in region - tested]
+    outside = [members[group] for group in members.keys() - region]
+    distances = [siblings, beside, outside] if len(levels) > 1 else [siblings, outside]
+    return [place for group in tested for place in members[group][::2]], distances
+
+
+def _half(groups: Sequence[Group]) -> Sequence[Group]:
+    """The first half, at least one if there is one."""
+    return groups[: max(1, len(groups) // 2)]
 
 
 def choose_classes(names: Sequence[str], groups: Sequence[Hashable], fraction: float) -> list[int]:
@@ -179,12 +198,7 @@ def _evenly(groups: Iterable[Sequence[int]], count: int, names: Sequence[str]) -
     return [place for _, _, place in sorted(ranked)[:count]]
 
 
-def _first_half(values: list[Group]) -> list[Group]:
-    """The first half, the smaller one if the number is odd."""
-    return values[: len(values) // 2]
-
-
-def _in_order(groups: set[Group]) -> list[Group]:
+def _in_order(groups: Iterable[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: _digest("\n".join(group)))
 
 

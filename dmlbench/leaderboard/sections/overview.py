@@ -71,11 +71,13 @@ class Overview:
     @cached_property
     def ranked(self) -> list[Column]:
         """The columns of the mean rank: the first protocol of each data set and backbone that has
-        scores of trained losses. Its other protocols score the same embeddings."""
+        scores of trained losses. Its other protocols score the same embeddings, and further rungs
+        of a ladder the same images."""
         first: dict[tuple[str, ...], Column] = {}
         for column in self.columns:
             panel = column.panel
-            if any(map(is_trained, column.means)):
+            is_further_rung = column.tests is not None and column.tests.is_further_rung
+            if any(map(is_trained, column.means)) and not is_further_rung:
                 first.setdefault((panel.dataset, panel.tested_on, panel.backbone), column)
         return [*first.values()]
 

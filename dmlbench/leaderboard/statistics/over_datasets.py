@@ -30,12 +30,13 @@ class OverDatasets:
 
 
 def over_datasets(statistics: Iterable[PanelStatistics]) -> Iterator[OverDatasets]:
-    """Compare the losses of each backbone that has enough data sets and losses."""
+    """Compare the losses of each backbone that has enough data sets and losses. Of a ladder, only
+    the nearest rung counts."""
     of_backbones: dict[str, dict[tuple[str, str], PanelStatistics]] = {}
     for of_panel in statistics:
         panel = of_panel.panel
         datasets = of_backbones.setdefault(panel.backbone, {})
-        if of_panel.losses:
+        if of_panel.losses and not of_panel.is_further_rung:
             datasets.setdefault((panel.dataset, panel.tested_on), of_panel)
     for backbone, datasets in of_backbones.items():
         shown = [*datasets.values()]

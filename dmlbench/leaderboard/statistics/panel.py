@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from dmlbench.leaderboard.statistics.two_way import (
 )
 from dmlbench.leaderboard.statistics.two_way import LEAST_SEEDS as LEAST_SEEDS_OF_CLASSES
 from dmlbench.leaderboard.table import VERIFICATION, Panel, Result, panels
+from dmlbench.study.ladders import find_ladders
 from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import is_trained
 from dmlbench.utils.workers import SentWithoutCache
@@ -62,6 +63,9 @@ class PanelStatistics(SentWithoutCache):
     cost_unit: str
     is_tuned: bool
     """Whether each loss was tuned; if not, defaults are compared."""
+    is_further_rung: bool = False
+    """Whether another rung of its ladder is nearer. It is no further data set: they share their
+    test images."""
 
     @cached_property
     def means(self) -> Floats:
@@ -99,7 +103,14 @@ def letters_of_ties(tests: PairTests) -> list[str]:
 
 def all_statistics(table: pd.DataFrame, results: Sequence[Result]) -> dict[str, PanelStatistics]:
     """Title of each panel of the long `table` of `results` -> its statistics."""
-    return {panel.title: panel_statistics(panel, results) for panel in panels(table)}
+    rungs = find_ladders(result.planned for result in results)
+    further = {name for name, rung in rungs.items() if not rung.is_nearest}
+    return {
+        panel.title: replace(
+            panel_statistics(panel, results), is_further_rung=panel.dataset in further
+        )
+        for panel in panels(table)
+    }
 
 
 def panel_statistics(panel: Panel, results: Sequence[Result]) -> PanelStatistics:
