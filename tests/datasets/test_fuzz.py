@@ -27,6 +27,7 @@ from dmlbench.datasets.store.checks import read_manifest
 from dmlbench.datasets.store.inspection import describe, list_data, verify
 from dmlbench.datasets.store.journal import Journal
 from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
 from dmlbench.training.external_embeddings import read_embeddings
 from dmlbench.utils.digests import describe_file, write_with_digest
@@ -290,7 +291,7 @@ def use_store(original, draw, folder, name, mutate):
     assert read_manifest(stores / "own") == store.manifest
     for split in store.manifest["splits"]:
         assert len(store.split(split).rows) == len(store.split(split).labels)
-        assert len(store.split(split, 0.5).rows) <= len(store)
+        assert len(store.split(split, Part(0.5)).rows) <= len(store)
     for image, size in zip(store, store.sizes, strict=True):
         assert image.shape == (store.channels, *size)
     assert len({len(store.protocols[column]) for column in store.protocols}) == 1

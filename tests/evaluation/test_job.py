@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.evaluation import job
 from dmlbench.evaluation.evaluate import Scores
 from dmlbench.evaluation.job import evaluate_job
@@ -47,7 +48,7 @@ def score(study, run, folder, data_folder):
 
 @pytest.fixture
 def test_split(glyphs):
-    return glyphs.split("test", 0.1)
+    return glyphs.split("test", Part(0.1))
 
 
 def perfect(test):

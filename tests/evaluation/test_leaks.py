@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from dmlbench.datasets.store.duplicates_file import (
+    HOLDOUT,
     duplicates_path,
     read_duplicates,
     write_duplicates,
 )
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.evaluation.job import evaluate_job
@@ -36,7 +38,7 @@ def scored(tiny, tmp_path, monkeypatch, glyphs, stores):
     """Score embeddings of the glyphs, and give metrics.json and what was scored."""
     monkeypatch.chdir(tmp_path)
     tiny["plan"]["controls"] = ["oracle"]
-    test = glyphs.split("test", 0.1)
+    test = glyphs.split("test", Part(0.1))
     generator = np.random.default_rng(0)
     embeddings = generator.normal(size=(len(test.rows), 8)).astype(np.float32)
 
@@ -62,7 +64,7 @@ class TestScoresWithoutLeaks:
     def test_they_are_those_of_the_other_images(
         self, scored, stores, store_name, glyphs, note_duplicates
     ):
-        test, train = glyphs.split("test", 0.1), glyphs.split("train", 0.1)
+        test, train = glyphs.split("test", Part(0.1)), glyphs.split("train", Part(0.1))
         leaked = test.rows[[3, 4, 100]].tolist()
         pairs = [(id, int(train.rows[0])) for id in leaked]
         note_duplicates(stores, store_name, pairs=pairs)
@@ -88,7 +90,7 @@ class TestScoresWithoutLeaks:
     ):
         note_duplicates(stores, store_name)
         before, *_ = scored()
-        test, train = glyphs.split("test", 0.1), glyphs.split("train", 0.1)
+        test, train = glyphs.split("test", Part(0.1)), glyphs.split("train", Part(0.1))
         note_duplicates(stores, store_name, pairs=[(int(test.rows[0]), int(train.rows[0]))])
         (stores.parent / "results/tiny/runs" / CONTROL / "metrics.json").unlink()
         after, *_ = scored()
@@ -99,24 +101,62 @@ class TestScoresWithoutLeaks:
     def test_images_of_classes_that_are_not_used_do_not_count(
         self, scored, stores, store_name, glyphs, note_duplicates
     ):
-        used = {split: glyphs.split(split, 0.1).rows for split in ("train", "test")}
+        used = {split: glyphs.split(split, Part(0.1)).rows for split in ("train", "test")}
         unused = {split: np.setdiff1d(glyphs.split(split).rows, used[split]) for split in used}
         pairs = [(used["test"][0], unused["train"][0]), (unused["test"][0], used["train"][0])]
         note_duplicates(stores, store_name, pairs=[tuple(map(int, pair)) for pair in pairs])
         assert scored()[0]["near_duplicates"]["leaked"] == 0
 
+    def test_a_holdout_is_scored_without_the_copies_of_what_it_trains_on(
+        self, tiny, glyphs, stores, store_name, note_duplicates, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        tiny["plan"]["controls"] = ["oracle"]
+        tiny["datasets"]["letters"] = {"type": "glyphs", "holdout": "class", "class_fraction": 0.1}
+        part = Part(0.1, "class")
+        test, train = (glyphs.split(name, part).rows for name in ("test", "train"))
+        other = glyphs.split("train", Part(0.1, "level_1")).rows
+        unused = np.setdiff1d(other, train)[0]
+        assert {*glyphs.index["split"][test].tolist()} == {"train", "test"}
+        pairs = [(test[0], train[0]), (test[5], train[0]), (test[9], unused)]
+        pairs = [tuple(map(int, pair)) for pair in pairs]
+        note_duplicates(stores, store_name, pairs=[(int(test[1]), int(train[0]))])  # own split
+        note_duplicates(stores, HOLDOUT, store_name, pairs)
+        study = check_study(tiny, "tiny")
+        run, files = study.runs[CONTROL], study.files.run(CONTROL)
+        embeddings = np.random.default_rng(0).normal(size=(len(test), 8)).astype(np.float32)
+        files.folder.mkdir(parents=True)
+        np.savez(files.embeddings, embeddings=embeddings, id=test.astype(np.int32))
+        outcome = {"train_key": run.train_key, "status": "ok", "error": None}
+        files.write_run({**outcome, "settings": {}, "code": {}, "provenance": {}})
+        evaluate_job(study, run, stores)
+        metrics = json.loads(files.metrics.read_text())
+        assert metrics["near_duplicates"] == {"test_images": len(test), "leaked": 2}
+        for protocol, kept in (
+            ("zero_shot", np.full(len(test), True)),
+            (f"zero_shot {WITHOUT_LEAKS}", ~np.isin(test, test[[0, 5]])),
+        ):
+            labels = glyphs.index["label"][test[kept]]
+            similarity = embeddings[kept] / np.linalg.norm(embeddings[kept], axis=1, keepdims=True)
+            similarity = similarity @ similarity.T
+            np.fill_diagonal(similarity, -2)
+            expected = np.mean(labels[similarity.argmax(axis=1)] == labels)
+            scores = scores_of(metrics, protocol)
+            assert scores["recall@1"] == pytest.approx(expected)
+            assert scores["queries"] == kept.sum()
+
     def test_images_that_no_protocol_scores_do_not_count(
         self, scored, stores, store_name, glyphs, note_duplicates, monkeypatch
     ):
-        first, second = (int(id) for id in glyphs.split("test", 0.1).rows[:2])
-        train = int(glyphs.split("train", 0.1).rows[0])
+        first, second = (int(id) for id in glyphs.split("test", Part(0.1)).rows[:2])
+        train = int(glyphs.split("train", Part(0.1)).rows[0])
         note_duplicates(stores, store_name, pairs=[(first, train), (second, train)])
         table = {name: values[glyphs.protocols["id"] != first] for name, values in
                  glyphs.protocols.items()}  # fmt: skip
         monkeypatch.setattr(Store, "protocols", table)
         metrics = scored()[0]
         assert metrics["near_duplicates"] == {
-            "test_images": len(glyphs.split("test", 0.1).rows) - 1,
+            "test_images": len(glyphs.split("test", Part(0.1)).rows) - 1,
             "leaked": 1,
         }
 
@@ -124,7 +164,7 @@ class TestScoresWithoutLeaks:
     def test_a_mirrored_copy_counts_if_the_training_mirrors(
         self, scored, stores, store_name, glyphs, note_duplicates, flip, leaked
     ):
-        test, train = (int(glyphs.split(split, 0.1).rows[0]) for split in ("test", "train"))
+        test, train = (int(glyphs.split(split, Part(0.1)).rows[0]) for split in ("test", "train"))
         note_duplicates(stores, store_name, pairs=[(test, train, "mirrored")])
         assert scored(flip)[0]["near_duplicates"]["leaked"] == leaked
 
@@ -140,8 +180,8 @@ class TestScoresWithoutLeaks:
     def test_if_nothing_is_left_to_score_there_are_no_such_scores(
         self, scored, stores, store_name, glyphs, note_duplicates
     ):
-        train = int(glyphs.split("train", 0.1).rows[0])
-        pairs = [(int(id), train) for id in glyphs.split("test", 0.1).rows[1:]]
+        train = int(glyphs.split("train", Part(0.1)).rows[0])
+        pairs = [(int(id), train) for id in glyphs.split("test", Part(0.1)).rows[1:]]
         note_duplicates(stores, store_name, pairs=pairs)
         metrics, *_ = scored()
         assert {row["protocol"] for row in metrics["metrics"]} == {"zero_shot"}

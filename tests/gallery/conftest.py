@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import check_study
 
@@ -12,7 +13,7 @@ def drawn(tiny, tmp_path, monkeypatch, glyphs, data_folder):
     tiny["plan"] |= {"seeds": [0, 1], "controls": ["random"]}
     tiny["report"] = {"galleries": True, "maps": "pca"}
     study = check_study(tiny, "tiny")
-    test = glyphs.split("test", 0.1)
+    test = glyphs.split("test", Part(0.1))
     for number, run in enumerate(study.runs.values()):
         write_training(study, run, test, np.random.default_rng(number))
         evaluate_job(study, run, data_folder / "stores")

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.gallery.job import gallery_job
 from dmlbench.leaderboard.made_of import read_made_of
 from dmlbench.planning.pending import find_pending
@@ -41,7 +42,7 @@ def test_each_loss_has_a_page_and_no_control_has_one(drawn, draw):
 
 def test_the_map_has_a_point_and_a_thumbnail_for_each_image(drawn, draw, glyphs):
     draw(drawn)
-    test = glyphs.split("test", 0.1)
+    test = glyphs.split("test", Part(0.1))
     files = drawn.files.gallery(GROUP)
     content = data_of(files.page(LOSSES[0]), "map")
     assert content["count"] == len(test.rows)
@@ -153,7 +154,7 @@ def test_maps_keep_their_thumbnails_when_all_embeddings_are_gone(drawn, draw):
 
 def test_a_perfect_loss_has_successes_and_no_failures(drawn, draw, glyphs):
     files = drawn.files.run(f"{GROUP}/{LOSSES[0]}/seed0")
-    test = glyphs.split("test", 0.1)
+    test = glyphs.split("test", Part(0.1))
     with files.embeddings.open("wb") as file:
         perfect = np.eye(test.labels.max() + 1, dtype="f4")[test.labels]
         np.savez(file, embeddings=perfect, id=test.rows.astype("i4"))

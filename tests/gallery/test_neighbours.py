@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.gallery import neighbours
 from dmlbench.gallery.neighbours import find_neighbours
@@ -59,7 +60,7 @@ def test_parts_of_the_queries_give_the_same_as_all_at_once(monkeypatch):
 
 
 def test_the_share_of_right_neighbours_is_recall_at_1(glyphs):
-    test = glyphs.split("test", 0.2)
+    test = glyphs.split("test", Part(0.2))
     generator = np.random.default_rng(1)
     vectors = generator.normal(size=(test.labels.max() + 1, 16))[test.labels]
     vectors = (vectors + 2 * generator.normal(size=vectors.shape)).astype(np.float32)

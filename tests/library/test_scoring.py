@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import dmlbench
+from dmlbench.datasets.store.part import Part
 from dmlbench.evaluation.evaluate import Scores, evaluate
 from dmlbench.library import scoring
 from dmlbench.study.settings import Evaluation
@@ -40,7 +41,7 @@ def by_metric(scores, protocol=None):
 
 
 def test_the_scores_are_those_of_the_workflow(glyphs):
-    rows = glyphs.split("test", 0.2).rows
+    rows = glyphs.split("test", Part(0.2)).rows
     labels = glyphs.index["label"][rows]
     random = np.random.default_rng(1)
     means = random.normal(size=(labels.max() + 1, 16))

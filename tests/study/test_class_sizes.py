@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dmlbench.datasets import Row
+from dmlbench.datasets.store.part import WHOLE, Part
 from dmlbench.study import class_sizes as module
 from dmlbench.study.class_sizes import ClassSizes, ProtocolSizes, SplitSizes, class_sizes
 from dmlbench.study.study import check_study
@@ -38,7 +39,7 @@ def test_rows_are_counted_by_split_class_and_role():
         ("h", ("x", "r"), "test", ["both", "query"]),
         ("i", ("x", "r"), "test", ["query"]),
     )
-    assert module._count(rows, 1.0) == ClassSizes(
+    assert module._count(rows, WHOLE) == ClassSizes(
         SplitSizes(3, 7, 3, [[1, 0, 0], [0, 0, 0]]),
         SplitSizes(6, 11, 3, [[0] * 6, [0] * 6]),
         # queries with an answer: both of d, both of f, and the query of h
@@ -50,7 +51,7 @@ def test_a_validation_part_trains_and_is_counted_alone_too():
     both = ["both"] * 2
     classes = (("a", "train"), ("b", "validation"), ("c", "validation"), ("d", "test"))
     rows = rows_of(*((name, (), split, both) for name, split in classes))
-    sizes = module._count(rows, 1.0)
+    sizes = module._count(rows, WHOLE)
     assert sizes.train == SplitSizes(3, 6, 2, [])
     assert sizes.validation == SplitSizes(2, 4, 2, [])
     assert sizes.test == SplitSizes(1, 2, 2, [])
@@ -61,7 +62,7 @@ def test_a_fraction_leaves_the_classes_that_the_store_leaves(tiny, glyphs, data_
         tiny["datasets"]["letters"]["class_fraction"] = fraction
         sizes = sizes_of(tiny, tmp_path)
         for name, found in (("train", sizes.train), ("test", sizes.test)):
-            split = glyphs.split(name, fraction)
+            split = glyphs.split(name, Part(fraction))
             assert found.classes == len(split.class_names)
             assert found.images == len(split.rows)
             assert found.parents == split.parents.tolist()

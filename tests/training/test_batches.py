@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2.functional import center_crop, resized_crop
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.study.settings import Augmentation, Recipe
 from dmlbench.study.study import check_study
 from dmlbench.training import batches
@@ -113,7 +114,7 @@ def test_a_training_draws_by_the_sampler_of_its_recipe(
     tiny["plan"]["losses"] = ["proxy_anchor"]
     tiny["recipe"] |= {"epochs": 2, "sampler": sampler}
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
-    split = glyphs.split("train", 0.1)
+    split = glyphs.split("train", Part(0.1))
     train(run, glyphs, split, torch.device("cpu"), tmp_path, never)
     sizes = run.recipe.batch_size, run.recipe.images_per_class
     assert len(drawn) == 2

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.datasets.store.part import Part
 from dmlbench.losses import create_loss
 from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.settings import Augmentation, Jitter, Recipe
@@ -172,7 +173,7 @@ def test_a_training_in_chunks_equals_one_of_whole_batches(
     jitter = {"augmentation": {"jitter": {"contrast": 0.4}}}
     recipe = {"epochs": 2, "warmup_steps": 3, "clip_norm": 1.0, "clip_value": 0.5, **jitter}
     recipe["lr"] = 1e-4
-    split = glyphs.split("train", 0.1)
+    split = glyphs.split("train", Part(0.1))
     (model, _, whole), (chunked, _, history) = (
         train(
             run_of(tiny, loss, weights_file, **recipe, chunk=chunk),
@@ -198,7 +199,7 @@ def test_an_interrupted_training_in_chunks_ends_with_the_same_bits(
     tiny["losses"] = {"remembering": {"type": "contrastive", "memory": 200, "memory_start": 4}}
     recipe = {"epochs": 2, "warmup_steps": 4, "clip_norm": 1.0, "schedule": "cosine"}
     run = run_of(tiny, loss, weights_file, **recipe, chunk=20)
-    split = glyphs.split("train", 0.1)
+    split = glyphs.split("train", Part(0.1))
     once, *_ = train(run, glyphs, split, CPU, tmp_path / "once", never)
     for stop in (2, 6, 9):
         with pytest.raises(Stopped):
@@ -222,7 +223,7 @@ def test_a_training_in_chunks_has_one_chunk_as_floats_at_a_time(
     monkeypatch.setattr(batches, "floats", spy)
     run = run_of(tiny, "proxy_anchor", weights_file, chunk=20)
     with pytest.raises(Stopped):
-        train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, stop_after(2))
+        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, stop_after(2))
     assert sizes == [20, 20, 8] * 2 * 2  # two passes in each of two steps
 
 
@@ -235,13 +236,13 @@ def test_chunks_with_batch_norm_that_learns_are_refused_before_the_first_step(
         r"\(BatchNorm2d\) computes with the statistics of its batch\. Set freeze_bn: true"
     )
     with pytest.raises(ValueError, match=message):
-        train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, never)
+        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
     assert Checkpoint(tmp_path, run.train_key).load() is None
 
 
 def test_the_check_of_the_model_moves_no_number(tiny, glyphs, tmp_path, weights_file, monkeypatch):
     run = run_of(tiny, "proxy_anchor", weights_file, chunk=20)
-    split = glyphs.split("train", 0.1)
+    split = glyphs.split("train", Part(0.1))
     checked, *_ = train(run, glyphs, split, CPU, tmp_path / "checked", never)
     monkeypatch.setattr(training, "check_independence", lambda *_: None)
     unchecked, *_ = train(run, glyphs, split, CPU, tmp_path / "unchecked", never)

@@ -12,6 +12,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.datasets.store.part import Part
 from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.settings import Recipe
 from dmlbench.study.study import check_study
@@ -45,7 +46,9 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)  # so batch norm is frozen
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
     rows = glyphs.split("test", run.data.part).rows
-    plain = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "plain", lambda: None)[0]
+    plain = train(
+        run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "plain", lambda: None
+    )[0]
 
     asked = iter(range(10))
     stop = lambda: "stopped" if next(asked) == 6 else None  # noqa: E731
@@ -53,11 +56,13 @@ def test_a_compiled_training_equals_the_plain_one_and_continues_as_one(
     counters.clear()
     monkeypatch.setattr(training, "compiles", lambda *_: True)
     with pytest.raises(Stopped):
-        train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "both", stop)
+        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "both", stop)
     assert counters["stats"]["unique_graphs"] == 2  # in the warm-up, and after it
     assert not counters["graph_break"]
     monkeypatch.setattr(training, "compiles", lambda *_: False)
-    both = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "both", lambda: None)[0]
+    both = train(
+        run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "both", lambda: None
+    )[0]
     convolutions = [m for m in both.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(convolution.weight.grad.any() for convolution in convolutions)
     assert [*both.state_dict()] == [*plain.state_dict()]
@@ -76,7 +81,7 @@ def test_a_compiled_training_in_chunks_has_a_graph_for_each_size_and_pass(
     tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)
     run = check_study(tiny, "tiny").runs["letters/tiny/proxy_anchor/seed0"]
     rows = glyphs.split("test", run.data.part).rows
-    split = glyphs.split("train", 0.1)
+    split = glyphs.split("train", Part(0.1))
     plain = train(run, glyphs, split, CPU, tmp_path / "plain", lambda: None)[0]
     torch._dynamo.reset()
     counters.clear()

@@ -4,6 +4,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from dmlbench.backbones.model import EmbeddingModel
+from dmlbench.datasets.store.part import Part
 from dmlbench.study.study import check_study
 from dmlbench.training import controls
 from dmlbench.training.controls import control_embeddings, whiten
@@ -76,7 +77,7 @@ def features(tiny_settings, glyphs):
     model.head.register_forward_hook(lambda _, inputs, __: taken.append(inputs[0].numpy().copy()))
     parts = []
     for name in ("train", "test"):
-        embed(model, open_inputs(run, glyphs), glyphs.split(name, 0.1).rows, CPU)
+        embed(model, open_inputs(run, glyphs), glyphs.split(name, Part(0.1)).rows, CPU)
         parts.append(np.concatenate(taken))
         taken.clear()
     return parts
@@ -87,7 +88,7 @@ def test_frozen_is_what_the_head_of_an_untrained_model_would_take(tiny, glyphs, 
     _, test = features
     assert found.shape == (len(rows), FEATURES)
     assert np.array_equal(found, test)
-    assert np.array_equal(rows, glyphs.split("test", 0.1).rows)
+    assert np.array_equal(rows, glyphs.split("test", Part(0.1)).rows)
 
 
 def test_frozen_needs_no_head_that_fits(tiny, glyphs):

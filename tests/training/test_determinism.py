@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.losses.proxy_anchor import ProxyAnchor
 from dmlbench.study.study import check_study
 from dmlbench.training import batches
@@ -96,7 +97,7 @@ def expected(run, glyphs, tmp_path, computed):
     """The model of a training in which nothing is refused; trained once."""
     if not computed:
         computed["model"] = train(
-            run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "plain", never
+            run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "plain", never
         )[0]
     return computed["model"]
 
@@ -105,7 +106,7 @@ def expected(run, glyphs, tmp_path, computed):
 def test_a_gpu_computes_in_the_strict_mode(run, glyphs, tmp_path, monkeypatch):
     """In the other one, attention has no deterministic backward pass."""
     modes = refuse_in_backward(monkeypatch, after=1000)
-    train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, never)
+    train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
     assert set(modes) == {False}
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
@@ -116,7 +117,7 @@ def test_a_gpu_computes_in_the_strict_mode(run, glyphs, tmp_path, monkeypatch):
 def test_a_cpu_computes_with_the_usual_kernels(run, glyphs, tmp_path, monkeypatch):
     refuse_in_backward(monkeypatch)
     with pytest.raises(Stopped):
-        train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, stop_after(2))
+        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, stop_after(2))
     assert not torch.are_deterministic_algorithms_enabled()
     assert measurements([])["nondeterministic"] == []
 
@@ -128,7 +129,7 @@ def test_a_training_begins_again_with_other_kernels_and_the_same_bits(
     """The refused step leaves no trace: neither in weights, nor in statistics, nor in draws."""
     modes = refuse_in_backward(monkeypatch)
     model, _, history = train(
-        run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "refused", never
+        run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "refused", never
     )
     assert torch.equal(state_of(model), state_of(expected))
     assert modes == [False] + [True] * history[-1]["step"]
@@ -142,11 +143,18 @@ def test_a_resumed_training_takes_the_same_decision(run, glyphs, expected, tmp_p
     with monkeypatch.context() as refusing:
         refuse_in_backward(refusing)
         with pytest.raises(Stopped):
-            train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "parts", stop_after(5))
+            train(
+                run,
+                glyphs,
+                glyphs.split("train", Part(0.1)),
+                CPU,
+                tmp_path / "parts",
+                stop_after(5),
+            )
     refused.clear()  # as in a new process
     # Even if what refused does not occur again, as an operator of the warm-up
     modes = refuse_in_backward(monkeypatch, after=1000)
-    model = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "parts", never)[0]
+    model = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "parts", never)[0]
     assert torch.equal(state_of(model), state_of(expected))
     assert set(modes) == {True}
     assert measurements([])["nondeterministic"] == ["put_"]
@@ -158,7 +166,7 @@ def test_a_refusal_in_a_later_step_continues_from_the_checkpoint(
 ):
     monkeypatch.setattr(Checkpoint, "should_save", lambda self: True)
     modes = refuse_in_backward(monkeypatch, after=9)
-    model, _, history = train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, never)
+    model, _, history = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
     assert torch.equal(state_of(model), state_of(expected))
     assert modes == [False] * 10 + [True] * (history[-1]["step"] - 9)  # one step twice
 
@@ -168,10 +176,12 @@ def test_the_next_training_of_the_process_decides_anew(run, glyphs, tmp_path, mo
     with monkeypatch.context() as refusing:
         refuse_in_backward(refusing)
         with pytest.raises(Stopped):
-            train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "one", stop_after(3))
+            train(
+                run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "one", stop_after(3)
+            )
     modes = refuse_in_backward(monkeypatch, after=1000)
     with pytest.raises(Stopped):
-        train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path / "two", stop_after(3))
+        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "two", stop_after(3))
     assert set(modes) == {False}
     assert measurements([])["nondeterministic"] == []
 

@@ -50,7 +50,7 @@ def test_before_archives_are_read_only_the_arrays_are_checked(ask):
 
 def test_a_packed_store_says_which_images_there_are(glyphs, data_folder, store_name, tmp_path):
     folder = str(data_folder / "stores" / store_name)
-    rows = glyphs.split("test", 0.1).rows
+    rows = glyphs.split("test", Part(0.1)).rows
     np.savez(tmp_path / "own.npz", embeddings=np.ones((len(rows), 2)), id=rows)
     question = ExternalFile(str(tmp_path / "own.npz"), "glyphs", {}, Part(0.1), folder)
     assert problem_of(question) == ""

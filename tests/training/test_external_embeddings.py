@@ -7,12 +7,13 @@ from unicodedata import normalize
 import numpy as np
 import pytest
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.training.external_embeddings import UnusableFile, read_embeddings
 
 
 @pytest.fixture(scope="module")
 def rows(glyphs):
-    return glyphs.split("test", 0.1).rows
+    return glyphs.split("test", Part(0.1)).rows
 
 
 @pytest.fixture

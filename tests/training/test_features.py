@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
 from dmlbench.losses import create_loss
 from dmlbench.study.features import Features, features_file, open_features
@@ -26,16 +27,17 @@ RUN = "letters/tiny/proxy_anchor/seed0"
 @pytest.fixture
 def frozen(tiny, tmp_path):
     """A study with a frozen trunk, and 12 images of each of 40 classes."""
-    lines = ["path,label,split"]
+    lines = ["path,label,split,set"]
     random = np.random.default_rng(0)
     for label in range(40):
         for number in range(12):
             name = f"{label}-{number}.png"
             pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name)
-            lines.append(f"{name},{label},{'train' if label < 20 else 'test'}")
+            lines.append(f"{name},{label},{'train' if label < 20 else 'test'},{label % 4}")
     (tmp_path / "images.csv").write_text("\n".join(lines))
-    tiny["datasets"]["letters"] = {"type": "csv", "file": str(tmp_path / "images.csv")}
+    file = str(tmp_path / "images.csv")
+    tiny["datasets"]["letters"] = {"type": "csv", "file": file, "levels": ["set"]}
     tiny["backbones"]["tiny"]["trunk"] = "frozen"
     tiny["recipe"]["augmentation"] = {"crop_scale": [0.5, 1.0]}
     return tiny
@@ -45,9 +47,9 @@ def frozen(tiny, tmp_path):
 def store(frozen, tmp_path):
     """Its packed images."""
     (name,) = check_study(frozen, "tiny").stores
-    options = frozen["datasets"]["letters"]
+    options = {name: frozen["datasets"]["letters"][name] for name in ("file", "levels")}
     path = tmp_path / "stores" / name
-    pack("csv", 32, path, tmp_path, workers=1, options={"file": options["file"]})
+    pack("csv", 32, path, tmp_path, workers=1, options=options)
     return Store(path)
 
 
@@ -133,6 +135,20 @@ def test_a_computation_that_is_killed_goes_on_and_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("views", [0, 3])
 def test_a_head_only_training_is_plain_torch_on_the_stored_features(frozen, store, tmp_path, views):
+    check_training(frozen, store, tmp_path, views, store.split("train").rows)
+
+
+def test_a_holdout_trains_on_the_views_of_its_own_images(frozen, store, tmp_path):
+    frozen["datasets"]["letters"] |= {"holdout": "level_1", "class_fraction": 0.6}
+    (name,) = check_study(frozen, "tiny").stores
+    held_out = Store(store.path.rename(store.path.with_name(name)))
+    rows = held_out.split("train", Part(0.6, "level_1")).rows
+    assert np.setdiff1d(rows, held_out.split("train").rows).size
+    check_training(frozen, held_out, tmp_path, 3, rows)
+
+
+def check_training(frozen, store, tmp_path, views, viewed):
+    """Compare a training with one in plain torch; `viewed` are the images with random views."""
     run = make(frozen, store, views)
     split = store.split("train", run.data.part)
     model, _, history = train(run, store, split, CPU, tmp_path / "state", lambda: None)
@@ -145,7 +161,8 @@ def test_a_head_only_training_is_plain_torch_on_the_stored_features(frozen, stor
     groups = [{"params": head.parameters(), "lr": 0.003}, *loss.param_groups(0.003)]
     optimizer = torch.optim.AdamW(groups, weight_decay=run.recipe.weight_decay)
     stored = open_features(store.path.parent, Features(run, views))
-    all_rows = store.split("train").rows.tolist()
+    all_rows = viewed.tolist()
+    assert len(stored) == (len(all_rows) if views else len(store))
     steps = len(split.rows) // 48
     values = []
     for step, chosen in enumerate(batches.sample(split.labels, steps, 48, 4, run.seed, 0)):

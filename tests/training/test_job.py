@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.datasets.csv import Csv
 from dmlbench.datasets.store.pack import pack
+from dmlbench.datasets.store.part import Part
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import Study, check_study
 from dmlbench.training import job
@@ -68,7 +69,7 @@ def test_a_training_writes_its_embeddings_history_settings_and_provenance(
     assert result["provenance"]["images_per_second"] > 0
     assert result["provenance"]["float32"] == "ieee"
     assert result["provenance"]["nondeterministic"] == []
-    classes = len(glyphs.split("train", 0.1).class_names)
+    classes = len(glyphs.split("train", Part(0.1)).class_names)
     assert result["provenance"]["loss_parameters"] == classes * 16  # a proxy for each class
     assert {*result["files"]} == {"history.parquet", "embeddings.npz"}
     assert not state.exists()
@@ -138,7 +139,7 @@ def test_a_control_gives_embeddings_without_a_training(tiny, study, data_folder,
     path = f"letters/tiny/control_{control}/seed0"
     code, result, out, _ = run_job(study, data_folder, path)
     assert (code, result["status"]) == (0, "ok")
-    test = glyphs.split("test", 0.1)
+    test = glyphs.split("test", Part(0.1))
     with np.load(out / "embeddings.npz") as file:
         vectors = file["embeddings"]
     assert vectors.shape == (len(test.rows), 96 if control == "frozen" else 16)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from dmlbench.datasets.store.part import Part
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.planning.pending import find_pending
 from dmlbench.study.study import check_study
@@ -143,7 +144,7 @@ def test_a_training_that_began_without_them_begins_again(reporting, plain, tmp_p
 def test_the_best_epoch_by_each_score_is_in_the_metrics(results, reporting, data_folder, glyphs):
     files, run = reporting.files.run(PATH), reporting.runs[PATH]
     trained = files.load_run()
-    labels = glyphs.split("test", 0.05).labels
+    labels = glyphs.split("test", Part(0.05)).labels
     perfect = np.eye(labels.max() + 1, dtype=np.float16)[labels]
     np.save(files.epoch_embeddings(trained)[2], perfect)
     np.save(files.epoch_embeddings(trained)[1], np.zeros_like(perfect))  # it cannot be scored

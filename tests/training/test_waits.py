@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dmlbench.backbones.model import EmbeddingModel
 from dmlbench.conformance.waits import NoHost, NoReading
+from dmlbench.datasets.store.part import Part
 from dmlbench.losses import create_loss, list_losses
 from dmlbench.study.backbone_settings import Backbone
 from dmlbench.study.settings import Augmentation, Jitter, Recipe
@@ -81,7 +82,7 @@ def waits_of_steps(tiny, glyphs, tmp_path, monkeypatch):
                 raise Enough
 
         with pytest.raises(Enough), NoReading(reasons.append), NoHost(reasons.append):
-            train(run, glyphs, glyphs.split("train", 0.1), CPU, tmp_path, stop)
+            train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, stop)
         return reasons
 
     return watch
@@ -266,6 +267,6 @@ def watch_gpu(tiny, glyphs, tmp_path, monkeypatch, loss, **recipe):
 
     try:
         with pytest.raises(Enough):
-            train(run, glyphs, glyphs.split("train", 0.1), GPU, tmp_path, stop)
+            train(run, glyphs, glyphs.split("train", Part(0.1)), GPU, tmp_path, stop)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmlbench.datasets.store import reader
-from dmlbench.datasets.store.part import WHOLE
+from dmlbench.datasets.store.part import WHOLE, Part
 from dmlbench.evaluation.job import evaluate_job
 from dmlbench.study.study import check_study
 from dmlbench.study.tuning import choice_key, resolve
@@ -59,9 +59,9 @@ def test_a_tuned_run_is_the_training_of_the_chosen_settings_up_to_the_chosen_epo
     assert (code, result["status"], result["error"]) == (0, "ok", None)
     run, files = study.runs[PATH], study.files.run(PATH)
     resolved = resolve(run, chosen)
-    split = glyphs.split("train", 0.04)
+    split = glyphs.split("train", Part(0.04))
     model, *_ = train(resolved, glyphs, split, CPU, tmp_path / "own", lambda: None)
-    test = glyphs.split("test", 0.04)
+    test = glyphs.split("test", Part(0.04))
     with np.load(files.embeddings) as file:
         assert np.array_equal(
             file["embeddings"], embed(model.eval(), open_inputs(run, glyphs), test.rows, CPU)

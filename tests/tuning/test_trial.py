@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dmlbench.datasets.store.folds import draw_folds, hold_out
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Split
 from dmlbench.study.study import check_study
 from dmlbench.training.embedding import embed
@@ -67,7 +68,7 @@ def test_a_trial_is_the_mean_over_folds_of_what_an_ordinary_training_scores_on_t
     code, result, files = run_job()
     assert (code, result["status"], result["error"]) == (0, "ok", None)
     trial = study.trials[PATH]
-    split = glyphs.split("train", 0.04)
+    split = glyphs.split("train", Part(0.04))
     scores = []
     for number, classes in enumerate(draw_folds(split, 3, seed=0)[:2]):
         part, held_out = hold_out(split, classes)
@@ -316,7 +317,7 @@ def test_a_trial_under_another_key_than_planned_is_refused(tuned, study, tmp_pat
 def test_validation_changes_no_bit_of_the_training(study, glyphs, tmp_path):
     trial = study.trials[PATH]
     run = trial.run
-    split, held_out = hold_out(glyphs.split("train", 0.04), [1, 4])
+    split, held_out = hold_out(glyphs.split("train", Part(0.04)), [1, 4])
     validate = validation.Validation(run, glyphs, held_out, CPU, trial.tuning)
     watched, plain = (
         train(run, glyphs, split, CPU, tmp_path / name, lambda: None, after)
@@ -344,7 +345,7 @@ class Published(NamedTuple):
     def index(self):
         return {"split": np.array(self.parts, dtype=object)}
 
-    def split(self, name, fraction):
+    def split(self, name, part):
         rows = np.flatnonzero(self.index["split"] != "test")
         labels = np.repeat(np.arange(len(rows) // 2), 2)
         return Split(rows, labels, [f"class {label}" for label in range(len(rows) // 2)], None)
@@ -370,4 +371,6 @@ def test_contiguous_folds_are_blocks_in_the_order_of_the_classes(tuned, glyphs):
         for _, held_out in validation.make_folds(trial.run, trial.tuning, glyphs)
     ]
     assert len(folds) == 3
-    assert [name for fold in folds for name in fold] == glyphs.split("train", 0.04).class_names
+    assert [name for fold in folds for name in fold] == glyphs.split(
+        "train", Part(0.04)
+    ).class_names

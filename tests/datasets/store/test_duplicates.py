@@ -5,6 +5,8 @@ from PIL import Image
 from dmlbench.datasets import Row
 from dmlbench.datasets.store import thumbnails
 from dmlbench.datasets.store.duplicates import find_duplicates
+from dmlbench.datasets.store.duplicates_file import HOLDOUT, read_duplicates, write_duplicates
+from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.same_picture import match
 from dmlbench.datasets.store.thumbnails import (
     hashed_pixels,
@@ -83,6 +85,36 @@ class TestFindDuplicates:
         images = {"test/copy": photograph(5), "test/new": photograph(200), "train/x": photograph(9)}
         other = pack_images(rows_of(images), 96, tmp_path / "other", channels=1)
         assert found(made, other) == {"test/copy": {"train/05"}}
+
+    def test_a_holdout_is_searched_for_copies_of_all_that_it_may_train_on(
+        self, pack_images, tmp_path
+    ):
+        # 16 classes of three images in four groups; each image is there twice, 24 places apart
+        images = [
+            (
+                Row(
+                    f"{place:02}",
+                    f"class {place // 3:02}",
+                    (f"group {place // 12}",),
+                    "train" if place < 24 else "test",
+                ),
+                png(photograph(place % 24)),
+            )
+            for place in range(48)
+        ]
+        stores = tmp_path / "stores"
+        stores.mkdir()
+        store = pack_images(images, 64, stores / "x", channels=3)
+        test = store.split("test", Part(holdout="level_1")).rows.tolist()
+        said = write_duplicates(stores, HOLDOUT, "x")
+        assert said.startswith(f"{stores}/x/near_duplicates/holdout.json: ")
+        pairs = read_duplicates(stores, HOLDOUT, "x")
+        assert pairs is not None
+        copies = dict(zip(pairs["test"], pairs["train"], strict=True))
+        others = {id: (id + 24) % 48 for id in test}
+        assert copies == {id: other for id, other in others.items() if other not in test}
+        assert any(id < 24 for id in copies)  # the data set itself trains on these
+        assert read_duplicates(stores, "x", "x") is None
 
     def test_a_store_of_jpeg_files_is_searched_too(self, pack_images, tmp_path):
         images = {"train/a": photograph(0), "test/a": photograph(0), "test/b": photograph(1)}
