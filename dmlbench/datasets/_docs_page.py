@@ -72,6 +72,50 @@ This trains on the training classes of one data set and tests on the test split 
 LFW has only a test split. The face images that HTL's authors trained on are no longer distributed:
 you must find others, and leave out the people who are in LFW.
 
+## The taxonomy ladder
+
+How far does a loss fall as the test gets farther from what was trained on? A data set with
+super-classes can be dealt out anew. Each entry is a rung:
+
+```yaml
+datasets:
+  species: {{type: inat2018, holdout: class}}    # other species of the test's genera train
+  genus: {{type: inat2018, holdout: level_1}}    # no species of the test's genera trains
+  family: {{type: inat2018, holdout: level_2}}   # no species of the test's families trains
+plan:
+  datasets: [species, genus, family]
+```
+
+**All rungs have the same test classes and equally many training classes**, so only the distance
+between them changes. The classes of all splits, of the own test too, are dealt out by digests of
+their names, when the packed images are read: the rungs share one store. With two levels or more,
+of which the nearest two count:
+
+1. The *region* is half of the level_2 groups: of those with two level_1 groups, one of which has two
+   classes, and of the others. In each of the former, at most half of the level_1 groups, all with
+   two classes or more, are the *groups of the test*.
+2. Every second class of these is a **test class**. As many classes train as lie outside the
+   region, n.
+3. `level_2` trains on the classes outside the region. `level_1` takes the classes of the region
+   without the groups of the test first, and then classes outside it, until it has n. `class` takes
+   the other classes of the groups of the test first, and then as `level_1`. If not all classes of
+   a kind are needed, the same share of each level_1 group is taken.
+
+So each test class has relatives at exactly the distance that the rung leaves: classes of its own
+group on `class`, other groups of its level_2 group on `level_1`. With one level, the groups of the
+test are half of the level_1 groups, and there are two rungs. `class_fraction` takes its share of
+each level_1 group first, so the rungs stay equal. A level_1 group is known by its name and that of
+its level_2 group: two groups of one name are two.
+
+All test images are queries and gallery (protocol `zero_shot`). Equally many classes may have
+different numbers of images, and so of steps: the page says so. It is one draw of classes, the same
+for all; a rung is no other data set, and where losses are ranked over several, a ladder counts
+once. A holdout is refused with `test_on`, for data sets with official queries or pairs (`inshop`,
+`lfw`), and where there are too few groups. Scores of a rung cannot be compared with published ones.
+
+`snakemake --configfile config/ladder.yaml` makes the ladder of the letters. The page then has a
+section "Taxonomy ladder" and the plot `ladder`.
+
 ## Each data set
 {sections}
 """

@@ -59,10 +59,9 @@ def _panels(of: Ladder) -> Iterator[Panel]:
 
 def _caption(rows: pd.DataFrame) -> str:
     return (
-        f"mark: mean over seeds, {describe_seeds(rows)}   |   line: 95 % interval of the mean, "
-        "Student's t over seeds   |   thin: single seeds   |   names: as the curves end   |   same "
-        "test classes and as many training classes on each rung; no class of what it names is "
-        "trained on"
+        f"mark: mean over seeds, {describe_seeds(rows)}   |   vertical: 95 % interval of the mean, "
+        "Student's t over seeds   |   thin: single seeds   |   names: as the curves end   |   all "
+        "rungs have the same test classes, and as many training classes"
     )
 
 

@@ -17,10 +17,11 @@ from dmlbench.study.result_shape import OK
 from dmlbench.study.row_names import is_control, is_trained
 
 TITLE = "Taxonomy ladder"
-FALL = "fall"
+FALL, UNSEEN = "fall", "unseen"
 SAME = (
     "The same on each rung: the test classes, the number of training classes and the seeds. What "
-    "changes is which classes train."
+    "changes is which classes train: the nearest ones that a rung allows, and farther ones until "
+    "they are enough."
 )
 SCORES = (
     "In percent: the mean over seeds ± half the width of its 95 % interval. {}: how much lower the "
@@ -48,9 +49,9 @@ def _section(ladder: Ladder, results: Sequence[Result]) -> Section:
     for metric in ladder.metrics:
         name = metric_name(metric, first.metrics)
         for rung, panel in ladder.rungs:
-            columns.append(f"{name} {rung.name}")
+            columns.append(f"{name}, {rung.name} {UNSEEN}")
             places.append(Where.of(panel))
-        columns.append(f"{name} {FALL}")
+        columns.append(f"{name}, {FALL}")
         places.append(Where("", first.backbone, first.protocol or ""))
     last = columns[len(ladder.rungs) - 1]
     main, ranked_by = ladder.metrics[0], ladder.means[-1]["mean"]
@@ -75,10 +76,10 @@ def _section(ladder: Ladder, results: Sequence[Result]) -> Section:
 def _rungs(ladder: Ladder, levels: Sequence[str]) -> Iterator[str]:
     """What each rung trains on; `levels` are the names of the levels, the nearest first."""
     for rung, panel in ladder.rungs:
-        unseen = "no test class" if not rung.number else f"no class of their {rung.name}"
+        unseen = "no test class" if not rung.number else f"no class of its {rung.name}"
         nearest = levels[rung.number : rung.number + 1] if rung.number < 2 else []
-        others = "".join(f", but others of their {level} do" for level in nearest)
-        yield f"{rung.name} ({panel.dataset}): {unseen} trains{others}."
+        others = "".join(f", but other classes of its {level} do" for level in nearest)
+        yield f"{rung.name} {UNSEEN} ({panel.dataset}): {unseen} trains{others}."
 
 
 def _cells(ladder: Ladder, loss: str) -> list[Cell]:

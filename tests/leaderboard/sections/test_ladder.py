@@ -48,8 +48,8 @@ def texts(row):
 def test_a_row_has_the_means_of_each_rung_and_the_fall_over_pairs_of_seeds(sections):
     (section,) = sections("Taxonomy ladder")
     assert section.title == "Taxonomy ladder: birds · tiny · zero_shot"
-    names = ["class", "genus", "family", "fall"]
-    assert section.columns == [f"{m} {name}" for m in ("MAP@R", "Recall@1") for name in names]
+    names = ["class unseen", "genus unseen", "family unseen", "fall"]
+    assert section.columns == [f"{m}, {name}" for m in ("MAP@R", "Recall@1") for name in names]
     assert [row.name for row in section.rows] == ["rll", "htl"]  # by the last rung
     htl = section.rows[1]
     expected = [SCORES[rung]["htl"] for rung in RUNGS]
@@ -70,9 +70,10 @@ def test_the_page_says_what_changes_and_what_does_not(sections, page):
         "The same on each rung: the test classes, the number of training classes" in section.facts
     )
     for sentence in (
-        "class (birds_class): no test class trains, but others of their genus do.",
-        "genus (birds_level_1): no class of their genus trains, but others of their family do.",
-        "family (birds_level_2): no class of their family trains.",
+        "class unseen (birds_class): no test class trains, but other classes of its genus do.",
+        "genus unseen (birds_level_1): no class of its genus trains, but other classes of its "
+        "family do.",
+        "family unseen (birds_level_2): no class of its family trains.",
     ):
         assert sentence in section.facts
     assert section.notes[-1].startswith("A rung is one draw of classes")
@@ -95,7 +96,7 @@ def test_a_rung_without_a_score_is_a_hole_and_pairs_need_both_seeds(add, section
     rows = {row.name: texts(row) for row in section.rows}
     assert rows["rll"][:3] == [HOLE, "30.00", HOLE]
     assert rows["htl"][1:3] == ["20.00", "30.00"]  # of the seed 0 alone
-    assert "script (birds_level_1): no class of their script trains." in section.facts
+    assert "script unseen (birds_level_1): no class of its script trains." in section.facts
 
 
 def test_other_recipes_and_steps_are_told(add, sections, results):
