@@ -48,7 +48,10 @@ def add_commands(add_command: AddCommand) -> None:
     )
     _add_name(searching)
     searching.add_argument(
-        "--train", metavar="STORE", help="the store of the training images; default: the same"
+        "--train",
+        metavar="STORE",
+        help="the store of the training images; default: the same. `holdout`: what its holdouts "
+        "may train on",
     )
     fetching = add_command(
         "fetch", _fetch, "download the archives of a data set, or the rest of them"

@@ -33,7 +33,7 @@ def ladder(project, tiny, tmp_path):
     (project.folder / "my/images.csv").write_text("\n".join(lines))
     entry = {"type": "csv", "file": "my/images.csv", "levels": ["genus", "family"]}
     tiny["datasets"] = {f"squares_{rung}": {**entry, "holdout": rung} for rung in RUNGS}
-    tiny["plan"] |= {"datasets": [*tiny["datasets"]], "seeds": [0, 1], "controls": ["untrained"]}
+    tiny["plan"] |= {"datasets": [*tiny["datasets"]], "controls": ["untrained"]}
     tiny["plan"]["losses"] = ["normalized_softmax"]
     tiny["recipe"] |= {"batch_size": 8, "images_per_class": 2}
     tiny["tracking"] = True
@@ -42,9 +42,9 @@ def ladder(project, tiny, tmp_path):
 
 
 def test_a_ladder_of_the_users_images_reaches_the_page(ladder, tmp_path):
-    jobs = {"pack_store": 1, "find_duplicates": 1, "train": 9, "evaluate": 9}
+    jobs = {"pack_store": 1, "find_duplicates": 1, "train": 6, "evaluate": 6}
     ladder.diff(jobs | {"build_leaderboard": 1, "track": 1, "verdict": 1})
-    ladder.run()
+    ladder.run(timeout=900)
     ladder.diff({})
     (folder,) = (tmp_path / "data/stores").glob("csv-32-*")
     assert [file.name for file in folder.glob("near_duplicates/*.json")] == ["holdout.json"]
@@ -55,7 +55,7 @@ def test_a_ladder_of_the_users_images_reaches_the_page(ladder, tmp_path):
     expected = store.split("test", Part(holdout="class")).rows.tolist()
     rows = {}
     for rung in RUNGS:
-        run = results / f"runs/squares_{rung}/tiny/normalized_softmax/seed1"
+        run = results / f"runs/squares_{rung}/tiny/normalized_softmax/seed0"
         with np.load(run / "embeddings.npz") as content:
             assert content["id"].tolist() == expected
         result = json.loads((run / "run.json").read_text())

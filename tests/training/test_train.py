@@ -34,6 +34,11 @@ def run_of(settings, loss, **recipe):
     return check_study(settings, "tiny").runs[f"letters/tiny/{loss}/seed0"]
 
 
+def tenth(glyphs):
+    """The training images of the classes that `tiny` uses."""
+    return glyphs.split("train", Part(0.1))
+
+
 def embeddings_of(model, run, store):
     test = store.split("test", run.data.part)
     return embed(model.eval(), open_inputs(run, store), test.rows, CPU)
@@ -42,25 +47,16 @@ def embeddings_of(model, run, store):
 @pytest.mark.parametrize("loss", list_losses())
 def test_an_interrupted_training_ends_with_the_same_bits(tiny, glyphs, tmp_path, loss):
     run = run_of(tiny, loss, epochs=3, warmup_steps=5, schedule="cosine", clip_norm=1.0)
-    model, loss_module, history = train(
-        run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "whole", never
-    )
+    model, loss_module, history = train(run, glyphs, tenth(glyphs), CPU, tmp_path / "whole", never)
     expected = embeddings_of(model, run, glyphs)
     steps = history[0]["step"]
 
     # within an epoch, between two, right after a resume, and within the last epoch
     for stop in (3, steps - 3, 0, steps + 4):
         with pytest.raises(Stopped):
-            train(
-                run,
-                glyphs,
-                glyphs.split("train", Part(0.1)),
-                CPU,
-                tmp_path / "parts",
-                stop_after(stop),
-            )
+            train(run, glyphs, tenth(glyphs), CPU, tmp_path / "parts", stop_after(stop))
     resumed, resumed_loss, resumed_history = train(
-        run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "parts", never
+        run, glyphs, tenth(glyphs), CPU, tmp_path / "parts", never
     )
     assert np.array_equal(embeddings_of(resumed, run, glyphs), expected)
     assert resumed_loss.artefact() == loss_module.artefact()
@@ -73,20 +69,11 @@ def test_a_folded_network_ends_with_the_same_bits_and_all_its_convolutions_learn
 ):
     tiny["backbones"]["tiny"]["pretrained"] = str(weights_file)
     run = run_of(tiny, "proxy_anchor", warmup_steps=3, clip_norm=1.0)
-    once, *_ = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "once", never)
+    once, *_ = train(run, glyphs, tenth(glyphs), CPU, tmp_path / "once", never)
     for stop in (2, 5):  # in the warm-up, and after it
         with pytest.raises(Stopped):
-            train(
-                run,
-                glyphs,
-                glyphs.split("train", Part(0.1)),
-                CPU,
-                tmp_path / "parts",
-                stop_after(stop),
-            )
-    resumed, *_ = train(
-        run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "parts", never
-    )
+            train(run, glyphs, tenth(glyphs), CPU, tmp_path / "parts", stop_after(stop))
+    resumed, *_ = train(run, glyphs, tenth(glyphs), CPU, tmp_path / "parts", never)
     for model in (once, resumed):
         convolutions = [m for m in model.trunk.modules() if isinstance(m, FoldedConv)]
         assert len(convolutions) == 15
@@ -104,24 +91,15 @@ def batches_of_threads(prepare, keys, device):
 def test_prefetched_batches_give_the_same_bits(tiny, glyphs, tmp_path, monkeypatch):
     run = run_of(tiny, "htl", epochs=2)  # it embeds the training set, and chooses its batches
     expected = embeddings_of(
-        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "one", never)[0],
-        run,
-        glyphs,
+        train(run, glyphs, tenth(glyphs), CPU, tmp_path / "one", never)[0], run, glyphs
     )
     monkeypatch.setattr(training, "device_batches", batches_of_threads)
     threads = set(threading.enumerate())
     for stop in (3, 9):
         with pytest.raises(Stopped):
-            train(
-                run,
-                glyphs,
-                glyphs.split("train", Part(0.1)),
-                CPU,
-                tmp_path / "many",
-                stop_after(stop),
-            )
+            train(run, glyphs, tenth(glyphs), CPU, tmp_path / "many", stop_after(stop))
         assert set(threading.enumerate()) == threads
-    model = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "many", never)[0]
+    model = train(run, glyphs, tenth(glyphs), CPU, tmp_path / "many", never)[0]
     assert np.array_equal(embeddings_of(model, run, glyphs), expected)
     assert set(threading.enumerate()) == threads
 
@@ -131,9 +109,7 @@ def test_a_seed_gives_the_same_bits_again_and_another_seed_others(tiny, glyphs, 
     runs = check_study(tiny, "tiny").runs
     once, again, other = (
         embeddings_of(
-            train(
-                runs[path], glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / name, never
-            )[0],
+            train(runs[path], glyphs, tenth(glyphs), CPU, tmp_path / name, never)[0],
             runs[path],
             glyphs,
         )
@@ -161,7 +137,7 @@ def test_all_losses_of_a_seed_start_from_the_same_weights(tiny, glyphs, tmp_path
             train(
                 run_of(tiny, loss),
                 glyphs,
-                glyphs.split("train", Part(0.1)),
+                tenth(glyphs),
                 CPU,
                 tmp_path / loss,
                 stop_after(0),
@@ -175,16 +151,14 @@ def test_a_checkpoint_of_other_settings_is_removed(tiny, glyphs, tmp_path):
         train(
             run_of(tiny, "proxy_anchor"),
             glyphs,
-            glyphs.split("train", Part(0.1)),
+            tenth(glyphs),
             CPU,
             tmp_path,
             stop_after(5),
         )
     other = run_of(tiny, "proxy_anchor", lr=0.001)
-    model, *_ = train(other, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
-    fresh, *_ = train(
-        other, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "fresh", never
-    )
+    model, *_ = train(other, glyphs, tenth(glyphs), CPU, tmp_path, never)
+    fresh, *_ = train(other, glyphs, tenth(glyphs), CPU, tmp_path / "fresh", never)
     assert torch.equal(model.head.weight, fresh.head.weight)
 
 
@@ -192,11 +166,11 @@ def test_a_checkpoint_of_other_settings_is_removed(tiny, glyphs, tmp_path):
 def test_a_damaged_checkpoint_is_removed(tiny, glyphs, tmp_path, capsys, content):
     run = run_of(tiny, "proxy_anchor")
     with pytest.raises(Stopped):
-        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, stop_after(5))
+        train(run, glyphs, tenth(glyphs), CPU, tmp_path, stop_after(5))
     file = tmp_path / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-2000] if content is None else content)
-    model, *_ = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
-    fresh, *_ = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path / "fresh", never)
+    model, *_ = train(run, glyphs, tenth(glyphs), CPU, tmp_path, never)
+    fresh, *_ = train(run, glyphs, tenth(glyphs), CPU, tmp_path / "fresh", never)
     assert torch.equal(model.head.weight, fresh.head.weight)
     assert "damaged" in capsys.readouterr().out
 
@@ -204,7 +178,7 @@ def test_a_damaged_checkpoint_is_removed(tiny, glyphs, tmp_path, capsys, content
 def test_a_checkpoint_of_the_cpu_has_no_random_state_of_a_gpu(tiny, glyphs, tmp_path):
     run = run_of(tiny, "proxy_anchor")
     with pytest.raises(Stopped):
-        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, stop_after(3))
+        train(run, glyphs, tenth(glyphs), CPU, tmp_path, stop_after(3))
     assert Checkpoint(tmp_path, run.train_key).load()["cuda_rng"] is None
 
 
@@ -214,7 +188,7 @@ def test_an_attempt_without_a_step_saves_nothing(tiny, glyphs, tmp_path):
         train(
             run_of(tiny, "proxy_anchor"),
             glyphs,
-            glyphs.split("train", Part(0.1)),
+            tenth(glyphs),
             CPU,
             tmp_path,
             stop_after(0),
@@ -227,7 +201,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_its_history(tiny,
     tiny["recipe"]["weight_decay"] = 1
     run = run_of(tiny, "bad", epochs=3)
     with pytest.raises(Diverged, match="loss is") as caught:
-        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
+        train(run, glyphs, tenth(glyphs), CPU, tmp_path, never)
     assert len(caught.value.history) < 3
 
 
@@ -237,14 +211,14 @@ def test_embeddings_that_are_not_finite_when_the_loss_is_refreshed_are_a_diverge
     run = run_of(tiny, "htl", epochs=2)
     monkeypatch.setattr(training, "embed", lambda *_: np.full((2, 2), np.nan, np.float32))
     with pytest.raises(Diverged, match="the embeddings hold NaN or infinity after step"):
-        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
+        train(run, glyphs, tenth(glyphs), CPU, tmp_path, never)
 
 
 @pytest.mark.parametrize("optimizer", get_args(Recipe.model_fields["optimizer"].annotation))
 def test_parameters_that_a_loss_resets_start_without_momentum(tiny, glyphs, tmp_path, optimizer):
     """The coarse proxies of HPL share their group with the fine ones, which keep their momentum."""
     run = run_of(tiny, "hpl", epochs=3, optimizer=optimizer)
-    _, _, history = train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
+    _, _, history = train(run, glyphs, tenth(glyphs), CPU, tmp_path, never)
     assert len(history) == 3
 
 
@@ -255,7 +229,7 @@ def test_the_trunk_does_not_learn_during_the_warm_up(tiny, glyphs, tmp_path):
             train(
                 run,
                 glyphs,
-                glyphs.split("train", Part(0.1)),
+                tenth(glyphs),
                 CPU,
                 tmp_path / str(steps),
                 stop_after(steps),
@@ -272,7 +246,7 @@ def test_the_trunk_does_not_learn_during_the_warm_up(tiny, glyphs, tmp_path):
 def test_a_batch_larger_than_the_training_set_is_an_error(tiny, glyphs, tmp_path):
     run = run_of(tiny, "proxy_anchor", batch_size=4000, images_per_class=None)
     with pytest.raises(ValueError, match=r"batch_size: 4000 is more than the \d+ images"):
-        train(run, glyphs, glyphs.split("train", Part(0.1)), CPU, tmp_path, never)
+        train(run, glyphs, tenth(glyphs), CPU, tmp_path, never)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +326,7 @@ def test_clip_value_limits_each_entry_of_the_gradients(tiny, glyphs, tmp_path):
                 train(
                     run,
                     glyphs,
-                    glyphs.split("train", Part(0.1)),
+                    tenth(glyphs),
                     CPU,
                     tmp_path / name / str(steps),
                     stop_after(steps),
@@ -372,7 +346,7 @@ def test_a_training_ends_after_its_last_epoch_with_the_schedule_of_all_epochs(
     tiny, glyphs, tmp_path
 ):
     run = run_of(tiny, "normalized_softmax", epochs=3, schedule="cosine")
-    split = glyphs.split("train", Part(0.1))
+    split = tenth(glyphs)
     whole, part = (
         train(each, glyphs, split, CPU, tmp_path / name, never)[2]
         for name, each in (("whole", run), ("part", dataclasses.replace(run, last_epoch=2)))
@@ -386,7 +360,7 @@ def test_a_training_ends_after_its_last_epoch_with_the_schedule_of_all_epochs(
 
 def test_what_is_measured_after_an_epoch_joins_its_row_also_after_a_resume(tiny, glyphs, tmp_path):
     run = run_of(tiny, "normalized_softmax", epochs=3)
-    split, calls = glyphs.split("train", Part(0.1)), []
+    split, calls = tenth(glyphs), []
 
     def after_epoch(model, epoch, history):
         assert [row["measured"] for row in history] == [10.0 * e for e in range(1, epoch)]
@@ -403,7 +377,7 @@ def test_what_is_measured_after_an_epoch_joins_its_row_also_after_a_resume(tiny,
 
 
 def test_a_checkpoint_under_another_key_is_not_continued(tiny, glyphs, tmp_path, capfd):
-    run, split = run_of(tiny, "normalized_softmax", epochs=1), glyphs.split("train", Part(0.1))
+    run, split = run_of(tiny, "normalized_softmax", epochs=1), tenth(glyphs)
     with pytest.raises(Stopped):
         train(run, glyphs, split, CPU, tmp_path, stop_after(2), key="a")
     with pytest.raises(Stopped):
