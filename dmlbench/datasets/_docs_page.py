@@ -91,9 +91,9 @@ between them changes. The classes of all splits, of the own test too, are dealt 
 their names, when the packed images are read: the rungs share one store. With two levels or more,
 of which the nearest two count:
 
-1. The *region* is half of the level_2 groups: of those with two level_1 groups, one of which has two
-   classes, and of the others. In each of the former, at most half of the level_1 groups, all with
-   two classes or more, are the *groups of the test*.
+1. The *region* is half of the level_2 groups: half of those with two level_1 groups, one of which
+   has two classes, and half of the others. In each of the former, at most half of the level_1
+   groups, all with two classes or more, are the *groups of the test*.
 2. Every second class of these is a **test class**. As many classes train as lie outside the
    region, n.
 3. `level_2` trains on the classes outside the region. `level_1` takes the classes of the region

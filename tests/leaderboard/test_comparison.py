@@ -200,6 +200,11 @@ def test_other_test_sets_controls_and_other_data_sets_are_not_compared(add, comp
     assert compared() == []
 
 
+def test_the_split_of_a_holdout_is_not_compared_with_published_numbers(add, compared):
+    add(settings={"dataset": {"holdout": "class"}})
+    assert compared() == []
+
+
 def test_a_failed_run_has_no_number(add, compared):
     add(status="diverged", error="nan", metrics={})
     rows = {(c.published.value, c.mean, c.difference) for c in compared()}
