@@ -104,7 +104,8 @@ of which the nearest two count:
 So each test class has relatives at exactly the distance that the rung leaves: classes of its own
 group on `class`, other groups of its level_2 group on `level_1`. With one level, the groups of the
 test are half of the level_1 groups, and there are two rungs. `class_fraction` takes its share of
-each level_1 group first, so the rungs stay equal. A level_1 group is known by its name and that of
+each level_1 group first, so the rungs stay equal; but a group that keeps one class has no other one
+to train on. A level_1 group is known by its name and that of
 its level_2 group: two groups of one name are two.
 
 All test images are queries and gallery (protocol `zero_shot`). Equally many classes may have
