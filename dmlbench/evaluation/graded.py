@@ -98,80 +98,72 @@ def discounts(size: int) -> NDArray[np.float64]:
 def grade(
     ranks: NDArray[np.int64],
     shared: NDArray[np.unsignedinteger],
-    counts: NDArray[np.int64],
     levels: int,
     discount: NDArray[np.float64],
 ) -> Graded:
     """The metrics of some queries, from the ranks of their graded images.
 
     Args:
-        ranks: (sum of counts,) ranks of the graded images, ascending; one query after another.
-        shared: (sum of counts,) bit i is 1 if the image and the query share level i.
-        counts: (Q,) number of graded images of each query, above 0.
+        ranks: (Q, n) ranks of the graded images of each query, ascending; n is above 0.
+        shared: (Q, n) bit i is 1 if the image and the query share level i.
         levels: L.
         discount: `discounts` of the gallery.
 
-    >>> one_query = np.array([1, 2, 4]), np.array([2, 3, 2], np.uint8), np.array([3])
+    >>> one_query = np.array([[1, 2, 4]]), np.array([[2, 3, 2]], np.uint8)
     >>> graded = grade(*one_query, levels=2, discount=discounts(4))
     >>> graded.first.tolist()  # the only image of its class has rank 2
     [[2], [1]]
     >>> [round(float(value), 4) for value in (graded.h_ap[0], graded.asi[0], graded.ndcg[0])]
     [0.7083, 0.5556, 0.8045]
     """
-    query = np.repeat(np.arange(len(counts)), counts)
-    starts = counts.cumsum() - counts
-    start = starts[query]
-    depth = np.arange(1, len(ranks) + 1) - start
+    size = ranks.shape[1]
     grades = levels - _lowest_bit(shared)
-    is_grade = [grades == number for number in range(1, levels + 1)]
-    totals = np.stack([np.add.reduceat(own, starts, dtype=np.int64) for own in is_grade])
-    weights = (np.arange(1, levels + 1) / levels)[:, None] ** ALPHA
+    numbers = np.arange(1, levels + 1)
+    is_grade = grades == numbers[:, None, None]
+    so_far = is_grade.cumsum(axis=2, dtype=np.int32)
+    totals = so_far[:, :, -1].astype(np.int64)
+
+    # The sum over k of min(rel(k), rel(j)) / r(k) is a sum over pairs of grades.
+    weights = (numbers / levels)[:, None] ** ALPHA
     relevance = weights / np.maximum(totals, 1)
-    own_relevance = relevance[grades - 1, query]
+    own = is_grade.astype(np.float64)
+    nearer = np.vecdot(own[:, None], so_far / ranks)
+    h_rank = (np.minimum(relevance[:, None], relevance) * nearer).sum(axis=(0, 1))
 
-    h_rank, common = np.zeros(len(ranks)), np.zeros(len(ranks), dtype=np.int64)
-    better = np.zeros(len(counts), dtype=np.int64)  # images of higher grades
-    places = (start + ranks - 1)[ranks <= counts[query]]
-    grades_within = grades[ranks <= counts[query]]
+    # grade 0 at the depths where the ranking has no graded image
+    at_depth = np.zeros(ranks.shape, dtype=np.uint8)
+    start = np.arange(len(ranks))[:, None] * size
+    early = np.flatnonzero(ranks <= size)
+    at_depth.ravel()[(ranks + (start - 1)).ravel()[early]] = grades.ravel()[early]
+    depth = np.arange(1, size + 1, dtype=np.int32)
+    common, better = np.zeros(ranks.shape, dtype=np.int32), np.zeros(len(ranks), dtype=np.int32)
     for number in range(levels, 0, -1):
-        total = totals[number - 1]
-        so_far = _running(is_grade[number - 1], starts, query)
-        h_rank += so_far * np.minimum(own_relevance, relevance[number - 1][query])
-        hits = np.zeros(len(ranks), dtype=bool)
-        hits[places[grades_within == number]] = True
-        ideal = np.minimum(np.maximum(depth - better[query], 0), total[query])
-        common += np.minimum(_running(hits, starts, query), ideal)
-        better += total
+        found = (at_depth == number).cumsum(axis=1, dtype=np.int32)
+        common += np.minimum(found, np.maximum(depth - better[:, None], 0))
+        better += totals[number - 1]
 
-    gains = 2.0 ** np.arange(levels + 1) - 1
-    ahead = discount.cumsum()
-    limits = np.concatenate([[np.zeros_like(counts)], totals[::-1].cumsum(axis=0)])
-    ideal_gain = (gains[:0:-1, None] * np.diff(ahead[limits], axis=0)).sum(axis=0)
-    gain = gains[grades] * discount[ranks]
-    bits = [(shared >> level & 1).astype(bool) for level in range(levels)]
-    far = len(discount)
-    first = np.stack([np.minimum.reduceat(np.where(bit, ranks, far), starts) for bit in bits])
+    gains = 2.0**numbers - 1
+    ahead = discount[: size + 1].cumsum()
+    limits = np.concatenate([np.zeros((1, len(ranks)), np.int64), totals[::-1].cumsum(axis=0)])
+    ideal_gain = gains[::-1] @ np.diff(ahead[limits], axis=0)
+    gain = gains @ np.vecdot(own, discount[ranks])
+    bits = [shared >> level & 1 for level in range(levels)]
+    first = [
+        ranks.ravel()[(start + bit.argmax(axis=1, keepdims=True))[:, 0]] * bit.any(axis=1)
+        for bit in bits
+    ]
     return Graded(
-        np.where(first < far, first, 0),
-        np.add.reduceat(h_rank / ranks, starts) / (weights * (totals > 0)).sum(axis=0),
-        np.add.reduceat(common / depth, starts) / counts,
-        np.add.reduceat(gain, starts) / ideal_gain,
+        np.stack(first),
+        h_rank / (weights * (totals > 0)).sum(axis=0),
+        np.vecdot(common, 1 / depth) / size,
+        gain / ideal_gain,
     )
 
 
-def _lowest_bit(numbers: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+def _lowest_bit(numbers: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
     """The place of the lowest bit that is 1.
 
     >>> _lowest_bit(np.array([1, 2, 3, 4, 6], dtype=np.uint8)).tolist()
     [0, 1, 0, 2, 1]
     """
-    below = (numbers & -numbers) - numbers.dtype.type(1)
-    return np.bitwise_count(below).astype(np.int64)
-
-
-def _running(
-    hits: NDArray[np.bool_], starts: NDArray[np.int64], query: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The number of hits so far, counted anew for each query, which begins at `starts`."""
-    running = hits.cumsum(dtype=np.int64)
-    return running - (running[starts] - hits[starts])[query]
+    return np.bitwise_count((numbers & -numbers) - numbers.dtype.type(1))

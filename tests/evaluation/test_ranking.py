@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlbench.evaluation import numpy_ranking
+from dmlbench.evaluation import numpy_blocks, numpy_near, numpy_ranking
 from dmlbench.evaluation.ranking import UnusableEmbeddings, rank, unit
 
 
@@ -57,11 +57,11 @@ def test_close_but_distinct_embeddings_are_accepted():
     unit(np.ones(8) + 0.01 * rng.normal(size=(50, 8)))
 
 
-@pytest.mark.parametrize("many", [0, 10_000], ids=["in buckets", "sorted at once"])
+@pytest.mark.parametrize("few", [0, 10_000], ids=["in buckets", "sorted at once"])
 @given(data=st.data(), size=st.integers(2, 25))
 @settings(max_examples=100, deadline=None)
 def test_the_ranks_equal_a_slow_ranking_with_ties_and_any_overlap_of_query_and_gallery(
-    many, data, size
+    few, data, size
 ):
     # Few directions: duplicates, mirrored ones (ties but for rounding), and lone classes.
     angles = np.deg2rad([0, 10, -10, 10.05, 30, 30.2, 77, 180, -179.9])
@@ -74,7 +74,11 @@ def test_the_ranks_equal_a_slow_ranking_with_ties_and_any_overlap_of_query_and_g
     labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
     rows = st.lists(st.integers(0, size - 1), min_size=1, unique=True).map(sorted).map(np.array)
     queries, gallery = data.draw(rows), data.draw(rows)
-    with mock.patch.multiple(numpy_ranking, MANY=many, BLOCK=40, BUCKETS=8):
+    with (
+        mock.patch.object(numpy_ranking, "BLOCK", 60),
+        mock.patch.object(numpy_blocks, "CHUNK", 40),
+        mock.patch.multiple(numpy_near, FEW=few, BUCKETS=8, PER_IMAGE=1),
+    ):
         ranking = rank(vectors, labels, queries, gallery)
     if ranking.counts.any():
         assert by_query(ranking) == list(slow_ranks(vectors, labels, queries, gallery))
@@ -82,18 +86,30 @@ def test_the_ranks_equal_a_slow_ranking_with_ties_and_any_overlap_of_query_and_g
         assert not len(ranking.ranks)
 
 
+@pytest.mark.parametrize("few", [0, 100, 10_000], ids=["in buckets", "some", "sorted at once"])
 @pytest.mark.parametrize("reach", [3, 300, 3e5], ids=["near ties only", "few", "no near ties"])
-def test_buckets_keep_all_ties_and_count_the_other_values_above(reach):
+def test_buckets_keep_all_ties_and_count_the_other_values_above(reach, few):
     random, tie = np.random.default_rng(0), np.float32(2**-20)
-    for _ in range(200):
-        values = (0.5 + tie * random.uniform(0, reach, size=500)).astype(np.float32)
-        relevant = np.sort(random.choice(values, size=3))
-        values = values[values >= relevant[0] - tie]
-        kept, above = numpy_ranking._near_relevant(values, relevant, tie)
-        tied = np.abs(values[:, None] - relevant) <= tie
+    values = (0.2 + tie * random.uniform(0, reach, size=(200, 500))).astype(np.float32)
+    values[::2] *= -1
+    relevant = np.sort(random.permuted(values, axis=1)[:, :3])
+    relevant[:100] = np.sort(values[:100])[:, -3:]  # few others are above them
+    with mock.patch.multiple(numpy_near, FEW=few, BUCKETS=64):
+        near = numpy_near.near_graded(values, relevant, tie)
+    for row, (own, kept, buckets) in enumerate(zip(values, near.places, near.buckets, strict=True)):
+        tied = np.abs(own[:, None] - relevant[row]) <= tie
         assert set(np.flatnonzero(tied.any(axis=1))) <= set(kept)
-        others = np.delete(values, kept)
-        np.testing.assert_array_equal(above, (others[:, None] > relevant).sum(axis=0))
+        np.testing.assert_array_equal(near.values[row], own[kept])
+        others = np.delete(own, kept)
+        above = (others[:, None] > own[kept]).sum(axis=0)
+        np.testing.assert_array_equal(near.above[buckets], above)
+
+
+def test_only_images_that_may_tie_are_sorted_among_many():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(3, 20_000), scale=0.05).astype(np.float32)
+    near = numpy_near.near_graded(values, np.sort(values[:, :20]), np.float32(1e-6))
+    assert all(20 <= len(places) < 2_000 for places in near.places)
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.5, 8.0], ids=["almost collapsed", "good", "random"])
@@ -136,7 +152,10 @@ def test_the_ranking_depends_neither_on_the_threads_nor_on_the_size_of_blocks(cl
 def test_all_similarities_are_never_held_at_once(clusters):
     embeddings, labels = clusters(4000, 2000, dim=4)
     rows, vectors = np.arange(4000), unit(embeddings)
-    with mock.patch.object(numpy_ranking, "BLOCK", 2**16):
+    with (
+        mock.patch.object(numpy_ranking, "BLOCK", 2**16),
+        mock.patch.object(numpy_blocks, "CHUNK", 2**14),
+    ):
         tracemalloc.start()
         rank(vectors, labels, rows, rows)
         peak = tracemalloc.get_traced_memory()[1]
@@ -149,14 +168,11 @@ def test_many_ties_are_settled_for_a_block_of_queries_at_once(clusters):
     embeddings[::2] = embeddings[0]  # a network that has collapsed in part
     embeddings[1::4] = embeddings[1] + 1e-7 * embeddings[1::4]
     rows, vectors = np.arange(1000), unit(embeddings)
-    exact_similarities = numpy_ranking.exact_similarities
+    exact = numpy_blocks.exact_similarities
     with (
         mock.patch.object(numpy_ranking, "BLOCK", 250_000),
-        mock.patch.object(
-            numpy_ranking, "exact_similarities", wraps=exact_similarities
-        ) as products,
+        mock.patch.object(numpy_blocks, "exact_similarities", wraps=exact) as products,
     ):
         ranking = rank(vectors, labels, rows, rows)
     assert by_query(ranking) == list(slow_ranks(vectors, labels, rows, rows))
-    single = sum(len(call.args[0]) == 1 for call in products.call_args_list)
-    assert single < 300  # queries: one by itself takes as long as a hundred in a block
+    assert 0 < products.call_count < 40  # blocks of queries with equally many relevant images
