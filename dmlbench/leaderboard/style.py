@@ -68,6 +68,7 @@ COLOURS = {
     "angular": "#69465a",
     "snr": "#006400",
     "proxygml": "#0000ff",
+    "hyp": "#ff00ff",
 }
 MARKERS = "os^DvPX<>ph"
 

@@ -39,8 +39,11 @@ The project is built around four of them:
 - **RLL** in the forms of its papers (CVPR, TPAMI and RLL-Simpler), with what the authors' code does
   as options, and with `blocks: 3` for RLL-(L,M,H).
 
-Proxy Anchor, ProxyNCA++, normalised softmax, Group Loss, the recall@k surrogate and smooth AP are
-native too. The others are what these are compared with.
+Proxy Anchor, ProxyNCA++, ProxyGML, normalised softmax, Group Loss, Hyp, the recall@k surrogate,
+smooth AP and the lifted structure loss are native too. The others are what these are compared with.
+
+`hyp` ranks by the hyperbolic distance of its embeddings, and all others by their cosine: see
+[Metrics](metrics.md#hyperbolic-distance).
 
 | name | paper | venue | code | what differs from the original |
 |---|---|---|---|---|

@@ -338,3 +338,35 @@ def group_loss(embeddings, labels, *, weight, bias, temperature, anchors, steps)
     for belief, y in zip(beliefs, labels, strict=True):
         total -= cmath.log(belief[y] + 1e-12) / len(labels)
     return total
+
+
+def poincare_point(x, c, radius):
+    """The exponential map at the origin, of an embedding that is clipped."""
+    length = cmath.sqrt(dot(x, x))
+    refuse_kink(length - radius)
+    clipped = length if length.real < radius else radius
+    return [cmath.tanh(c**0.5 * clipped) * entry / (c**0.5 * length) for entry in x]
+
+
+def poincare_distance(x, y, c):
+    """2 / sqrt(c) artanh(sqrt(c) |-x + y|), by Möbius addition; 0 with derivative 0 at 0."""
+    x = [-entry for entry in x]
+    xy, xx, yy = dot(x, y), dot(x, x), dot(y, y)
+    pairs, divisor = zip(x, y, strict=True), 1 + 2 * c * xy + c * c * xx * yy
+    total = [((1 + 2 * c * xy + c * yy) * a + (1 - c * xx) * b) / divisor for a, b in pairs]
+    squared = c * dot(total, total)
+    return 2 / c**0.5 * cmath.atanh(cmath.sqrt(squared)) if squared.real > 1e-15 else 0.0
+
+
+def hyp(embeddings, labels, *, temperature, curvature, radius):
+    """For each two views i, j: the cross-entropy of a class's view i with all views i and j."""
+    views, losses = {}, []
+    for x, label in zip(embeddings, labels, strict=True):
+        views.setdefault(label, []).append(poincare_point(x, curvature, radius))
+    for own, points in views.items():
+        for i, j in ((i, j) for i in range(len(points)) for j in range(len(points)) if i != j):
+            others = [of for label, of in views.items() if label != own]
+            compared = [points[j], *(of[v] for of in others for v in (i, j) if v < len(of))]
+            distances = [poincare_distance(points[i], other, curvature) for other in compared]
+            losses.append(cross_entropy([-d / temperature for d in distances], 0))
+    return sum(losses) / max(1, len(losses))

@@ -75,6 +75,11 @@ OPTIONS = {
         "largest_k": [16, 4, 1],
         "positives": [16, 2, 1],
     },
+    "hyp": {
+        "temperature": [0.2, 0.05, 1.0],
+        "curvature": [0.1, 0.01, 1.0],
+        "radius": [2.3, 0.5, 2.5],
+    },
     "group_loss": {"temperature": [24.0, 1.0, 79.0], "anchors": [2, 1, 0], "steps": [1, 2, 0]},
 }
 KINDS = ["mixed"] * 5 + ["copies"] * 4 + ["few", "one_class", "no_positives"]
