@@ -54,7 +54,9 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
             a line on the standard output counts it.
         output: the .npz file to write. It holds `embeddings`, float32 (n, dim); `path` (n,),
             relative to the folder or zip, or as given if a place is an image; and the `train_key`
-            of the model. `embeddings:` of a study takes it, from whichever folder it was made.
+            of the model. `embeddings:` of a study takes it, from whichever folder it was made. If
+            the embeddings are compared by hyperbolic distance, the file also holds `curvature` and
+            `radius`, and only `dmlbench.score` takes them.
 
     Raises:
         MissingResult: the run has no model, or one of other settings or code.
@@ -81,9 +83,14 @@ def embed(study: Study, run: Run, places: Sequence[Path], output: Path) -> None:
             for batch in _batches(chunks, channels, form):
                 file.write(_embed(model, run, batch, device).tobytes())
                 progress.update(len(batch))
-        for name, values in {"path": np.array(names), "train_key": np.array(run.train_key)}.items():
+        more = {
+            "path": names,
+            "train_key": run.train_key,
+            **(run.ball._asdict() if run.ball else {}),
+        }
+        for name, values in more.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, values, allow_pickle=False)
+                np.lib.format.write_array(file, np.array(values), allow_pickle=False)
 
 
 def load_model(study: Study, run: Run) -> EmbeddingModel | ConcatenatedModels:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmlbench.evaluation.clustering import ami, nmi
 from dmlbench.evaluation.kmeans import kmeans
-from dmlbench.evaluation.ranking import Ranking, rank, unit
+from dmlbench.evaluation.placing import Placed, place
+from dmlbench.evaluation.ranking import Ranking, rank
 from dmlbench.evaluation.retrieval import (
     average_precision_at_r,
     is_nearest_relevant,
@@ -25,6 +26,9 @@ from dmlbench.evaluation.retrieval import (
     recall_at,
 )
 from dmlbench.evaluation.verification import verification_accuracy
+
+if TYPE_CHECKING:
+    from dmlbench.study.poincare_ball import PoincareBall
 
 Ids = NDArray[np.integer]
 Rows = NDArray[np.integer]
@@ -73,6 +77,7 @@ def evaluate(
     levels: Sequence[str] = (),
     device: str = "cpu",
     clusters: bool = True,
+    ball: PoincareBall | None = None,
 ) -> Scores:
     """Score embeddings under every protocol of a data set.
 
@@ -91,6 +96,7 @@ def evaluate(
         levels: names of the columns of super-classes, the nearest to the class first.
         device: "cpu", or a device of torch that ranks and clusters, such as "cuda".
         clusters: whether to cluster too. Without it, nmi and ami are left out.
+        ball: where images are compared by hyperbolic distance; None: by cosine.
 
     Returns:
         The metrics are recall@K, map@r, r_precision, map, mrr, nmi and ami (over all images of the
@@ -123,7 +129,7 @@ def evaluate(
     >>> scores.queries[0].map_at_r.tolist()
     [0.5, 0.5, 0.0, 0.25, 0.25, 0.5]
     """
-    images = _embedded_images(embeddings, ids, index, levels)
+    images = _embedded_images(embeddings, ids, index, levels, ball)
     scorer = _Scorer(images, settings, device, clusters)
     rows: list[dict[str, Any]] = []
     of_queries: list[QueryScores] = []
@@ -175,8 +181,7 @@ class _Images:
 
     ids: Ids
     """(N,)"""
-    vectors: NDArray[np.float32]
-    """(N, D) of unit length."""
+    placed: Placed
     labels: NDArray[np.integer]
     """(N,)"""
     groups: Mapping[str, NDArray[np.integer]]
@@ -188,16 +193,20 @@ class _Images:
 
 
 def _embedded_images(
-    embeddings: ArrayLike, ids: ArrayLike, index: Table, levels: Sequence[str]
+    embeddings: ArrayLike,
+    ids: ArrayLike,
+    index: Table,
+    levels: Sequence[str],
+    ball: PoincareBall | None,
 ) -> _Images:
     order = np.argsort(ids)  # so that no score depends on the order of the embeddings
-    ids, vectors = np.asarray(ids)[order], unit(embeddings)[order]
+    ids, placed = np.asarray(ids)[order], place(np.asarray(embeddings)[order], ball)
     indexed = _find_rows(index["id"], ids, "label")
     groups = {
         level: np.unique(np.asarray(index[level])[indexed], return_inverse=True)[1]
         for level in levels
     }
-    return _Images(ids, vectors, np.asarray(index["label"])[indexed], groups)
+    return _Images(ids, placed, np.asarray(index["label"])[indexed], groups)
 
 
 def _by_protocol(
@@ -241,10 +250,11 @@ class _Scorer:
         """All metrics of one split, from one ranking and one clustering."""
         images, settings = self.images, self.settings
         ranking = rank(
-            images.vectors,
+            images.placed.gallery,
             images.labels,
             queries,
             gallery,
+            query_vectors=images.placed.queries,
             threads=settings["threads"],
             levels=[*images.groups.values()],
             device=self.device,
@@ -284,7 +294,7 @@ class _Scorer:
         if key not in self._clustering_scores:
             labels, settings = self.images.labels[rows], self.settings
             clusters = kmeans(
-                self.images.vectors[rows],
+                self.images.placed.vectors[rows],
                 len(np.unique(labels)),
                 settings["kmeans_seed"],
                 settings["kmeans_iterations"],
@@ -307,7 +317,8 @@ def _verification_scores(images: _Images, pairs: Table, partial: bool) -> dict[s
     if partial:
         kept = np.isin(first, images.ids) & np.isin(second, images.ids)
         first, second, same, fold = first[kept], second[kept], same[kept], fold[kept]
-    left, right = (images.vectors[images.rows(ids)] for ids in (first, second))
+    left = images.placed.queries[images.rows(first)]
+    right = images.placed.gallery[images.rows(second)]
     similarity = np.einsum("nd,nd->n", left, right, dtype=np.float64)
     accuracy, error = verification_accuracy(similarity, same, fold)
     return {"verification_accuracy": accuracy, "verification_error": error, "pairs": len(same)}

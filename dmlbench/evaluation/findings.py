@@ -43,12 +43,11 @@ class Shape(NamedTuple):
     effective_rank: float
     """From 1 (a line) to `dim` (all directions alike)."""
     spread: float
-    """The mean squared distance of the unit vectors from their mean: from 0 (all are the same) to
-    1."""
+    """The mean squared distance of the vectors from their mean: from 0 (all are the same) to 1."""
 
 
 def embedding_shape(vectors: NDArray[np.floating]) -> Shape:
-    """The shape of unit vectors (N, D).
+    """The shape of vectors (N, D) of length 1, or of length 1 at most.
 
     The effective rank is the exponential of the entropy of the singular values, scaled to the sum
     1. Sources: Roy, Vetterli: The effective rank, EUSIPCO 2007, equation 4; Garrido et al.: RankMe,

@@ -139,6 +139,7 @@ def _score(
             pairs=store.pairs,
             levels=store.levels,
             device=device,
+            ball=run.ball,
         )
 
         def score_part(vectors: NDArray[Any], **changes: Any) -> Scores:

@@ -24,7 +24,7 @@ class Blocks:
     """Ranks blocks of queries, and grades them if there are super-classes.
 
     Args:
-        queries: (Q, D) unit vectors.
+        queries: (Q, D) vectors of length 1 at most.
         images: (G, D) those of the gallery.
         relevant: their classes, and super-classes if there are any.
         ranks: gets the ranks of the images of each query's class, as `Ranking.ranks`.

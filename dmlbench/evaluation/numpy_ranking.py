@@ -17,6 +17,7 @@ BLOCK = 2**24
 
 def rank_relevant(
     vectors: NDArray[np.float32],
+    query_vectors: NDArray[np.float32],
     queries: NDArray[np.integer],
     gallery: NDArray[np.integer],
     relevant: Relevant,
@@ -31,7 +32,7 @@ def rank_relevant(
     # to 4e-7 were seen in 512 dimensions. Similarities that differ by no more than `tie` are
     # computed exactly: for one query at a time, or for many queries at once if many images tie.
     tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
-    blocks = Blocks(vectors[queries], images, relevant, ranks, tie, many_ties=len(images) // 8)
+    blocks = Blocks(query_vectors[queries], images, relevant, ranks, tie, many_ties=len(images) // 8)
     # faiss's matrix product runs in as many threads as it is given; numpy's takes every core.
     product = faiss.LinearTransform(images.shape[1], len(images), False)
     faiss.copy_array_to_vector(images.ravel(), product.A)
@@ -43,7 +44,7 @@ def rank_relevant(
         similarities = np.empty((size, len(images)), dtype=np.float32)
         for start in range(thread * size, len(blocks.order), threads * size):
             rows = blocks.order[start : start + size]
-            block = vectors[queries[rows]]
+            block = query_vectors[queries[rows]]
             pointers = faiss.swig_ptr(block), faiss.swig_ptr(similarities)
             product.apply_noalloc(len(rows), *pointers)  # type: ignore[attr-defined]
             blocks.rank(rows, similarities[: len(rows)])

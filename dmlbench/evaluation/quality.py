@@ -19,7 +19,7 @@ from dmlbench.evaluation.findings import (
     find_pretraining,
 )
 from dmlbench.evaluation.leaks import Leaks
-from dmlbench.evaluation.ranking import unit
+from dmlbench.evaluation.placing import place
 from dmlbench.utils.errors import BrokenInstallation
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def describe_quality(
         leaks: the near-duplicates; None if nobody has searched.
         is_scored_without: whether the scores without these images are there.
     """
-    shape = _lowest_shape(embeddings, run.models)
+    shape = _lowest_shape(embeddings, run)
     class_names = tested.split("test", run.tested.data.part).class_names
     findings = [*find_in_leaks(leaks, is_scored_without)]
     if not run.control:
@@ -56,10 +56,10 @@ def describe_quality(
     }
 
 
-def _lowest_shape(embeddings: NDArray[np.floating], models: int) -> Shape:
+def _lowest_shape(embeddings: NDArray[np.floating], run: Run) -> Shape:
     """The shape of the embeddings of the model that has the lowest effective rank."""
-    parts = np.split(embeddings, models, axis=1)
-    shapes = [embedding_shape(unit(part)) for part in parts]
+    parts = np.split(embeddings, run.models, axis=1)
+    shapes = [embedding_shape(place(part, run.ball).vectors) for part in parts]
     return min(shapes, key=lambda shape: shape.effective_rank)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,21 +47,39 @@ def unit(embeddings: ArrayLike) -> NDArray[np.float32]:
     [[0.6000000238418579, 0.800000011920929], [0.0, 1.0]]
     """
     vectors = np.asarray(embeddings)
-    bad = np.count_nonzero(~np.isfinite(vectors).all(axis=1))
-    if bad:
-        raise UnusableEmbeddings(f"{bad} of {len(vectors)} embeddings hold NaN or infinity")
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    lengths = finite_lengths(vectors)
     zero = np.count_nonzero(lengths < np.finfo(np.float32).tiny)
     if zero:
         raise UnusableEmbeddings(f"{zero} of {len(vectors)} embeddings are the zero vector")
     scaled = np.empty(vectors.shape, dtype=np.float32)
     np.divide(vectors, lengths[:, None], out=scaled, casting="same_kind")
-    # |x - y|² = 2 - 2 cos(x, y): below 2 eps, every similarity is 1 in float32.
-    differences = scaled - scaled[:1]
+    refuse_collapsed(scaled)  # |x - y|² = 2 - 2 cos(x, y)
+    return scaled
+
+
+def finite_lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    """The Euclidean lengths (N,) of vectors (N, D).
+
+    Raises:
+        UnusableEmbeddings: a value is NaN or infinite.
+    """
+    bad = np.count_nonzero(~np.isfinite(vectors).all(axis=1))
+    if bad:
+        raise UnusableEmbeddings(f"{bad} of {len(vectors)} embeddings hold NaN or infinity")
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)))
+
+
+def refuse_collapsed(vectors: NDArray[np.float32]) -> None:
+    """Refuse vectors (N, D) whose similarities fall by half their squared distance, if that is too
+    little for float32.
+
+    Raises:
+        UnusableEmbeddings: all similarities are the same.
+    """
+    differences = vectors - vectors[:1]
     squares = np.einsum("nd,nd->n", differences, differences)
     if squares.max(initial=0) < 2 * np.finfo(np.float32).eps:
         raise UnusableEmbeddings(f"all {len(vectors)} embeddings are the same vector (collapsed)")
-    return scaled
 
 
 def rank(
@@ -69,6 +88,7 @@ def rank(
     queries: NDArray[np.integer],
     gallery: NDArray[np.integer],
     *,
+    query_vectors: NDArray[np.float32] | None = None,
     levels: Sequence[NDArray[np.integer]] = (),
     threads: int = 1,
     device: str = "cpu",
@@ -79,10 +99,12 @@ def rank(
     similarities and the ranks of a block of queries at once.
 
     Args:
-        vectors: (N, D) unit vectors.
+        vectors: (N, D) of the images, of length 1 at most.
         labels: (N,) class of each.
         queries: (Q,) rows of `vectors`, unique and ascending.
         gallery: (G,) rows of `vectors`, unique and ascending.
+        query_vectors: (N, D) of the images as queries, if these are others. The similarity of a
+            query and an image is the inner product of their vectors.
         levels: (N,) super-class of each at each level, the nearest level first; for
             `Ranking.graded`.
         threads: of a ranking on a CPU; the ranks do not depend on them.
@@ -103,14 +125,19 @@ def rank(
     relevant = find_relevant([labels, *levels], queries, gallery)
     if not relevant.counts.any():
         return Ranking(np.empty(0, dtype=np.int64), relevant.counts)
+    query_vectors = vectors if query_vectors is None else query_vectors
     # Each backend has its own file, imported here: faiss and torch take long to import.
     if device == "cpu":
         from dmlbench.evaluation import numpy_ranking
 
-        found = numpy_ranking.rank_relevant(vectors, queries, gallery, relevant, threads)
+        found = numpy_ranking.rank_relevant(
+            vectors, query_vectors, queries, gallery, relevant, threads
+        )
     else:
         from dmlbench.evaluation import torch_ranking
 
-        found = torch_ranking.rank_relevant(vectors, queries, gallery, relevant, device)
+        found = torch_ranking.rank_relevant(
+            vectors, query_vectors, queries, gallery, relevant, device
+        )
     ranks, graded = found
     return Ranking(ranks, relevant.counts, graded)

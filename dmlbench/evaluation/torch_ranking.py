@@ -33,6 +33,7 @@ hundreds of relevant images, takes 8 s or more by comparing, and 1 s at best by 
 
 def rank_relevant(
     vectors: NDArray[np.float32],
+    query_vectors: NDArray[np.float32],
     queries: NDArray[np.integer],
     gallery: NDArray[np.integer],
     relevant: Relevant,
@@ -47,6 +48,9 @@ def rank_relevant(
     starts, ranks = counts.cumsum() - counts, np.empty(counts.sum(), dtype=np.int64)
 
     all_images = torch.from_numpy(vectors).to(device)
+    all_queries = all_images
+    if query_vectors is not vectors:
+        all_queries = torch.from_numpy(query_vectors).to(device)
     images = all_images[torch.from_numpy(gallery).to(device)].double().T
     by_class = torch.from_numpy(relevant.by_class[0]).to(device)
     classes = torch.from_numpy(relevant.classes).to(device)
@@ -57,7 +61,7 @@ def rank_relevant(
             torch.from_numpy(values[rows]).to(device)
             for values in (queries, relevant.lowest[0], relevant.highest[0], relevant.own)
         )
-        similarity = (all_images[query].double() @ images).float()
+        similarity = (all_queries[query].double() @ images).float()
         inside = (own >= 0)[:, None]
         itself = own[:, None].clamp(min=0)
         similarity.scatter_(1, itself, similarity.gather(1, itself).masked_fill(inside, -torch.inf))

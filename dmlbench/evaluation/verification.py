@@ -1,4 +1,4 @@
-"""Verification: decide by a threshold on the cosine similarity whether two images share a class."""
+"""Verification: decide by a threshold on the similarity whether two images share a class."""
 
 import numpy as np
 from numpy.typing import NDArray

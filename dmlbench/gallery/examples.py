@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dmlbench.evaluation.placing import Placed
 from dmlbench.gallery.neighbours import Neighbours
 from dmlbench.gallery.ranked_images import RankedImages
 from dmlbench.gallery.selection import (
@@ -84,8 +86,10 @@ class GalleryPage:
 class Examples:
     """Makes the thumbnails of a page."""
 
-    def __init__(self, images: RankedImages, found: Neighbours, sheet: Sheet) -> None:
-        self.images, self.found, self.sheet = images, found, sheet
+    def __init__(
+        self, images: RankedImages, placed: Placed, found: Neighbours, sheet: Sheet
+    ) -> None:
+        self.images, self.placed, self.found, self.sheet = images, placed, found, sheet
 
     def thumbnail(self, row: int, verdict: str = "") -> Thumbnail:
         """The image at a row of `images`."""
@@ -100,16 +104,23 @@ class Examples:
         label = images.labels[query]
         nearest = found.nearest[place, :NEAREST]
         own = int(found.own[place])
-        note = f"cosine to the nearest image {found.similarities[place, 0]:.3f}"
+        note = self._describe_nearest(found.similarities[place, :1])
         if np.isfinite(margin := found.margins[place]):
             side = "farther" if margin < 0 else "nearer"
-            note += f"; its own class is {abs(margin):.3f} {side} than any other"
+            amount = "" if self.placed.ball else f"{abs(margin):.3f} "
+            note += f"; its own class is {amount}{side} than any other"
         return Example(
             self.thumbnail(query),
             [self.thumbnail(r, "right" if images.labels[r] == label else "wrong") for r in nearest],
             self.thumbnail(own, "right") if own >= 0 and own not in nearest else None,
             note,
         )
+
+    def _describe_nearest(self, similarity: NDArray[np.float32]) -> str:
+        if self.placed.ball is None:
+            return f"cosine to the nearest image {similarity[0]:.3f}"
+        distance = self.placed.distances(similarity)[0]
+        return f"hyperbolic distance to the nearest image {distance:.3f}"
 
     def groups(self) -> dict[str, list[Example]]:
         """The examples by title; titles without examples are left out."""

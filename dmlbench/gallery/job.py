@@ -28,7 +28,7 @@ from dmlbench.gallery.made_of import read_gallery_digest, write_made_of
 from dmlbench.gallery.maps import compose_map, map_sheet
 from dmlbench.gallery.neighbours import Neighbours, find_neighbours
 from dmlbench.gallery.page import read_key, render_differences, render_gallery
-from dmlbench.gallery.ranked_images import RankedImages, Rows, read_images, vectors_of
+from dmlbench.gallery.ranked_images import RankedImages, Rows, place_images, read_images
 from dmlbench.gallery.thumbnails import Sheet
 from dmlbench.study.gallery_files import GalleryFiles
 from dmlbench.study.result_files import RunFiles
@@ -147,21 +147,28 @@ class _Drawing:
             levels = run.tested.facts["levels"]
             self.images = read_images(self.store, run.tested.data.part, seed.ids, levels)
         images = self.images
-        vectors = vectors_of(images, seed.embeddings, seed.ids, run.models)
-        found = find_neighbours(vectors, images.labels, images.queries, images.gallery, NEAREST)
+        placed = place_images(images, seed.embeddings, seed.ids, run.models, run.ball)
+        found = find_neighbours(
+            placed.gallery,
+            images.labels,
+            images.queries,
+            images.gallery,
+            NEAREST,
+            placed.queries,
+        )
         self.found[loss] = found
         if page.key == drawn:
             return page
         page = replace(page, facts=describe(images, found, run.seed))
         if self.report.galleries:
             sheet = Sheet(SIDE, COLUMNS)
-            examples = Examples(images, found, sheet)
+            examples = Examples(images, placed, found, sheet)
             groups, confused = examples.groups(), examples.confused()
             picture = sheet.to_webp(self.store)
             page = replace(page, groups=groups, confused=confused, sheet=picture, side=SIDE)
         if self.report.maps != "none":
             thumbnails = self.files.thumbnails.name
-            points = compose_map(images, vectors, found, self.report.maps, self.threads, thumbnails)
+            points = compose_map(images, placed, found, self.report.maps, self.threads, thumbnails)
             page = replace(page, map=points)
         return page
 

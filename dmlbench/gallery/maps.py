@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlbench.evaluation.placing import Placed
 from dmlbench.gallery.neighbours import Neighbours
 from dmlbench.gallery.projection import on_grid, pca, tsne
 from dmlbench.gallery.ranked_images import RankedImages, Rows
@@ -41,7 +42,7 @@ def map_sheet(images: RankedImages) -> Sheet:
 
 def compose_map(
     images: RankedImages,
-    vectors: NDArray[np.float32],
+    placed: Placed,
     found: Neighbours,
     method: str,
     threads: int,
@@ -50,7 +51,7 @@ def compose_map(
     """What the script of a map reads.
 
     Args:
-        vectors: (N, D) unit vectors of `images`.
+        placed: the embeddings of `images`.
         method: a key of METHODS.
         sheet: address of the picture of `map_sheet`, seen from the page.
 
@@ -61,7 +62,8 @@ def compose_map(
         super-classes, and the super-class of each class.
     """
     rows = choose_points(images)
-    points = on_grid(tsne(vectors[rows], threads) if method == "tsne" else pca(vectors[rows]))
+    placed = placed.part(rows)
+    points = on_grid(tsne(placed, threads) if method == "tsne" else pca(placed.vectors))
     right = np.full(len(images.ids), 2, dtype=np.uint8)
     right[images.queries] = is_right(images, found)
     return {

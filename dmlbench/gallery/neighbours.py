@@ -19,24 +19,30 @@ class Neighbours(NamedTuple):
     nearest: Rows
     """(Q, k) rows of the nearest images, the nearest first; of equal ones, the first row."""
     similarities: NDArray[np.float32]
-    """(Q, k) cosines."""
+    """(Q, k) cosines, or what else ranks the images."""
     own: Rows
     """(Q,) row of the nearest image of the query's class; -1 if there is no other image of it."""
     margins: NDArray[np.float32]
-    """(Q,) cosine to the nearest image of its class minus cosine to the nearest other image:
+    """(Q,) similarity to the nearest image of its class minus that to the nearest other image:
     negative where the nearest image is wrong. NaN if one of them does not exist."""
 
 
 def find_neighbours(
-    vectors: NDArray[np.float32], labels: Rows, queries: Rows, gallery: Rows, k: int
+    vectors: NDArray[np.float32],
+    labels: Rows,
+    queries: Rows,
+    gallery: Rows,
+    k: int,
+    query_vectors: NDArray[np.float32] | None = None,
 ) -> Neighbours:
     """The `k` nearest images of each query, fewer if the gallery is smaller.
 
     Args:
-        vectors: (N, D) unit vectors.
+        vectors: (N, D) of the images.
         labels: (N,) class of each.
         queries: (Q,) rows of `vectors`.
         gallery: (G,) rows of `vectors`, unique and ascending.
+        query_vectors: (N, D) of the images as queries, if these are others.
 
     >>> angles = np.deg2rad([0, 10, 15, 90])
     >>> vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -49,10 +55,11 @@ def find_neighbours(
     """
     k = max(1, min(k, len(gallery) - bool(np.isin(queries, gallery).any())))
     chunk = max(1, MOST_SIMILARITIES // len(gallery))
+    query_vectors = vectors if query_vectors is None else query_vectors
     ranked = vectors if len(gallery) == len(vectors) else vectors[gallery]
     parts = [
         _of_chunk(
-            vectors[queries[start : start + chunk]] @ ranked.T,
+            query_vectors[queries[start : start + chunk]] @ ranked.T,
             labels,
             queries[start : start + chunk],
             gallery,

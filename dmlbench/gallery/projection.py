@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dmlbench.evaluation.placing import Placed
 from dmlbench.gallery.neighbours import find_neighbours
 
 PERPLEXITY = 30
@@ -34,29 +35,30 @@ def pca(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1]))) + 0.0
 
 
-def tsne(vectors: NDArray[np.float32], threads: int = 1) -> NDArray[np.float64]:
-    """t-SNE (N, 2) of unit `vectors` (N, D), from exact neighbours and the start of `pca`.
+def tsne(placed: Placed, threads: int = 1) -> NDArray[np.float64]:
+    """t-SNE (N, 2) of embeddings, from exact neighbours and the start of `pca`.
 
     Source: van der Maaten, Hinton, JMLR 2008; by openTSNE. The perplexity is 30, the largest that
-    few images allow if there are few. Equal vectors give equal maps, whatever `threads` is.
+    few images allow if there are few. Equal embeddings give equal maps, whatever `threads` is.
     """
     from openTSNE import TSNEEmbedding, initialization
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
-    count = len(vectors)
+    count = len(placed.vectors)
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     if perplexity < 2:
-        return pca(vectors)
-    rows = np.arange(count)
-    found = find_neighbours(vectors, np.zeros(count, np.int64), rows, rows, int(3 * perplexity))
-    distances = np.sqrt(np.maximum(2 - 2 * found.similarities.astype(np.float64), 0))
+        return pca(placed.vectors)
+    rows, k = np.arange(count), int(3 * perplexity)
+    one_class = np.zeros(count, np.int64)
+    found = find_neighbours(placed.gallery, one_class, rows, rows, k, placed.queries)
+    distances = placed.distances(found.similarities)
     affinities = PerplexityBasedNN(
         perplexity=perplexity,
         knn_index=PrecomputedNeighbors(found.nearest, distances),
         n_jobs=threads,
     )
-    start = initialization.rescale(pca(vectors))
+    start = initialization.rescale(pca(placed.vectors))
     embedding = TSNEEmbedding(
         start,
         affinities,

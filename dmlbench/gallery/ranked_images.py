@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Store
+from dmlbench.evaluation.placing import Placed, place
 from dmlbench.evaluation.ranking import unit
+from dmlbench.study.poincare_ball import PoincareBall
 
 Rows = NDArray[np.int64]
 
@@ -87,13 +89,18 @@ def read_images(store: Store, part: Part, ids: Rows, level_names: list[str]) -> 
     )
 
 
-def vectors_of(
-    images: RankedImages, embeddings: NDArray[np.floating], ids: Rows, models: int
-) -> NDArray[np.float32]:
-    """The unit vectors (N, D) of `images`, those of several models side by side.
+def place_images(
+    images: RankedImages,
+    embeddings: NDArray[np.floating],
+    ids: Rows,
+    models: int,
+    ball: PoincareBall | None,
+) -> Placed:
+    """The embeddings of `images` as they are compared, those of several models side by side.
 
     Args:
         embeddings: (M, models * D) of the images `ids` (M,), in any order.
+        ball: where images are compared by hyperbolic distance; None: by cosine.
 
     Raises:
         UnusableEmbeddings: nothing can be ranked by them.
@@ -104,5 +111,7 @@ def vectors_of(
     found = order[np.minimum(places, len(order) - 1)]
     if missing := np.count_nonzero(ids[found] != images.ids):
         raise ValueError(f"{missing} of {len(images.ids)} images have no embedding")
+    if models == 1:
+        return place(embeddings[found], ball)
     parts = [unit(part) for part in np.split(embeddings[found], models, axis=1)]
-    return unit(np.concatenate(parts, axis=1)) if models > 1 else parts[0]
+    return place(np.concatenate(parts, axis=1))

@@ -73,6 +73,10 @@ HEAD_ONLY = (
     "head on them. So the numbers compare losses as heads learn by them, and not as they train a "
     "backbone"
 )
+HYPERBOLIC = (
+    "hyperbolic in the rows of {}: their images are ranked by distance in a Poincaré ball, and NMI "
+    "clusters their clipped embeddings. Cosines rank all other rows"
+)
 DEVIATIONS_TITLE = "Known to depart from the paper"
 UNCONFIRMED_TITLE = "Not confirmed by a source"
 
@@ -102,12 +106,14 @@ def compose(
     recipe = shared_settings(recipes.values())
     failed = sum(result.metrics["status"] != "ok" for result in results)
     frozen = _frozen_backbones(results)
+    hyperbolic = ", ".join(_hyperbolic_losses(results))
     versions = [str(column) for column in table.columns if str(column).startswith(VERSION)]
     head = {
         "Track": TRACKS[remarks.track],
         **({"Head only": HEAD_ONLY.format(", ".join(frozen))} if frozen else {}),
         "Tuning": describe_tuning(choices, remarks.track),
         **({"Protocol": PROTOCOL} if _has_several_models(results) else {}),
+        **({"Distance": HYPERBOLIC.format(hyperbolic)} if hyperbolic else {}),
         "Runs": f"{len(results)}, of which {failed or 'none'} failed",
         "Recipe": format_settings(recipe),
         "Versions": ", ".join(f"{v.removeprefix(VERSION)} {distinct(table[v])}" for v in versions),
@@ -188,6 +194,15 @@ def _frozen_backbones(results: Sequence[Result]) -> list[str]:
         if result.planned["settings"].get("backbone", {}).get("trunk") == "frozen"
     }
     return [*names]
+
+
+def _hyperbolic_losses(results: Sequence[Result]) -> list[str]:
+    """The losses whose images are ranked by hyperbolic distance, with its settings."""
+    balls = {
+        result.planned["loss"]: result.metrics.get("settings", {}).get("poincare_ball")
+        for result in results
+    }
+    return [f"{loss} ({format_settings(ball)})" for loss, ball in balls.items() if ball]
 
 
 def _describe_sharing(results: Sequence[Result]) -> str:

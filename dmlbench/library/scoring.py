@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.evaluation.ranking import UnusableEmbeddings
 from dmlbench.study.error_messages import describe_errors
+from dmlbench.study.poincare_ball import PoincareBall
 from dmlbench.study.setting_types import MAX_ENTRIES
 from dmlbench.study.settings import Evaluation
 from dmlbench.utils.device import device_fault
@@ -34,6 +36,8 @@ PROTOCOL = "score"
 PAIRS = ("first", "second", "same", "fold")
 MAX_ROWS = 5
 """Most rows that a message names."""
+MOST_RADIUS = 2.5
+"""Of a Poincaré ball of curvature 1."""
 
 
 def score(
@@ -49,13 +53,15 @@ def score(
     kmeans_seed: int = 0,
     kmeans_iterations: int = 20,
     kmeans_restarts: int = 3,
+    curvature: float | None = None,
+    radius: float | None = None,
     threads: int = 1,
     device: str = "cpu",
 ) -> dict[str, float]:
     """Score embeddings by all metrics, as the workflow scores those of a run.
 
-    Embeddings may have any length: cosines rank them. Everything may be a NumPy array, a tensor on
-    any device, or a list.
+    Embeddings may have any length: cosines rank them, or hyperbolic distances. Everything may be a
+    NumPy array, a tensor on any device, or a list.
 
     Args:
         embeddings: (N, D), floating-point numbers of any type.
@@ -73,6 +79,10 @@ def score(
             order of the embeddings too.
         kmeans_iterations: most updates of the centroids.
         kmeans_restarts: the start of k-means with the least inertia counts.
+        curvature: to rank by the distance in a Poincaré ball of this curvature, into which the
+            exponential map at the origin takes the embeddings, as of the loss `hyp`.
+        radius: a longer embedding is shortened to this length first. Both or none are given; the
+            root of the curvature times the radius is 2.5 at most.
         threads: on a CPU. No score depends on the number.
         device: "cpu"; or "cuda", which is faster from some 20,000 embeddings on. It waits while a
             run of a study uses that GPU.
@@ -141,6 +151,7 @@ def score(
         kmeans_restarts=kmeans_restarts,
         threads=threads,
     )
+    ball = _check_ball(curvature, radius)
     checked_pairs = None if pairs is None else _check_pairs(pairs, size)
     device = _check_device(device)
     try:
@@ -154,6 +165,7 @@ def score(
                 pairs=checked_pairs,
                 levels=[*groups],
                 device=device,
+                ball=ball,
             )
     except UnusableEmbeddings as error:
         _refuse("embeddings", f"{error}{_name_rows(vectors, size)}")
@@ -309,6 +321,28 @@ def _check_settings(**settings: Any) -> dict[str, Any]:
         return Evaluation.model_validate(settings).model_dump(mode="json")
     except ValidationError as error:
         raise InvalidArgument("\n".join(describe_errors(error, Evaluation))) from None
+
+
+def _check_ball(curvature: Any, radius: Any) -> PoincareBall | None:
+    given = {"curvature": curvature, "radius": radius}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 2:
+        return None
+    if missing:
+        _refuse(missing[0], "missing. A Poincaré ball needs curvature and radius")
+    for name, value in given.items():
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, Real)
+            or not 0 < float(value) < math.inf
+        ):
+            _refuse(name, f"found {short_repr(value)}, not a number above 0")
+    if math.sqrt(curvature) * radius > MOST_RADIUS:
+        most = f"{MOST_RADIUS / math.sqrt(curvature):.4g}"
+        _refuse(
+            "radius", f"{radius} is too large for float32: with this curvature, take {most} or less"
+        )
+    return PoincareBall(float(curvature), float(radius))
 
 
 def _check_device(device: str) -> str:

@@ -56,6 +56,9 @@ class Loss(nn.Module):
     - `HOLDS_BATCH`: options that must be the images of a batch or more, or None.
     - `ONLY_WITH = {"alpha": {"base": ("proxy_anchor",)}}`: an option that is used only with these
       values of another one.
+    - `POINCARE_BALL = ("curvature", "radius")`: the options with the curvature and the clipping
+      radius of a Poincaré ball in which the embeddings are compared by their distance, and not by
+      cosine.
     - `GIVES_TREE = True`: the leaderboard draws the tree in `artefact`. Your own file may say this
       too.
 

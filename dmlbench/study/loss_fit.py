@@ -19,6 +19,11 @@ def loss_misfits(run: Run) -> Iterator[str]:
     `BELOW_IMAGES_PER_CLASS` and `BELOW_BATCH_SIZE` options that must be less than these, and in
     `HOLDS_BATCH` options that must be the images of a batch or more.
     """
+    if run.models > 1 and run.ball:
+        yield (
+            f": it ranks by hyperbolic distance, and protocol: {run.protocol} puts unit vectors of "
+            f"several models side by side. Leave {run.loss} out, or set `protocol: standard`."
+        )
     if "." in run.loss_type:
         return
     declared = read_declarations(f"dmlbench.losses.{run.loss_type}")

@@ -21,6 +21,7 @@ from dmlbench.datasets.store.duplicates_file import HOLDOUT, SEARCH
 from dmlbench.datasets.store.format import FORMAT, VALIDATION
 from dmlbench.losses._catalogue import loss_module
 from dmlbench.study.backbone_settings import Backbone
+from dmlbench.study.poincare_ball import PoincareBall, poincare_ball
 from dmlbench.study.reality_check import MODELS, REALITY_CHECK
 from dmlbench.study.row_names import control_kind, is_external, is_trained
 from dmlbench.study.search_space import search_space
@@ -129,6 +130,12 @@ class Run:
         constants = read_declarations(loss_module(self.loss_type)).constants
         picture = f"trees/{self.dataset}/{self.backbone}/{self.loss}"
         return picture if constants.get("GIVES_TREE") else None
+
+    @property
+    def ball(self) -> PoincareBall | None:
+        """The ball in which its embeddings are compared by hyperbolic distance; None if cosines
+        compare them, as those of controls and external embeddings."""
+        return poincare_ball(self.loss_type, self.loss_options) if self.trains else None
 
     @property
     def embeddings(self) -> Path | None:
@@ -261,6 +268,7 @@ class Run:
             "recall_at": [*chosen],
             **({"protocol": self.protocol} if self.protocol == REALITY_CHECK else {}),
             **({"optimism": True} if self.report_optimism else {}),
+            **({"poincare_ball": self.ball._asdict()} if self.ball else {}),
             "near_duplicates": {
                 "mirrored": self.recipe.augmentation.flip,
                 **({"dataset": data_settings(self)} if self.test_on else {}),

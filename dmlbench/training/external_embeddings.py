@@ -124,6 +124,11 @@ def read_arrays(file: Path) -> tuple[str, NDArray[Any], NDArray[np.floating]]:
     except Exception as error:  # parsers raise nearly anything for a damaged file
         hint = "; save strings as np.array(paths, dtype=str)" if "pickle" in str(error) else ""
         raise UnusableFile(f"its arrays cannot be read: {error_reason(error)}{hint}") from None
+    if "curvature" in present:
+        raise UnusableFile(
+            "its embeddings are compared by hyperbolic distance, and those of a study by cosine: "
+            "dmlbench.score(embeddings, labels, curvature=..., radius=...) scores them"
+        )
     if "embeddings" not in arrays or len(arrays) != 2:
         held = _some(present) or "nothing"
         raise UnusableFile(f"it holds {held}; it must hold embeddings, and either path or id")

@@ -1,8 +1,8 @@
 """The embeddings of the test images after each epoch, for `report_optimism`.
 
 Nothing is chosen by them: the evaluation says what the best epoch by its test score would have
-given. They are unit vectors in float16, which takes half the room of float32. A cosine of two such
-vectors is off by less than 0.001.
+given. They are unit vectors, or clipped ones if they are compared in a Poincaré ball, in float16,
+which takes half the room of float32. A cosine of two such vectors is off by less than 0.001.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ def epoch_embedder(
     ) -> dict[str, float]:
         if is_due(epoch, every, last):
             embeddings = embed(model)
-            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-            vectors = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
+            factors = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            if run.ball:
+                factors = np.maximum(factors / run.ball.radius, 1)
+            vectors = embeddings / np.maximum(factors, np.finfo(np.float32).tiny)
             path = files.optimism / epoch_file(epoch)
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, vectors.astype(np.float16))

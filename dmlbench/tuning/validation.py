@@ -13,7 +13,8 @@ import numpy as np
 
 from dmlbench.datasets.store.folds import cut_folds, draw_folds, hold_out, published_fold
 from dmlbench.datasets.store.format import VALIDATION
-from dmlbench.evaluation.ranking import Ranking, UnusableEmbeddings, rank, unit
+from dmlbench.evaluation.placing import place
+from dmlbench.evaluation.ranking import Ranking, UnusableEmbeddings, rank
 from dmlbench.evaluation.retrieval import average_precision_at_r, r_precision, recall_at
 from dmlbench.training.checkpoint import finish_copying
 from dmlbench.training.embedding import embed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from dmlbench.backbones.model import TrainedModel
     from dmlbench.datasets.store.reader import Split, Store
+    from dmlbench.study.poincare_ball import PoincareBall
     from dmlbench.study.run import Run
     from dmlbench.study.tuning import Trial
     from dmlbench.study.tuning_settings import Tuning
@@ -178,7 +180,8 @@ class Validation:
         # on a GPU, the threads that prepare images have nothing to do now
         is_cpu = self.device.type == "cpu"
         threads = self.run.recipe.cpu_threads if is_cpu else min(THREADS, usable_cores())
-        return {"score": score(embeddings, self.held_out.labels, self.tuning.metric, threads)}
+        labels, metric = self.held_out.labels, self.tuning.metric
+        return {"score": score(embeddings, labels, metric, threads, self.run.ball)}
 
     def is_enough(self, history: list[dict[str, Any]]) -> bool:
         """Whether the training ends after the epochs of `history`, before its last one."""
@@ -186,7 +189,11 @@ class Validation:
 
 
 def score(
-    embeddings: NDArray[np.float32], labels: NDArray[np.int64], metric: str, threads: int = 1
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    metric: str,
+    threads: int = 1,
+    ball: PoincareBall | None = None,
 ) -> float:
     """The value of `metric`, where each image is a query and all others are the gallery.
 
@@ -196,6 +203,7 @@ def score(
         embeddings: (N, D), finite.
         labels: (N,) class of each.
         threads: of the ranking; no score depends on them.
+        ball: where images are compared by hyperbolic distance; None: by cosine.
 
     Raises:
         ValueError: no class has two images.
@@ -206,11 +214,13 @@ def score(
     0.3333
     """
     try:
-        vectors = unit(embeddings)
+        placed = place(embeddings, ball)
     except UnusableEmbeddings:
         return 0.0
     rows = np.arange(len(labels))
-    ranking = rank(vectors, labels, rows, rows, threads=threads)
+    ranking = rank(
+        placed.gallery, labels, rows, rows, query_vectors=placed.queries, threads=threads
+    )
     if not ranking.counts.any():
         raise ValueError("no class of the validation has two images, so nothing can be scored")
     return METRICS[metric](ranking)

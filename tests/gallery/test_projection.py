@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dmlbench.evaluation.placing import place
 from dmlbench.gallery.projection import GRID, on_grid, pca, tsne
 
 
@@ -32,15 +33,15 @@ def test_pca_of_one_dimension_is_a_line():
 
 def test_tsne_keeps_clusters_together_whatever_the_threads(clusters):
     vectors, labels = clusters
-    points = tsne(vectors)
+    points = tsne(place(vectors))
     distances = np.linalg.norm(points[:, None] - points, axis=2) + 1e9 * np.eye(len(points))
     assert (labels[distances.argmin(axis=1)] == labels).mean() > 0.97
-    np.testing.assert_array_equal(tsne(vectors, threads=2), points)
+    np.testing.assert_array_equal(tsne(place(vectors), threads=2), points)
 
 
 def test_too_few_images_for_tsne_are_shown_by_pca():
     vectors = np.eye(5, dtype=np.float32)
-    np.testing.assert_array_equal(tsne(vectors), pca(vectors))
+    np.testing.assert_array_equal(tsne(place(vectors)), pca(vectors))
 
 
 @settings(deadline=None)
