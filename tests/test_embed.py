@@ -13,10 +13,12 @@ from dmlbench import embed
 from dmlbench.cli.main import main
 from dmlbench.datasets.store.pack import pack
 from dmlbench.datasets.store.reader import Store
+from dmlbench.study.poincare_ball import PoincareBall
+from dmlbench.study.run import Run
 from dmlbench.study.study import read_study
 from dmlbench.training.external_embeddings import read_embeddings
 from dmlbench.training.job import train_job
-from dmlbench.utils.errors import DatasetError, MissingResult, UserError
+from dmlbench.utils.errors import DatasetError, MissingResult, UnusableFile, UserError
 from tests.result_edits import edit_result
 
 RUN = "shapes/tiny/normalized_softmax/seed0"
@@ -150,6 +152,17 @@ def test_the_embeddings_can_be_external_embeddings_whichever_folder_they_are_mad
     np.testing.assert_allclose(
         read_embeddings(tmp_path / "v.npz", store, rows), run_embeddings(folder), 1e-4
     )
+
+
+def test_hyperbolic_embeddings_say_so_and_are_no_external_embeddings(
+    embed_places, study, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Run, "ball", PoincareBall(0.1, 2.3))
+    embedded = embed_places("my")
+    assert (embedded["curvature"], embedded["radius"]) == (0.1, 2.3)
+    store = Store(tmp_path / "copy/data/stores" / study.runs[RUN].store)
+    with pytest.raises(UnusableFile, match="compared by hyperbolic distance"):
+        read_embeddings(tmp_path / "v.npz", store, store.split("test").rows)
 
 
 def test_batches_are_filled_across_the_chunks_of_the_decoder(embed_places, folder, monkeypatch):

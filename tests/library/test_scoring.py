@@ -156,6 +156,15 @@ def test_the_length_of_embeddings_does_not_count(embedded, expected):
     assert dmlbench.score(embeddings * 4, labels) == expected
 
 
+def test_in_a_poincare_ball_the_length_counts():
+    """On a line through the origin, the cosine of all embeddings of a side is the same."""
+    places, labels = np.array([0.3, 0.4, 1.0, 1.1, -0.5, -0.6]), [0, 0, 1, 1, 2, 2]
+    embeddings = places[:, None] * np.ones(3)
+    ball = {"curvature": 0.1, "radius": 2.3}
+    assert dmlbench.score(embeddings, labels, recall_at=[1], **ball)["recall@1"] == 1.0
+    assert dmlbench.score(embeddings, labels, recall_at=[1])["recall@1"] < 1.0
+
+
 def changed(array, place, value):
     array = array.copy()
     array[place] = value
@@ -208,6 +217,13 @@ REFUSED = [
         QUERIES | {"levels": {"a": L}, "query_levels": {"a": L + 9}},
         r"query_levels\['a'\]: none of them is in levels\['a'\]",
     ),
+    ({"curvature": 0.1}, "radius: missing. A Poincaré ball needs curvature and radius"),
+    ({"radius": 2.3}, "curvature: missing"),
+    ({"curvature": 0, "radius": 2.3}, "curvature: found 0, not a number above 0"),
+    ({"curvature": 0.1, "radius": "2"}, "radius: found '2', not a number above 0"),
+    ({"curvature": 0.1, "radius": float("inf")}, "radius: found inf, not a number above 0"),
+    ({"curvature": 0.25, "radius": 6}, "radius: 6 is too large .* take 5 or less"),
+    ({"curvature": 1, "radius": 1, "embeddings": X * 0}, "12 embeddings are the same vector"),
     ({"recall_at": 5}, r"recall_at: found 5, not a list: \[1, 10\]"),
     ({"recall_at": []}, "recall_at: it is empty"),
     ({"recall_at": [0]}, "recall_at.0: found 0"),

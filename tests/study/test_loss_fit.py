@@ -77,3 +77,13 @@ def test_what_does_not_fit_is_named_with_its_option_and_the_fix(case, letters):
 )
 def test_what_fits_is_accepted(options, recipe, letters):
     assert misfits(options, recipe, letters) == []
+
+
+def test_unit_vectors_of_several_models_have_no_hyperbolic_distance(letters):
+    letters["protocol"] = "reality_check"
+    (problem,) = misfits({"type": "hyp"}, {}, letters)
+    assert problem == (
+        ": it ranks by hyperbolic distance, and protocol: reality_check puts unit vectors of "
+        "several models side by side. Leave mine out, or set `protocol: standard`."
+    )
+    assert misfits({"type": "supcon"}, {}, letters) == []

@@ -102,6 +102,10 @@ WRONG = {
         },
         "path is not UTF-8: invalid start byte",
     ),
+    "hyperbolic": (
+        lambda rows, paths: spoilt(rows, curvature=0.1, radius=2.3),
+        r"compared by hyperbolic distance, and those of a study by cosine: dmlbench\.score",
+    ),
     "other arrays": (
         lambda rows, paths: {f"{k}{'x' * 200}": rows for k in range(9)},
         r"it holds 0x{79}, 1x{79}, 2x{79}, 3x{79}, 4x{79} and 4 more; it must hold embeddings",

@@ -15,6 +15,7 @@ import torch
 from dmlbench.datasets.store.folds import draw_folds, hold_out
 from dmlbench.datasets.store.part import Part
 from dmlbench.datasets.store.reader import Split
+from dmlbench.study.poincare_ball import PoincareBall
 from dmlbench.study.study import check_study
 from dmlbench.training.embedding import embed
 from dmlbench.training.inputs import open_inputs
@@ -257,6 +258,15 @@ def test_embeddings_that_are_all_the_same_score_nothing():
     labels = np.array([0, 0, 1, 1])
     assert validation.score(np.ones((4, 3), np.float32), labels, "map@r") == 0.0
     assert validation.score(np.zeros((4, 3), np.float32), labels, "map@r") == 0.0
+
+
+def test_a_trial_is_scored_in_the_ball_of_its_loss():
+    """On a line through the origin, the cosine of all images of a side is the same."""
+    places, labels = np.array([0.3, 0.4, 1.0, 1.1, -0.5, -0.6]), np.array([0, 0, 1, 1, 2, 2])
+    vectors = places[:, None].astype(np.float32) * np.ones((1, 3), np.float32)
+    ball = PoincareBall(curvature=0.1, radius=2.3)
+    assert validation.score(vectors, labels, "recall@1", 1, ball) == 1.0
+    assert validation.score(vectors, labels, "recall@1") < 1.0
 
 
 def test_a_validation_without_two_images_of_a_class_is_refused():
