@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dmlbench.losses.base import Loss, pair_masks
 
-LEAST = {"temperature": 1e-3, "curvature": 0.01, "radius": 0.5}
+LEAST = {"temperature": 0.02, "curvature": 0.01, "radius": 0.5}
 MOST = {"curvature": 1, "radius": 2.5}
 LEAST_IMAGES_PER_CLASS = 2
 POINCARE_BALL = ("curvature", "radius")
@@ -102,19 +102,14 @@ class Hyp(Loss):
 
 def logsumexp_by_view(logits: Tensor, negative: Tensor, view: Tensor) -> Tensor:
     """For row a and column p, the log-sum-exp of the logits (a, n) of all negatives n of a that
-    have the view of p: (N, N). Without any, it is the lowest finite number.
+    have the view of p: (N, N). Without any, it is below -700.
 
     Args:
-        logits: (N, N).
+        logits: (N, N), between -500 and 0.
         negative: (N, N), whether the column is a negative of the row.
-        view: (N,) of each image, below N.
+        view: (N,) of each image.
     """
-    size, lowest = len(view), torch.finfo(logits.dtype).min
-    place = (size * torch.arange(size, device=view.device)[:, None] + view).flatten()
-    candidates = logits.detach().masked_fill(~negative, lowest).flatten()
-    # In one dimension: in older torch, a deterministic scatter in two waits for the GPU
-    largest = torch.full_like(candidates, lowest).scatter_reduce(0, place, candidates, "amax")
-    largest = largest[place].view_as(logits)
-    shares = (logits - largest).masked_fill(~negative, -torch.inf).exp()
-    sums = shares @ (view[:, None] == view).to(shares.dtype)
-    return torch.where(sums > 0, sums.clamp(min=0.5).log() + largest, lowest)
+    # In float64, exp(-500) is a number
+    terms = logits.double().masked_fill(~negative, -torch.inf).exp()
+    sums = terms @ (view[:, None] == view).to(terms.dtype)
+    return sums.clamp(min=torch.finfo(sums.dtype).tiny).log().to(logits.dtype)

@@ -77,13 +77,13 @@ def test_an_embedding_beyond_the_radius_counts_by_its_direction_alone():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_low_temperature_does_not_underflow(dtype):
-    """Negatives of the positive's view are far away, those of the anchor's view are near."""
-    v = [[0.0, 2.0], [2.0, 0.0], [0.1, 2.0], [-2.0, -2.0]]
+    """Of the first image, all negatives are far away, and the positive is farther."""
+    v = [[0.0, 2.3], [0.0, -2.3], [2.3, 0.0], [2.0, 0.2]]
     x = torch.tensor(v, dtype=dtype).requires_grad_()
-    loss = hyp(temperature=1e-3)
+    loss = hyp(temperature=0.02)
     value = loss(x, torch.tensor([0, 0, 1, 1]))
     distance = loss._distances(x.detach().double())
-    logits = (-distance / 1e-3).fill_diagonal_(-torch.inf)
+    logits = (-distance / 0.02).fill_diagonal_(-torch.inf)
     expected = functional.cross_entropy(logits, torch.tensor([1, 0, 3, 2]))
     assert value.item() == pytest.approx(expected.item(), rel=1e-4)
     value.backward()

@@ -43,7 +43,7 @@ PAPERS = {
     "lifted_structure": [{"margin": margin} for margin in (0.0, 1.0, 1000.0)],
     "smooth_ap": [{"temperature": t} for t in (0.001, 0.01, 0.1)],
     "recall_at_k": [{"temperature": t} for t in (0.001, 0.01, 0.1)],
-    "hyp": [{"temperature": t, "curvature": c} for t in (0.001, 0.2) for c in (0.01, 0.1, 1.0)],
+    "hyp": [{"temperature": t, "curvature": c} for t in (0.02, 0.2) for c in (0.01, 0.1, 1.0)],
     "group_loss": [{"temperature": t, "anchors": n} for t, n in ((24.0, 2), (79.0, 3), (54.0, 2))],
 }
 
