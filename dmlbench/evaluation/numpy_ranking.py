@@ -32,7 +32,9 @@ def rank_relevant(
     # to 4e-7 were seen in 512 dimensions. Similarities that differ by no more than `tie` are
     # computed exactly: for one query at a time, or for many queries at once if many images tie.
     tie = np.finfo(np.float32).eps * np.float32(max(8, np.sqrt(images.shape[1]) / 2))
-    blocks = Blocks(query_vectors[queries], images, relevant, ranks, tie, many_ties=len(images) // 8)
+    blocks = Blocks(
+        query_vectors[queries], images, relevant, ranks, tie, many_ties=len(images) // 8
+    )
     # faiss's matrix product runs in as many threads as it is given; numpy's takes every core.
     product = faiss.LinearTransform(images.shape[1], len(images), False)
     faiss.copy_array_to_vector(images.ravel(), product.A)

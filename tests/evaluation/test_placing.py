@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlbench.evaluation import numpy_graded, numpy_ranking
+from dmlbench.evaluation import numpy_blocks, numpy_near, numpy_ranking
 from dmlbench.evaluation.clustering import nmi
 from dmlbench.evaluation.evaluate import evaluate
 from dmlbench.evaluation.kmeans import kmeans
@@ -84,7 +84,7 @@ def test_the_ranks_are_those_by_hyperbolic_distance(ball, device):
 
 @given(st.integers(0, 2**31), st.integers(0, 2), st.sampled_from([0, 10_000]))
 @settings(max_examples=60, deadline=None)
-def test_equal_images_tie_and_every_backend_ranks_alike(seed, levels, many):
+def test_equal_images_tie_and_every_backend_ranks_alike(seed, levels, few):
     random = np.random.default_rng(seed)
     points = np.array([[0, 0], [0.5, 0.1], [1.1, 0], [0.2, 1.5], [-2, 2], [3, 1.0]])
     embeddings = points[random.integers(len(points), size=24)]
@@ -96,8 +96,9 @@ def test_equal_images_tie_and_every_backend_ranks_alike(seed, levels, many):
         return
     tree = [np.array([7, 7, 3, 3])[labels], np.array([1, 1, 1, 2])[labels]][:levels]
     with (
-        mock.patch.multiple(numpy_ranking, MANY=many, BLOCK=40, BUCKETS=8),
-        mock.patch.multiple(numpy_graded, CHUNK=40),
+        mock.patch.object(numpy_ranking, "BLOCK", 40),
+        mock.patch.object(numpy_blocks, "CHUNK", 40),
+        mock.patch.multiple(numpy_near, FEW=few, BUCKETS=8, PER_IMAGE=1),
     ):
         ranking, by_torch = (
             rank(
