@@ -88,4 +88,7 @@ def _curves(ax: Axes, rows: pd.DataFrame) -> Points:
         ends[loss] = (float(x[-1]), float(y[-1]))
     ax.set(xlabel="unseen in training", ylabel=f"{rows['score'].iloc[0]} (%)")
     ax.set_xticks([*names.index], [*names])
+    ax.autoscale_view()
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -2), min(high, 102))  # the interval of few seeds may go on outside
     return ends

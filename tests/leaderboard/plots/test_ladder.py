@@ -66,6 +66,15 @@ def test_a_curve_has_the_mean_the_interval_and_the_seeds_of_each_rung(add, draw)
     np.testing.assert_allclose(mean.get_ydata(), [70, 55, 25])
 
 
+def test_a_wide_interval_does_not_stretch_the_axis_beyond_all_scores(add, draw):
+    for rung in ("class", "level_1"):
+        for seed, value in enumerate((0.1, 0.8)):
+            add(rung, "htl", seed, value)
+    low, high = draw().axes[0].get_ylim()
+    assert -2 <= low < 10
+    assert 80 < high <= 102
+
+
 def test_a_seed_that_failed_on_a_rung_is_drawn_where_it_succeeded(add, draw):
     for rung in ("class", "level_1"):
         add(rung, "htl", 0, 0.5)
