@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,11 @@ def adapt_jobs() -> None:
     In a study of thousands of jobs, a dry run also leaves out what nobody sees: shell commands that
     are not shown, and the same question about the parameters of a function for each resource of
     each job. Together they take a fifth of its time.
+
+    While jobs run, it looks only when there may be something new.
     """
     from snakemake.dag import DAG  # it imports itself if it is the first of Snakemake's modules
+    from snakemake.scheduling.job_scheduler import JobScheduler
 
     DAG.check_incomplete = _trust_outputs
     Job.remove_existing_output = _keep_files
@@ -44,6 +49,9 @@ def adapt_jobs() -> None:
     Job.restart_times = property(_useful_retries)
     GroupJob.restart_times = property(_useful_retries_of_group)
     Job.shellcmd = property(_shown_command)
+    JobScheduler._schedule_reevalutation = partialmethod(
+        _look_again, JobScheduler._schedule_reevalutation
+    )
     _look_up_parameters_once()
 
 
@@ -88,6 +96,17 @@ async def _postprocess_if_succeeded(job: Job, *args: Any, error: bool = False, *
         job.dag.workflow.persistence.cleanup(job)
     else:
         await _postprocess(job, *args, **more | {"check_output_mtime": False})
+
+
+def _look_again(scheduler: Any, look_again: Callable[[Any, float], None], seconds: float) -> None:
+    """Look in some seconds which jobs can start, if the limit of jobs per second held some back.
+
+    Snakemake looks every second, whatever limit there is, at each job that is ready: with 500 of
+    them, a third of a core. When a job ends, it looks anyway.
+    """
+    limiter = scheduler.job_rate_limiter
+    if limiter is None or not limiter.get_free_jobs():
+        look_again(scheduler, seconds)
 
 
 def _shown_command(job: Job) -> str | None:

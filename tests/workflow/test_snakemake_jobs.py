@@ -183,3 +183,42 @@ def test_a_resource_is_evaluated_with_the_arguments_that_its_function_takes():
     aux = {"attempt": 3, "input": [], "threads": 1}
     assert get_input_function_aux_params(resource.evaluate, aux) == aux  # as without the shortcut
     assert resource.evaluate(None, **aux).value == 300
+
+
+SLEEPERS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from dmlbench.workflow.snakemake_jobs import adapt_jobs
+from snakemake.scheduling.job_scheduler import JobScheduler
+adapt_jobs()
+select = JobScheduler.job_selector
+
+def counted(scheduler, jobs):
+    with open("looks", "a") as file:
+        file.write("x")
+    return select(scheduler, jobs)
+
+JobScheduler.job_selector = counted
+
+rule all:
+    input: "first", "second", "third"
+
+rule sleeps:
+    output: "{{name}}"
+    shell: "sleep 3; touch {{output}}"
+"""
+
+
+def test_ready_jobs_are_looked_at_when_one_ends_and_not_every_second(tmp_path):
+    (tmp_path / "Snakefile").write_text(SLEEPERS)
+    call(tmp_path)
+    assert (tmp_path / "third").is_file()
+    assert len((tmp_path / "looks").read_text()) <= 5  # at the start, and as each of the four ends
+
+
+def test_jobs_that_the_limit_of_jobs_per_second_holds_back_are_looked_at_again(tmp_path):
+    (tmp_path / "Snakefile").write_text(SLEEPERS)
+    call(tmp_path, "--cores", "3", "--max-jobs-per-timespan", "1/1s")
+    assert (tmp_path / "third").is_file()
+    ended = [(tmp_path / name).stat().st_mtime for name in ("first", "second", "third")]
+    assert max(ended) - min(ended) < 6  # side by side
