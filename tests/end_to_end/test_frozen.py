@@ -63,6 +63,7 @@ def test_features_are_computed_once_and_every_run_trains_a_head_on_them(frozen, 
     frozen.diff({})
 
 
+@pytest.mark.slow
 def test_a_tuned_study_and_four_models_of_a_run_train_heads_too(frozen, tiny):
     tiny["plan"] |= {"seeds": [0], "losses": ["triplet"], "controls": []}
     tiny["tuning"] = {"trials": 2, "folds": 2}
