@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmlbench.losses.base import Loss, class_mask, unit_length
+from dmlbench.losses.softtriple import initial_centers
 
 LEAST = {"proxies_per_class": 1, "regularization": 0, "proxies_lr_factor": 0}
 ABOVE = {"ratio": 0}
@@ -53,7 +54,7 @@ class ProxyGML(Loss):
         self.ratio = ratio
         self.regularization = regularization
         self.proxies_lr_factor = proxies_lr_factor
-        self.proxies = nn.Parameter(initial_proxies(num_classes, proxies_per_class, embedding_dim))
+        self.proxies = nn.Parameter(initial_centers(num_classes, proxies_per_class, embedding_dim))
 
     def compute(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         proxies = unit_length(self.proxies.to(embeddings.dtype))
@@ -64,13 +65,6 @@ class ProxyGML(Loss):
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         return [{"params": [self.proxies], "lr": lr * self.proxies_lr_factor}]
-
-
-def initial_proxies(num_classes: int, proxies_per_class: int, embedding_dim: int) -> Tensor:
-    """Random proxies (C, K, D), as kaiming_uniform_(a=sqrt(5)) of the authors' (D, C K) matrix."""
-    bound = (num_classes * proxies_per_class) ** -0.5
-    proxies = torch.empty(num_classes, proxies_per_class, embedding_dim)
-    return nn.init.uniform_(proxies, -bound, bound)
 
 
 def classify(embeddings: Tensor, labels: Tensor, proxies: Tensor, ratio: float) -> Tensor:
